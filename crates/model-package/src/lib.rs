@@ -1,0 +1,26 @@
+//! The model package: what a model needs to run, described so that it can be checked before it runs.
+//!
+//! Holds the manifest, the feature specification (how payloads become inputs), golden vectors and the
+//! content-addressed files, with limits on each. Never runs a model, never talks to a network, a broker or a
+//! database. Everything downstream (pipeline, daemon) reads these types; nothing here knows of them.
+
+pub mod digest;
+pub mod expression;
+pub mod feature_spec;
+pub mod golden;
+pub mod manifest;
+pub mod model_spec;
+pub mod package;
+pub mod span;
+pub mod topic;
+pub mod unit;
+
+pub use digest::Digest;
+pub use expression::{Aggregate, FeatureExpression};
+pub use feature_spec::{FieldSpec, Format, Retained, SourceSpec, TimeFallback, TimeSpec};
+pub use golden::{Golden, GoldenRecord};
+pub use manifest::{InputSpec, Manifest, OutputKind, OutputSpec, PostProcessing};
+pub use model_spec::{MissingPolicy, ModelSpec, TriggerSpec, WindowSpec};
+pub use package::{Package, PackageError};
+pub use span::Span;
+pub use topic::{TopicFilter, TopicTemplate};

@@ -1,0 +1,452 @@
+//! The manifest: what a model takes, what it gives, what it may use, and which files belong to it.
+//!
+//! Reads and checks `manifest.json` (schema 1). Never opens the files it names: [`crate::package`] does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::span::Span;
+
+/// The version of the manifest's format that this build reads and writes.
+pub const SCHEMA: u32 = 1;
+/// Longest window in rows: a day of seconds.
+pub const WINDOW_LENGTH_MAX: u32 = 86_400;
+/// Most features of one input.
+pub const FEATURES_MAX: usize = 4_096;
+/// Most values of one window over all inputs: 64 MiB as f32, what one frame to a worker may hold.
+pub const WINDOW_VALUES_MAX: usize = 16 * 1024 * 1024;
+/// Most inputs or outputs of a model.
+pub const TENSORS_MAX: usize = 64;
+/// Most output values of one prediction: what a stored row and a published message may hold.
+pub const OUTPUT_VALUES_MAX: usize = 65_536;
+
+/// The manifest of a model package.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the manifest's format: 1.
+    pub schema: u32,
+    /// Name of the model: lower-case letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Version for people, as in `1.4.0`.
+    pub version: String,
+    /// Strictly rising number of the release.
+    pub release_counter: u64,
+    /// Who or what built the package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_by: Option<String>,
+    /// SHA-256 of the training source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_digest: Option<Digest>,
+    /// SHA-256 of the training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_data_digest: Option<Digest>,
+    /// Which rows the model sees.
+    pub window: PackageWindow,
+    /// The model's inputs, in the order of the ONNX graph.
+    pub inputs: Vec<InputSpec>,
+    /// The model's outputs that are kept, in order.
+    pub outputs: Vec<OutputSpec>,
+    /// What the model needs.
+    #[serde(default)]
+    pub requirements: Requirements,
+    /// What the model may use.
+    #[serde(default)]
+    pub budgets: Budgets,
+    /// Tolerance of the golden vectors, relative to `max(1, |expected|)`.
+    #[serde(default = "golden_tolerance_default")]
+    pub golden_tolerance: f64,
+    /// The package's files by name: `model.onnx`, `golden.jsonl`, `profile.json`.
+    pub blobs: BTreeMap<String, BlobSpec>,
+}
+
+/// The window a model was trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackageWindow {
+    /// Rows in a window. *Range*: 1 to 86,400.
+    pub length: u32,
+    /// Rows between two predictions. Default: 1.
+    #[serde(default = "one")]
+    pub hop: u32,
+    /// A longer silence than this starts the window anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_max: Option<Span>,
+}
+
+/// Element type of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// 64-bit floating point.
+    F64,
+    /// 32-bit integer; values are rounded.
+    I32,
+    /// 64-bit integer; values are rounded.
+    I64,
+}
+
+/// Order of the two axes of a window in an input tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// `[batch, window, feature]`, or either axis left out where it is 1, or both flattened.
+    #[default]
+    TimeFeature,
+    /// `[batch, feature, window]`: channels first.
+    FeatureTime,
+}
+
+/// One axis of a shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Dim {
+    /// A fixed size.
+    Fixed(u32),
+    /// The batch axis, written `"batch"`.
+    Named(String),
+}
+
+/// One input of the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// Name of the ONNX graph's input.
+    pub name: String,
+    /// Element type.
+    #[serde(default)]
+    pub dtype: Dtype,
+    /// Shape with the batch first, as in `["batch", 32, 4]`.
+    pub shape: Vec<Dim>,
+    /// Order of the axes.
+    #[serde(default)]
+    pub layout: Layout,
+    /// The features of a row, in order.
+    pub features: Vec<FeatureDeclaration>,
+}
+
+/// What a model expects of one feature.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureDeclaration {
+    /// The feature expression that the model was trained with; the default of `inputs` in the configuration.
+    pub name: String,
+    /// Unit the model was trained in. The daemon converts to it, or refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Range seen in training; predictions of windows outside are flagged `out_of_training_range`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
+}
+
+/// What kind of thing an output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputKind {
+    /// A quantity.
+    Regression,
+    /// One probability or score a class.
+    Classification,
+    /// A score that is high when something is wrong.
+    Anomaly,
+    /// Values without a meaning of their own, such as an embedding.
+    Vector,
+}
+
+/// One output of the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSpec {
+    /// Name of the ONNX graph's output.
+    pub name: String,
+    /// What kind of thing it is.
+    pub kind: OutputKind,
+    /// Shape with the batch first.
+    pub shape: Vec<Dim>,
+    /// Unit of the values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// From values to a label.
+    #[serde(default)]
+    pub post: PostProcessing,
+}
+
+/// How an output's values become a label.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostProcessing {
+    /// Classification: the classes in the order of the values; the label is that of the highest value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Regression and anomaly: a threshold on the first value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<ThresholdSpec>,
+    /// Classification: below this highest value the label is `abstain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence_min: Option<f64>,
+    /// Regression and anomaly: a first value inside this band has the label `abstain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abstain_band: Option<[f64; 2]>,
+}
+
+/// A threshold with hysteresis on an output's first value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ThresholdSpec {
+    /// At or above this value the label is `label`.
+    pub above: f64,
+    /// It stays until the value is below this one. Default: `above`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear: Option<f64>,
+    /// The label above the threshold. Default: `alarm`.
+    #[serde(default = "label_default")]
+    pub label: String,
+    /// The label below it. Default: `normal`.
+    #[serde(default = "otherwise_default")]
+    pub otherwise: String,
+}
+
+/// What a model needs of the daemon and the board.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Requirements {
+    /// Oldest engine that runs it, as in `tract-onnx 0.23`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// ONNX operators in the graph.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<String>,
+    /// Processor architectures it was checked on; empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub architectures: Vec<String>,
+}
+
+/// What a model may use; the worker enforces it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budgets {
+    /// Memory a worker may take for the model, in bytes. *Range*: 16 MiB to 4 GiB. Default: 256 MiB.
+    pub resident_bytes: u64,
+    /// Longest run of one batch before the worker is killed. Default: 1s.
+    pub deadline: Span,
+    /// Expected 99th percentile of one inference by board class, for the checks before a rollout.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub p99: BTreeMap<String, Span>,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { resident_bytes: 256 << 20, deadline: Span::from_secs(1), p99: BTreeMap::new() }
+    }
+}
+
+/// A file of the package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlobSpec {
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn golden_tolerance_default() -> f64 {
+    1e-4
+}
+
+fn label_default() -> String {
+    "alarm".to_owned()
+}
+
+fn otherwise_default() -> String {
+    "normal".to_owned()
+}
+
+/// What is wrong with a manifest: all findings, each naming its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestError(pub Vec<String>);
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
+impl InputSpec {
+    /// Returns the number of values of one window: the product of the shape without the batch.
+    #[must_use]
+    pub fn values(&self) -> usize {
+        fixed_product(&self.shape)
+    }
+}
+
+impl OutputSpec {
+    /// Returns the number of values of one prediction: the product of the shape without the batch.
+    #[must_use]
+    pub fn values(&self) -> usize {
+        fixed_product(&self.shape)
+    }
+}
+
+fn fixed_product(shape: &[Dim]) -> usize {
+    shape.iter().skip(1).fold(1, |product: usize, dim| match dim {
+        Dim::Fixed(size) => product.saturating_mul(*size as usize),
+        Dim::Named(_) => 0,
+    })
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// *Errors*: all findings at once; the package is not to be used.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(text)
+            .map_err(|e| ManifestError(vec![format!("manifest is not readable: {e}")]))?;
+        let findings = manifest.findings();
+        if findings.is_empty() { Ok(manifest) } else { Err(ManifestError(findings)) }
+    }
+
+    /// Returns the number of output values of one prediction over all outputs.
+    #[must_use]
+    pub fn output_values(&self) -> usize {
+        self.outputs.iter().map(OutputSpec::values).sum()
+    }
+
+    fn findings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.schema != SCHEMA {
+            found.push(format!("schema is {}, this build reads {SCHEMA}; update dunlind", self.schema));
+        }
+        if !is_model_name(&self.name) {
+            found.push(format!("name `{}` has other characters than a-z, 0-9, `-`, `_`, `.`", self.name));
+        }
+        if !(1..=WINDOW_LENGTH_MAX).contains(&self.window.length) || self.window.hop == 0 {
+            found.push(format!("window is not 1 to {WINDOW_LENGTH_MAX} rows with a hop of at least 1"));
+        }
+        if self.inputs.is_empty()
+            || self.inputs.len() > TENSORS_MAX
+            || self.outputs.is_empty()
+            || self.outputs.len() > TENSORS_MAX
+        {
+            found.push(format!("there are not 1 to {TENSORS_MAX} inputs and outputs"));
+        }
+        self.inputs.iter().for_each(|input| found.extend(self.input_findings(input)));
+        self.outputs.iter().for_each(|output| found.extend(output_findings(output)));
+        if self.inputs.iter().map(InputSpec::values).fold(0, usize::saturating_add) > WINDOW_VALUES_MAX {
+            found.push(format!("a window has more than {WINDOW_VALUES_MAX} values"));
+        }
+        if !(16 << 20..=4 << 30).contains(&self.budgets.resident_bytes) {
+            found.push("budgets.resident_bytes is not between 16 MiB and 4 GiB".to_owned());
+        }
+        if !self.golden_tolerance.is_finite() || self.golden_tolerance < 0.0 {
+            found.push("golden_tolerance is not a number of at least 0".to_owned());
+        }
+        if !self.blobs.contains_key("model.onnx") {
+            found.push("blobs has no `model.onnx`".to_owned());
+        }
+        found
+    }
+
+    fn input_findings(&self, input: &InputSpec) -> Option<String> {
+        let rows = self.window.length as usize;
+        if input.features.is_empty() || input.features.len() > FEATURES_MAX {
+            return Some(format!("input `{}` has not 1 to {FEATURES_MAX} features", input.name));
+        }
+        if !has_batch_first(&input.shape) {
+            return Some(format!(
+                "input `{}`: shape does not begin with \"batch\" and go on with sizes of at least 1",
+                input.name
+            ));
+        }
+        (input.values() != rows.saturating_mul(input.features.len())).then(|| {
+            format!(
+                "input `{}`: shape holds {} values, the window {} rows of {} features",
+                input.name,
+                input.values(),
+                rows,
+                input.features.len()
+            )
+        })
+    }
+}
+
+fn output_findings(output: &OutputSpec) -> Option<String> {
+    if !has_batch_first(&output.shape) {
+        return Some(format!(
+            "output `{}`: shape does not begin with \"batch\" and go on with sizes of at least 1",
+            output.name
+        ));
+    }
+    if output.values() > OUTPUT_VALUES_MAX {
+        return Some(format!("output `{}` has more than {OUTPUT_VALUES_MAX} values", output.name));
+    }
+    let labels = output.post.labels.len();
+    if output.kind == OutputKind::Classification && labels != output.values() {
+        return Some(format!("output `{}` has {} values and {labels} labels", output.name, output.values()));
+    }
+    let threshold = output.post.threshold.as_ref()?;
+    let clear = threshold.clear.unwrap_or(threshold.above);
+    (!threshold.above.is_finite() || !clear.is_finite() || clear > threshold.above)
+        .then(|| format!("output `{}`: threshold.clear is above threshold.above", output.name))
+}
+
+fn has_batch_first(shape: &[Dim]) -> bool {
+    let mut dims = shape.iter();
+    matches!(dims.next(), Some(Dim::Named(name)) if name == "batch")
+        && dims.all(|dim| matches!(dim, Dim::Fixed(1..)))
+}
+
+fn is_model_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> serde_json::Value {
+        serde_json::json!({
+            "schema": 1, "name": "frost", "version": "1.0.0", "release_counter": 1,
+            "window": { "length": 2 },
+            "inputs": [{ "name": "x", "shape": ["batch", 2, 1], "features": [{ "name": "temperature", "unit": "Cel" }] }],
+            "outputs": [{ "name": "y", "kind": "anomaly", "shape": ["batch", 1], "post": { "threshold": { "above": 0.5, "clear": 0.4 } } }],
+            "blobs": { "model.onnx": { "sha256": "00".repeat(32), "bytes": 10 } }
+        })
+    }
+
+    #[test]
+    fn a_small_manifest_is_read_and_written_back_the_same() {
+        let manifest = Manifest::parse(sample().to_string().as_bytes()).unwrap();
+        let again = Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap();
+        assert_eq!(manifest, again);
+        assert_eq!(manifest.budgets.deadline, Span::from_secs(1));
+    }
+
+    #[test]
+    fn all_findings_come_at_once() {
+        let mut value = sample();
+        value["name"] = "../frost".into();
+        value["inputs"][0]["shape"] = serde_json::json!(["batch", 3, 1]);
+        value["outputs"][0]["post"]["threshold"]["clear"] = 0.9.into();
+        let ManifestError(found) = Manifest::parse(value.to_string().as_bytes()).unwrap_err();
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+}

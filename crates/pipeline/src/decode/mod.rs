@@ -1,0 +1,1 @@
+//! From payload to records: one module a format, and the compiled source that drives them.

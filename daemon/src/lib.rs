@@ -1,0 +1,13 @@
+//! `dunlind`: the input and output around the pipeline on a gateway.
+//!
+//! Holds the stages (ingest, stage, slots, publisher, writer), the configuration and the commands. Data runs one
+//! way; the pipeline's crate does all that can be done without input and output.
+
+pub mod command;
+pub mod config;
+pub mod flow;
+pub mod metrics;
+pub mod mqtt;
+pub mod slot;
+pub mod status;
+pub mod store;
