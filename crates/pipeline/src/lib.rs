@@ -4,9 +4,22 @@
 //! only home of tract. The daemon, golden vectors, replay and the benches call the same functions and get the same
 //! numbers.
 
+pub mod compiled_model;
+pub mod core;
 pub mod decode;
 pub mod engine;
+mod grid;
+mod history;
+mod instance;
 pub mod message;
+pub mod postprocess;
 pub mod prediction;
 pub mod reading;
 pub mod refusal;
+pub mod runner;
+mod series;
+pub mod snapshot;
+pub mod window;
+
+pub use compiled_model::ModelBinding;
+pub use core::{Core, Turn};

@@ -1,0 +1,448 @@
+//! The pipeline's core: messages in, readings and ready windows out; outputs in, predictions out.
+//!
+//! Pure: the caller brings messages, runs the engine, keeps what comes out and passes time in. The whole state can be
+//! saved and restored; a restored core that is given the later readings again is in exactly the same state.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use dunlin_model_package::{Digest, SourceSpec};
+
+use crate::compiled_model::{CompiledModel, ModelBinding};
+use crate::decode::{CompiledSource, Decoded, Record, Route};
+use crate::instance::{Instance, Outcome, Share};
+use crate::message::Message;
+use crate::prediction::{
+    InstanceId, InstanceIdentity, ModelIndex, Prediction, PredictionId, QualityFlags, ReadyWindow,
+    WindowHead, instance_digest,
+};
+use crate::reading::{Reading, SeriesId, SeriesIdentity};
+use crate::refusal::{Reason, Refusal, SpecFinding};
+use crate::series::{Series, SeriesOrder, SeriesTable, TopicRate};
+
+/// What one or more messages led to. Cleared and used again by the caller.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// Readings that were accepted, in order of arrival.
+    pub readings: Vec<Reading>,
+    /// Series that these readings name for the first time.
+    pub new_series: Vec<(SeriesId, SeriesIdentity)>,
+    /// Instances that these windows may name for the first time.
+    pub new_instances: Vec<(InstanceId, InstanceIdentity)>,
+    /// Windows that are ready for their models.
+    pub windows: Vec<ReadyWindow>,
+    /// Refusals, with the position of the source where there is one.
+    pub refusals: Vec<(Option<usize>, Refusal)>,
+    /// Rows that were not made, by model.
+    pub rows_refused: Vec<(ModelIndex, Reason)>,
+    /// Positions of the sources that messages matched.
+    pub matched: Vec<usize>,
+}
+
+impl Turn {
+    /// Empties the turn and keeps its memory.
+    pub fn clear(&mut self) {
+        self.readings.clear();
+        self.new_series.clear();
+        self.new_instances.clear();
+        self.windows.clear();
+        self.refusals.clear();
+        self.rows_refused.clear();
+        self.matched.clear();
+    }
+}
+
+/// How a topic is read by one source.
+#[derive(Debug)]
+struct TopicRoute {
+    source: usize,
+    route: Route,
+    /// The series of the topic, once known, where the payload holds no tags.
+    series: Cell<Option<SeriesId>>,
+}
+
+/// An instance of the running configuration.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) model: usize,
+    pub(crate) digest: Digest,
+    pub(crate) state: Instance,
+}
+
+/// The compiled configuration and the state of every series and instance.
+#[derive(Debug)]
+pub struct Core {
+    sources: Vec<CompiledSource>,
+    limits: Vec<(u32, u32)>,
+    rates: Vec<TopicRate>,
+    /// Largest lateness of the models that read a source.
+    lateness_us: Vec<i64>,
+    pub(crate) models: Vec<CompiledModel>,
+    routes: HashMap<Option<String>, HashMap<String, Rc<[TopicRoute]>>>,
+    routes_max: usize,
+    routes_count: usize,
+    pub(crate) series: SeriesTable,
+    pub(crate) instance_ids: HashMap<InstanceIdentity, InstanceId>,
+    pub(crate) instances: HashMap<InstanceId, Running>,
+    next_instance: u32,
+    /// Instances that no turn has named yet.
+    unannounced: Vec<(InstanceId, InstanceIdentity)>,
+    decoded: Decoded,
+    ready: Vec<Reading>,
+}
+
+impl Core {
+    /// Compiles a configuration.
+    ///
+    /// *Errors*: all findings, with paths such as `source[0].fields.x.pointer` and `model[1].inputs.x[0]`.
+    pub fn compile(sources: &[SourceSpec], models: Vec<ModelBinding>) -> Result<Self, Vec<SpecFinding>> {
+        let mut found = Vec::new();
+        let mut compiled = Vec::new();
+        for (index, spec) in sources.iter().enumerate() {
+            match CompiledSource::compile(spec) {
+                Ok(source) => compiled.push(source),
+                Err(findings) => found.extend(findings.into_iter().map(|f| prefixed("source", index, f))),
+            }
+        }
+        if !found.is_empty() {
+            return Err(found);
+        }
+        let mut compiled_models = Vec::new();
+        for (index, binding) in models.into_iter().enumerate() {
+            match CompiledModel::compile(binding, &compiled) {
+                Ok(model) => compiled_models.push(model),
+                Err(findings) => found.extend(findings.into_iter().map(|f| prefixed("model", index, f))),
+            }
+        }
+        if !found.is_empty() {
+            return Err(found);
+        }
+        let lateness_us = (0..compiled.len())
+            .map(|s| {
+                compiled_models
+                    .iter()
+                    .filter(|m| m.feeds.contains_key(&s))
+                    .map(|m| m.lateness_us)
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        Ok(Self {
+            limits: sources.iter().map(|s| (s.series_max, s.new_topics_per_second_max)).collect(),
+            rates: vec![TopicRate::default(); sources.len()],
+            routes_max: sources.iter().map(|s| 2 * s.series_max as usize).sum(),
+            sources: compiled,
+            lateness_us,
+            models: compiled_models,
+            routes: HashMap::new(),
+            routes_count: 0,
+            series: SeriesTable::default(),
+            instance_ids: HashMap::new(),
+            instances: HashMap::new(),
+            next_instance: 0,
+            unannounced: Vec::new(),
+            decoded: Decoded::default(),
+            ready: Vec::new(),
+        })
+    }
+
+    /// Returns the sources, in order of the configuration.
+    #[must_use]
+    pub fn sources(&self) -> &[CompiledSource] {
+        &self.sources
+    }
+
+    /// Returns the models, in order of the configuration.
+    #[must_use]
+    pub fn models(&self) -> &[CompiledModel] {
+        &self.models
+    }
+
+    /// Returns how many series and instances run.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.series.count(), self.instances.len())
+    }
+
+    /// Returns how many instances of each model run.
+    #[must_use]
+    pub fn instances_by_model(&self) -> Vec<u64> {
+        let mut counts = vec![0; self.models.len()];
+        self.instances.values().for_each(|running| counts[running.model] += 1);
+        counts
+    }
+
+    /// Takes a message: decodes it, puts its readings in order, and adds what comes of it to `turn`.
+    pub fn take(&mut self, message: &Message<'_>, turn: &mut Turn) {
+        turn.new_instances.append(&mut self.unannounced);
+        let routes = match self.routes_of(message) {
+            Ok(routes) => routes,
+            Err(refusal) => {
+                turn.refusals.push((None, refusal));
+                return;
+            }
+        };
+        for topic_route in routes.iter() {
+            let source = topic_route.source;
+            turn.matched.push(source);
+            let mut decoded = std::mem::take(&mut self.decoded);
+            decoded.records.clear();
+            decoded.refusals.clear();
+            self.sources[source].decode(&topic_route.route, message, &mut decoded);
+            turn.refusals.extend(decoded.refusals.drain(..).map(|refusal| (Some(source), refusal)));
+            for record in decoded.records.drain(..) {
+                self.take_record(topic_route, record, turn);
+            }
+            self.decoded = decoded;
+        }
+    }
+
+    fn routes_of(&mut self, message: &Message<'_>) -> Result<Rc<[TopicRoute]>, Refusal> {
+        if let Some(routes) = self
+            .routes
+            .get(&message.broker.map(str::to_owned))
+            .and_then(|by_topic| by_topic.get(message.topic))
+        {
+            return Ok(Rc::clone(routes));
+        }
+        let found: Vec<TopicRoute> = self
+            .sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| source.broker() == message.broker)
+            .filter_map(|(index, source)| {
+                source.route(message.topic).map(|route| TopicRoute {
+                    source: index,
+                    route,
+                    series: Cell::new(None),
+                })
+            })
+            .collect();
+        if found.is_empty() {
+            return Err(Refusal::new(Reason::UnknownTopic, "no source reads this topic"));
+        }
+        for topic_route in &found {
+            let limit = self.limits[topic_route.source].1;
+            if !self.rates[topic_route.source].admit(message.arrival_us, limit) {
+                return Err(Refusal::new(
+                    Reason::TopicRate,
+                    format!("more than {limit} new topics a second"),
+                ));
+            }
+        }
+        let routes: Rc<[TopicRoute]> = found.into();
+        if self.routes_count < self.routes_max {
+            self.routes_count += 1;
+            self.routes
+                .entry(message.broker.map(str::to_owned))
+                .or_default()
+                .insert(message.topic.to_owned(), Rc::clone(&routes));
+        }
+        Ok(routes)
+    }
+
+    fn take_record(&mut self, topic_route: &TopicRoute, record: Record, turn: &mut Turn) {
+        let source = topic_route.source;
+        let series = match topic_route.series.get() {
+            Some(series) => series,
+            None => match self.series_of(source, &record.tags, turn) {
+                Ok(series) => series,
+                Err(refusal) => {
+                    turn.refusals.push((Some(source), refusal));
+                    return;
+                }
+            },
+        };
+        if !self.sources[source].has_payload_tags() {
+            topic_route.series.set(Some(series));
+        }
+        let reading =
+            Reading { series, event_us: record.event_us, timed_by: record.timed_by, values: record.values };
+        if let Err(reason) = self.accept(reading, turn) {
+            turn.refusals.push((
+                Some(source),
+                Refusal::new(reason, "event time is not later than the last accepted one of its series"),
+            ));
+        }
+    }
+
+    fn series_of(&mut self, source: usize, tags: &[String], turn: &mut Turn) -> Result<SeriesId, Refusal> {
+        let identity = self.identity(source, tags);
+        let known = self.series.id_of(&identity);
+        if let Some(id) = known.filter(|id| self.series.is_running(*id)) {
+            return Ok(id);
+        }
+        let limit = self.limits[source].0;
+        if self.series.count_of(source) >= limit {
+            return Err(Refusal::new(Reason::SeriesLimit, format!("more than {limit} series")));
+        }
+        let id = known.unwrap_or_else(|| {
+            let id = self.series.create(identity.clone());
+            turn.new_series.push((id, identity));
+            id
+        });
+        self.run_series(id, source, tags);
+        turn.new_instances.append(&mut self.unannounced);
+        Ok(id)
+    }
+
+    fn identity(&self, source: usize, tags: &[String]) -> SeriesIdentity {
+        let source = &self.sources[source];
+        SeriesIdentity {
+            source: source.name().to_owned(),
+            tags: source.tag_names().iter().cloned().zip(tags.iter().cloned()).collect(),
+            fields: source.field_names().to_vec(),
+        }
+    }
+
+    /// Accepts a reading of a known series: orders it, joins it, and adds windows that become ready to `turn`.
+    /// Stored readings come in here again when a state is restored.
+    ///
+    /// *Errors*: late or duplicate; nothing has changed.
+    pub fn accept(&mut self, reading: Reading, turn: &mut Turn) -> Result<(), Reason> {
+        let Some(series) = self.series.running_mut(reading.series) else {
+            return Ok(());
+        };
+        let mut ready = std::mem::take(&mut self.ready);
+        let accepted = series.order.accept(&reading, self.lateness_us[series.source], &mut ready);
+        if let Ok(event_us) = accepted {
+            turn.readings.push(Reading { event_us, ..reading });
+            for reading in ready.drain(..) {
+                self.feed(&reading, turn);
+            }
+        }
+        self.ready = ready;
+        accepted.map(|_| ())
+    }
+
+    fn feed(&mut self, reading: &Reading, turn: &mut Turn) {
+        let Some(series) = self.series.running_mut(reading.series) else { return };
+        for (model_index, instance) in &series.targets {
+            let model = &self.models[*model_index];
+            let (Some(feed), Some(running)) =
+                (model.feeds.get(&series.source), self.instances.get_mut(instance))
+            else {
+                continue;
+            };
+            let share = Share {
+                event_us: reading.event_us,
+                timed_by: reading.timed_by,
+                values: &reading.values,
+                fields: &feed.fields,
+            };
+            let mut outcome = Outcome::default();
+            running.state.take(model, share, &mut outcome);
+            let model = ModelIndex(*model_index as u16);
+            turn.rows_refused.extend(outcome.refused.into_iter().map(|reason| (model, reason)));
+            turn.windows.extend(outcome.windows.into_iter().map(|(window_end_us, flags, values)| {
+                ReadyWindow { head: WindowHead { model, instance: *instance, window_end_us, flags }, values }
+            }));
+        }
+    }
+
+    /// Turns a window's outputs into its prediction. To be called in the order of the windows of one instance.
+    /// `outputs` is `None` where the model could not be run.
+    pub fn finish(&mut self, head: WindowHead, outputs: Option<Vec<f32>>) -> Prediction {
+        let Some(running) = self.instances.get_mut(&head.instance) else {
+            return failed(head, PredictionId([0; 16]));
+        };
+        let id = PredictionId::from_instance(&running.digest, head.window_end_us);
+        let Some(outputs) = outputs else {
+            return failed(head, id);
+        };
+        let verdict =
+            self.models[running.model].post.judge(&mut running.state.post, &outputs, head.window_end_us);
+        let mut flags = head.flags;
+        flags.insert(verdict.flags);
+        let outputs = if flags.is_valid() { outputs } else { Vec::new() };
+        Prediction {
+            head: WindowHead { flags, ..head },
+            id,
+            outputs,
+            label: verdict.label,
+            alert: verdict.alert,
+        }
+    }
+
+    /// Registers what the store knows, so that series and instances keep their numbers, and runs the series that
+    /// the configuration still has.
+    pub fn register(
+        &mut self,
+        series: Vec<(SeriesId, SeriesIdentity)>,
+        instances: Vec<(InstanceId, InstanceIdentity)>,
+    ) {
+        for (id, identity) in instances {
+            self.next_instance = self.next_instance.max(id.0.saturating_add(1));
+            self.instance_ids.insert(identity, id);
+        }
+        for (id, identity) in series {
+            self.series.register(id, identity);
+        }
+        for source in 0..self.sources.len() {
+            for (identity, id) in self.series.known_of(self.sources[source].name()) {
+                let tags: Vec<String> = identity.tags.iter().map(|(_, value)| value.clone()).collect();
+                if self.identity(source, &tags) == identity
+                    && self.series.count_of(source) < self.limits[source].0
+                {
+                    self.run_series(id, source, &tags);
+                }
+            }
+        }
+    }
+
+    fn run_series(&mut self, id: SeriesId, source: usize, tags: &[String]) {
+        let mut targets = Vec::new();
+        for model in 0..self.models.len() {
+            let compiled = &self.models[model];
+            let Some(feed) = compiled.feeds.get(&source) else { continue };
+            let key = compiled
+                .key()
+                .iter()
+                .cloned()
+                .zip(feed.key.iter().map(|position| tags[*position].clone()))
+                .collect();
+            let identity = instance_identity(compiled, key);
+            let instance = *self.instance_ids.entry(identity.clone()).or_insert_with(|| {
+                let instance = InstanceId(self.next_instance);
+                self.next_instance += 1;
+                self.unannounced.push((instance, identity.clone()));
+                instance
+            });
+            let digest = instance_digest(&identity);
+            self.instances.entry(instance).or_insert_with(|| Running {
+                model,
+                digest,
+                state: Instance::default(),
+            });
+            targets.push((model, instance));
+        }
+        self.series.run(id, Series { source, targets, order: SeriesOrder::default() });
+    }
+}
+
+fn failed(head: WindowHead, id: PredictionId) -> Prediction {
+    let mut flags = head.flags;
+    flags.insert(QualityFlags::INFERENCE_FAILED);
+    Prediction { head: WindowHead { flags, ..head }, id, outputs: Vec::new(), label: None, alert: None }
+}
+
+fn instance_identity(model: &CompiledModel, key: Vec<(String, String)>) -> InstanceIdentity {
+    let manifest = &model.binding.manifest;
+    InstanceIdentity {
+        model: model.binding.spec.name.clone(),
+        version: manifest.version.clone(),
+        package: model.binding.package,
+        key,
+        outputs: manifest
+            .outputs
+            .iter()
+            .map(|o| (o.name.clone(), u32::try_from(o.values()).unwrap_or(u32::MAX)))
+            .collect(),
+        labels: model.post.labels().to_vec(),
+    }
+}
+
+fn prefixed(kind: &str, index: usize, finding: SpecFinding) -> SpecFinding {
+    SpecFinding { path: format!("{kind}[{index}].{}", finding.path), message: finding.message }
+}

@@ -1,0 +1,362 @@
+//! One model on one series key: joins the latest values of its fields into rows, and rows into windows.
+//!
+//! Pure state, saved and restored as a whole. Knows event times only. Stands between ordered readings and the
+//! windows that are ready for the model.
+
+use std::collections::VecDeque;
+
+use dunlin_model_package::{Aggregate, MissingPolicy};
+use serde::{Deserialize, Serialize};
+
+use crate::compiled_model::{CompiledModel, Trigger};
+use crate::grid::GridState;
+use crate::history::History;
+use crate::postprocess::PostState;
+use crate::prediction::QualityFlags;
+use crate::reading::TimedBy;
+use crate::refusal::Reason;
+use crate::window::{Due, Window};
+
+/// Most rows that one reading may trigger by `trigger.every`: after a longer silence the window restarts anyway.
+const CATCH_UP_ROWS_MAX: i64 = 1_000;
+
+/// The state of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    fields: Vec<FieldState>,
+    window: Window,
+    grid: Option<Box<GridState>>,
+    /// Event time of the last accepted row.
+    last_row_us: Option<i64>,
+    /// Flags of the rows in the window, each until `length` rows later.
+    flagged: VecDeque<(u32, QualityFlags)>,
+    /// State of the post-processing.
+    pub post: PostState,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct FieldState {
+    /// The latest value, which may be missing.
+    current: f64,
+    current_us: i64,
+    /// Whether it came after the last row.
+    fresh: bool,
+    /// Whether its time is that of its arrival.
+    by_arrival: bool,
+    /// The latest value that was not missing.
+    known: f64,
+    known_us: i64,
+    history: Option<Box<History>>,
+    /// Values of the last rows, for lags.
+    rows: VecDeque<f64>,
+}
+
+impl Default for FieldState {
+    fn default() -> Self {
+        Self {
+            current: f64::NAN,
+            current_us: i64::MIN,
+            fresh: false,
+            by_arrival: false,
+            known: f64::NAN,
+            known_us: i64::MIN,
+            history: None,
+            rows: VecDeque::new(),
+        }
+    }
+}
+
+/// The part of a reading that one instance takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Share<'r> {
+    /// Event time.
+    pub event_us: i64,
+    /// Where it came from.
+    pub timed_by: TimedBy,
+    /// The reading's values.
+    pub values: &'r [f64],
+    /// Pairs of positions: the reading's value, the model's field.
+    pub fields: &'r [(usize, usize)],
+}
+
+/// What a reading led to in one instance.
+#[derive(Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Windows that are due: end, flags and values.
+    pub windows: Vec<(i64, QualityFlags, Vec<f32>)>,
+    /// Rows that were not made.
+    pub refused: Vec<Reason>,
+}
+
+/// What stands in a row for a field, and what that says of its quality.
+struct Substitute {
+    value: f64,
+    flags: QualityFlags,
+}
+
+impl Instance {
+    /// Takes the share of a reading; readings of one series come in order of event time.
+    pub fn take(&mut self, model: &CompiledModel, share: Share<'_>, outcome: &mut Outcome) {
+        if self.fields.is_empty() {
+            self.fields = vec![FieldState::default(); model.fields.len()];
+        }
+        if let Some(grid) = model.grid {
+            let mut state = self.grid.take().unwrap_or_default();
+            state.take(grid, model.fields.len(), model.lateness_us, share, outcome, |cell, outcome| {
+                self.take_cell(model, cell, outcome)
+            });
+            self.grid = Some(state);
+            return;
+        }
+        if let Trigger::Every(interval_us) = model.trigger {
+            self.rows_until(model, share.event_us, interval_us, outcome);
+        }
+        self.store_values(model, share);
+        match model.trigger {
+            Trigger::On(field) if self.brings(share, field) => {
+                self.row(model, share.event_us, share.timed_by, outcome)
+            }
+            Trigger::All => self.row_when_all(model, share.timed_by, outcome),
+            Trigger::On(_) | Trigger::Every(_) => {}
+        }
+    }
+
+    fn store_values(&mut self, model: &CompiledModel, share: Share<'_>) {
+        for (from, to) in share.fields {
+            let (state, field) = (&mut self.fields[*to], &model.fields[*to]);
+            let value = share.values[*from];
+            state.current = value;
+            state.current_us = share.event_us;
+            state.by_arrival = share.timed_by == TimedBy::Arrival;
+            state.fresh = true;
+            if value.is_nan() {
+                continue;
+            }
+            state.known = value;
+            state.known_us = share.event_us;
+            if field.span_us > 0 {
+                state.history.get_or_insert_default().push(share.event_us, value, field.span_us);
+            }
+        }
+    }
+
+    fn brings(&self, share: Share<'_>, field: usize) -> bool {
+        share.fields.iter().any(|(from, to)| *to == field && !share.values[*from].is_nan())
+    }
+
+    /// Makes a row once every field of the trigger is new: the plain ones, or all where none is plain.
+    fn row_when_all(&mut self, model: &CompiledModel, timed_by: TimedBy, outcome: &mut Outcome) {
+        let any_plain = model.fields.iter().any(|field| field.plain);
+        let mut waited_for = self
+            .fields
+            .iter()
+            .zip(&model.fields)
+            .filter(|(_, field)| field.plain || !any_plain)
+            .map(|(state, _)| state);
+        if !waited_for.clone().all(|state| state.fresh) {
+            return;
+        }
+        let first = waited_for.clone().map(|state| state.current_us).min().unwrap_or(0);
+        let last = waited_for.by_ref().map(|state| state.current_us).max().unwrap_or(0);
+        if last.saturating_sub(first) > model.skew_max_us {
+            outcome.refused.push(Reason::Skew);
+            return;
+        }
+        self.row(model, last, timed_by, outcome);
+    }
+
+    fn rows_until(&mut self, model: &CompiledModel, before_us: i64, interval_us: i64, outcome: &mut Outcome) {
+        let newest = self.fields.iter().map(|field| field.current_us).max().unwrap_or(i64::MIN);
+        if newest == i64::MIN {
+            return;
+        }
+        let after =
+            self.last_row_us.map_or(newest.saturating_sub(1), |row| row.max(newest.saturating_sub(1)));
+        let first = after.div_euclid(interval_us).saturating_add(1).saturating_mul(interval_us);
+        let rows = (before_us.saturating_sub(1))
+            .saturating_sub(first)
+            .div_euclid(interval_us)
+            .saturating_add(1)
+            .min(CATCH_UP_ROWS_MAX);
+        for n in 0..rows.max(0) {
+            self.row(model, first + n * interval_us, TimedBy::Payload, outcome);
+        }
+    }
+
+    /// A closed grid cell: each field's value in it, or missing.
+    fn take_cell(&mut self, model: &CompiledModel, cell: crate::grid::ClosedCell<'_>, outcome: &mut Outcome) {
+        for (index, value) in cell.values.iter().enumerate() {
+            let state = &mut self.fields[index];
+            state.current = *value;
+            state.current_us = cell.end_us;
+            state.fresh = true;
+            state.by_arrival = cell.timed_by == TimedBy::Arrival;
+            if !value.is_nan() {
+                state.known = *value;
+                state.known_us = cell.end_us;
+                if model.fields[index].span_us > 0 {
+                    state.history.get_or_insert_default().push(
+                        cell.end_us,
+                        *value,
+                        model.fields[index].span_us,
+                    );
+                }
+            }
+        }
+        let refused = outcome.refused.len();
+        self.row(model, cell.end_us, cell.timed_by, outcome);
+        if outcome.refused.len() > refused {
+            self.restart();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.window.restart();
+        self.flagged.clear();
+        self.fields.iter_mut().for_each(|field| field.rows.clear());
+    }
+
+    fn row(&mut self, model: &CompiledModel, row_us: i64, timed_by: TimedBy, outcome: &mut Outcome) {
+        if let Some(last) = self.last_row_us {
+            if row_us <= last {
+                if timed_by == TimedBy::Payload {
+                    outcome.refused.push(Reason::Late);
+                    return;
+                }
+                self.restart();
+            } else if row_us.saturating_sub(last) > model.gap_max_us {
+                self.restart();
+            }
+        }
+        let mut flags = QualityFlags::default();
+        let row = match self.columns(model, row_us, &mut flags) {
+            Ok(row) => row,
+            Err(reason) => {
+                outcome.refused.push(reason);
+                self.fields.iter_mut().for_each(|field| field.fresh = false);
+                return;
+            }
+        };
+        self.last_row_us = Some(row_us);
+        self.advance_lags(model, row_us);
+        if let Some(row) = row {
+            self.push_row(model, row_us, &row, flags, outcome);
+        }
+    }
+
+    fn push_row(
+        &mut self,
+        model: &CompiledModel,
+        row_us: i64,
+        row: &[f32],
+        flags: QualityFlags,
+        outcome: &mut Outcome,
+    ) {
+        self.flagged.iter_mut().for_each(|(left, _)| *left -= 1);
+        while self.flagged.front().is_some_and(|(left, _)| *left == 0) {
+            self.flagged.pop_front();
+        }
+        if flags != QualityFlags::default() {
+            self.flagged.push_back((model.shape.length, flags));
+        }
+        let due = match model.grid {
+            None => self.window.push(model.shape, row) == Due::Now,
+            Some(grid) => {
+                self.window.push(model.shape, row);
+                self.window.is_full(model.shape) && row_us.rem_euclid(grid.every_us) == 0
+            }
+        };
+        if due {
+            let mut all = QualityFlags::default();
+            self.flagged.iter().for_each(|(_, flags)| all.insert(*flags));
+            outcome.windows.push((row_us, all, self.window.values(model.shape, &model.inputs)));
+        }
+    }
+
+    /// Returns the row, or nothing while a lag has too few rows behind it.
+    fn columns(
+        &self,
+        model: &CompiledModel,
+        row_us: i64,
+        flags: &mut QualityFlags,
+    ) -> Result<Option<Vec<f32>>, Reason> {
+        let mut row = Vec::with_capacity(model.columns.len());
+        let mut complete = true;
+        for column in &model.columns {
+            let (state, field) = (&self.fields[column.field], &model.fields[column.field]);
+            let found = match column.aggregate {
+                Aggregate::Value => state.value_at(row_us, model.skew_max_us),
+                Aggregate::Last => (!state.known.is_nan()).then_some(state.known).ok_or(Reason::MissingValue),
+                Aggregate::Lag(rows) => {
+                    let value = state.rows.len().checked_sub(rows as usize).and_then(|i| state.rows.get(i));
+                    complete &= value.is_some();
+                    Ok(value.copied().unwrap_or(0.0))
+                }
+                other => match &state.history {
+                    Some(history) => history.aggregate(other, row_us).ok_or(Reason::MissingValue),
+                    None if matches!(other, Aggregate::Count(_)) => Ok(0.0),
+                    None => Err(Reason::MissingValue),
+                },
+            };
+            let value = match found {
+                Ok(value) => value,
+                Err(reason) => {
+                    let substitute = state.substitute(field.missing, row_us).ok_or(reason)?;
+                    flags.insert(substitute.flags);
+                    substitute.value
+                }
+            };
+            if state.by_arrival {
+                flags.insert(QualityFlags::ARRIVAL_TIME);
+            }
+            let converted = column.conversion.apply(value);
+            if column.range.is_some_and(|[low, high]| converted < low || converted > high) {
+                flags.insert(QualityFlags::OUT_OF_TRAINING_RANGE);
+            }
+            row.push(converted as f32);
+        }
+        Ok(complete.then_some(row))
+    }
+
+    fn advance_lags(&mut self, model: &CompiledModel, row_us: i64) {
+        for (state, field) in self.fields.iter_mut().zip(&model.fields) {
+            state.fresh = false;
+            if field.lag == 0 {
+                continue;
+            }
+            let value = state.value_at(row_us, model.skew_max_us).ok();
+            let value =
+                value.or_else(|| state.substitute(field.missing, row_us).map(|substitute| substitute.value));
+            state.rows.push_back(value.unwrap_or(state.known));
+            while state.rows.len() > field.lag as usize {
+                state.rows.pop_front();
+            }
+        }
+    }
+}
+
+impl FieldState {
+    fn value_at(&self, row_us: i64, skew_max_us: i64) -> Result<f64, Reason> {
+        if self.current.is_nan() {
+            Err(Reason::MissingValue)
+        } else if row_us.saturating_sub(self.current_us).saturating_abs() > skew_max_us {
+            Err(Reason::Skew)
+        } else {
+            Ok(self.current)
+        }
+    }
+
+    fn substitute(&self, policy: MissingPolicy, row_us: i64) -> Option<Substitute> {
+        match policy {
+            MissingPolicy::Hold(span) => {
+                let young = !self.known.is_nan() && row_us.saturating_sub(self.known_us) <= span.as_micros();
+                young.then_some(Substitute { value: self.known, flags: QualityFlags::HELD_VALUE })
+            }
+            MissingPolicy::Const(value) => Some(Substitute { value, flags: QualityFlags::SUBSTITUTED_VALUE }),
+            MissingPolicy::Nan => {
+                Some(Substitute { value: f64::NAN, flags: QualityFlags::SUBSTITUTED_VALUE })
+            }
+            MissingPolicy::Drop => None,
+        }
+    }
+}
