@@ -6,8 +6,11 @@
 pub mod command;
 pub mod config;
 pub mod flow;
+pub mod logging;
 pub mod metrics;
 pub mod mqtt;
+pub mod publication;
 pub mod slot;
 pub mod status;
 pub mod store;
+pub mod systemd;

@@ -1,0 +1,86 @@
+//! The daemon's counters together with what never changes while it runs, from which every report is made.
+//!
+//! Shared by the status socket, `/metrics` and the service manager's status line. Never blocks a stage: reading copies
+//! numbers under short locks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dunlin_kit::clock;
+
+use crate::metrics::Metrics;
+use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, Sample};
+use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, source_reports};
+
+/// Counters, fixed facts and recent samples of one daemon.
+pub struct StatusBoard {
+    metrics: Arc<Metrics>,
+    facts: StatusFacts,
+    ring: Mutex<RateRing>,
+}
+
+impl StatusBoard {
+    /// Returns a board over these counters.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, facts: StatusFacts) -> Self {
+        Self { metrics, facts, ring: Mutex::default() }
+    }
+
+    /// Returns the counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Returns what does not change while the daemon runs.
+    #[must_use]
+    pub fn facts(&self) -> &StatusFacts {
+        &self.facts
+    }
+
+    /// Records a sample for the rates at this monotonic time.
+    pub fn record_sample(&self, monotonic_us: i64) {
+        let sample = self.sample(monotonic_us);
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).record(sample);
+    }
+
+    /// Records a sample each second until it is dropped. A task of its own.
+    pub async fn record_samples(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_micros(SAMPLE_MICROS.unsigned_abs()));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            self.record_sample(clock::monotonic_micros());
+        }
+    }
+
+    /// Returns the report at this monotonic time.
+    #[must_use]
+    pub fn report(&self, monotonic_us: i64) -> StatusReport {
+        let latest = self.sample(monotonic_us);
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let moment = Moment {
+            monotonic_us,
+            short: ring.over(SHORT_MICROS, latest),
+            long: ring.over(LONG_MICROS, latest),
+        };
+        drop(ring);
+        StatusReport::of(&self.metrics, &self.facts, &moment)
+    }
+
+    /// Returns the counts by source with the last refused payload of each reason.
+    #[must_use]
+    pub fn sources(&self) -> std::collections::BTreeMap<String, SourceReport> {
+        source_reports(&self.metrics)
+    }
+
+    fn sample(&self, at_us: i64) -> Sample {
+        Sample {
+            at_us,
+            messages: self.metrics.messages.get(),
+            readings: self.metrics.readings.get(),
+            predictions: self.metrics.predictions.get(),
+            written_bytes: self.metrics.store_counts().written_bytes,
+        }
+    }
+}
