@@ -1,5 +1,92 @@
 //! The configuration: files, environment and command line, checked as a whole.
+//!
+//! [`load`] gives settings in which everything holds together, or all that is wrong at once, each with its line and
+//! a hint. Connects to nothing and starts nothing; `command/check.rs` and the daemon's start stand on it.
 
+mod brokers;
+mod decode;
+pub mod effective;
+pub mod file;
+pub mod finding;
+mod hint;
+mod layer;
+mod models;
+pub mod origin;
+pub mod quantity;
+pub mod reference;
+mod resolve;
 pub mod settings;
+mod topics;
 
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use dunlin_model_package::Package;
+
+pub use finding::{ConfigErrors, Finding, findings_to_errors};
+pub use origin::{Origin, Origins};
+pub use reference::{reference_markdown, schema_json};
 pub use settings::Settings;
+
+use finding::Findings;
+
+/// What a configuration is loaded from.
+#[derive(Debug, Clone, Default)]
+pub struct LoadRequest {
+    /// The main file; `conf.d/*.toml` beside it is read after it, in name order.
+    pub file: PathBuf,
+    /// `key.path=value`, in order; over everything else.
+    pub set: Vec<String>,
+    /// The process environment: `DUNLIN_…` overrides files, `STATE_DIRECTORY` and `CREDENTIALS_DIRECTORY` are systemd's.
+    pub environment: Vec<(String, String)>,
+    /// The state folder of the command line, over every other.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl LoadRequest {
+    fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+}
+
+/// A configuration in which everything holds together.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// The packages of `settings.models`, in that order.
+    pub packages: Vec<Package>,
+    /// What is allowed but doubtful.
+    pub warnings: Vec<Finding>,
+    /// Where each value was written.
+    pub origins: Origins,
+    /// The merged configuration with every default filled in.
+    pub effective: toml::Table,
+}
+
+/// Loads and checks a configuration.
+///
+/// *Errors*: everything that is wrong with it; the caller prints it and uses nothing.
+pub fn load(request: &LoadRequest) -> Result<Loaded, ConfigErrors> {
+    let mut merged = layer::merge(request)?;
+    let (file, decoded) = decode::decode(&mut merged);
+    let mut findings = Findings::new(&merged.origins);
+    let resolved = file.map(|file| resolve::resolve(file, request, &merged.origins, &mut findings));
+    let Findings { mut errors, warnings, .. } = findings;
+    errors.retain(|finding| !decoded.explains(finding));
+    let mut all = decoded.errors;
+    all.append(&mut errors);
+    match resolved {
+        Some(resolved) if all.is_empty() => Ok(Loaded {
+            settings: resolved.settings,
+            packages: resolved.packages,
+            effective: resolved.effective,
+            warnings,
+            origins: merged.origins,
+        }),
+        _ => Err(ConfigErrors(all)),
+    }
+}

@@ -1,0 +1,276 @@
+//! The configuration file as it is written: its tables, keys and defaults.
+//!
+//! Declares the shape, with the descriptions that `docs/configuration.md` and the JSON Schema are made of; checks
+//! nothing beyond the types. Read by `decode`, turned into settings by `resolve`.
+
+use std::collections::BTreeMap;
+
+use dunlin_model_package::{ModelSpec, SourceSpec, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::quantity::{Bytes, Commit, Qos};
+
+/// The configuration of `dunlind`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Name of the gateway in topics and reports: letters, digits, `-`, `_` and `.`. Default: the host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Folder of the daemon's state. Default: `$STATE_DIRECTORY`, as systemd sets it, else `/var/lib/dunlin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<String>,
+    /// The default broker. Needed; `url` is its only key without a default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<BrokerTable>,
+    /// Further brokers by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub brokers: BTreeMap<String, BrokerTable>,
+    /// How predictions are published.
+    #[serde(default)]
+    pub publish: PublishTable,
+    /// How readings and predictions are kept.
+    #[serde(default)]
+    pub storage: StorageTable,
+    /// How models are run.
+    #[serde(default)]
+    pub inference: InferenceTable,
+    /// Where metrics are served.
+    #[serde(default)]
+    pub http: HttpTable,
+    /// How the daemon runs.
+    #[serde(default)]
+    pub run: RunTable,
+    /// What is logged.
+    #[serde(default)]
+    pub log: LogTable,
+    /// The sources: sets of topics whose payloads are written alike. At least one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<SourceSpec>,
+    /// The models and what they are fed with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub model: Vec<ModelSpec>,
+}
+
+/// A broker and how it is reached.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerTable {
+    /// `mqtt://host:port`, or `mqtts://host:port` for TLS. The port's default is 1883, with TLS 8883. No password.
+    pub url: String,
+    /// Client identifier; the publishing connection adds `-out`. Default: `dunlin-` and the gateway's name, for a further broker `-` and its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// User name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// File with the password in its first line, or `user:password` where `username` is not given. A relative name is looked up in `$CREDENTIALS_DIRECTORY` first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_file: Option<String>,
+    /// PEM file of the authorities to trust. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// PEM file of the client's certificate chain. Needs `key_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<String>,
+    /// PEM file of the client's key; a relative name is looked up in `$CREDENTIALS_DIRECTORY` first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// Protocols offered by ALPN, as in `["mqtt"]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alpn: Vec<String>,
+    /// Keep-alive interval. *Range*: 5s to 18h.
+    #[serde(default = "keep_alive_default")]
+    pub keep_alive: Span,
+    /// How long the broker keeps what arrives while the daemon is away. *Range*: 0s to 100y; `0s` keeps nothing.
+    #[serde(default = "session_expiry_default")]
+    pub session_expiry: Span,
+    /// Messages that may wait for their acknowledgement. *Range*: 1 to 4,096; the broker may allow fewer.
+    #[serde(default = "receive_max_default")]
+    pub receive_max: u16,
+    /// Largest message that is taken. *Range*: 1KiB to 256MiB.
+    #[serde(default = "packet_bytes_max_default")]
+    pub packet_bytes_max: Bytes,
+    /// Quality of service of the subscriptions. 1 loses nothing.
+    #[serde(default = "qos_default")]
+    pub qos: Qos,
+    /// Longest wait between two attempts to connect. *Range*: 1s to 1h.
+    #[serde(default = "reconnect_max_default")]
+    pub reconnect_max: Span,
+}
+
+const fn keep_alive_default() -> Span {
+    Span::from_secs(30)
+}
+
+/// A long week-end: what a site may be without power before somebody looks.
+const fn session_expiry_default() -> Span {
+    Span::from_secs(4 * 86_400)
+}
+
+/// 4,000 messages a second at the commit profile's quarter of a second.
+const fn receive_max_default() -> u16 {
+    1_024
+}
+
+const fn packet_bytes_max_default() -> Bytes {
+    Bytes(1 << 20)
+}
+
+const fn qos_default() -> Qos {
+    Qos::AtLeastOnce
+}
+
+const fn reconnect_max_default() -> Span {
+    Span::from_secs(60)
+}
+
+/// When predictions are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PublishModeName {
+    /// As soon as the model has run.
+    Immediate,
+    /// Once they are on disk.
+    Committed,
+}
+
+/// How predictions are published.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PublishTable {
+    /// `immediate`: as soon as the model has run; `committed`: once they are on disk.
+    pub mode: PublishModeName,
+    /// Quality of service of predictions and alerts.
+    pub qos: Qos,
+    /// Broker to publish to: a name from `[brokers]`. Default: the broker of `[mqtt]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker: Option<String>,
+}
+
+impl Default for PublishTable {
+    fn default() -> Self {
+        Self { mode: PublishModeName::Immediate, qos: Qos::AtLeastOnce, broker: None }
+    }
+}
+
+/// What is given up of predictions when there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetentionName {
+    /// One in ten of the oldest is kept, then the oldest are dropped.
+    Thin,
+    /// The oldest are replaced by hourly figures, then dropped.
+    Summarise,
+    /// The oldest are dropped.
+    DropOldest,
+}
+
+/// How readings and predictions are kept.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageTable {
+    /// `auto`: the least wear that keeps brokers flowing, at most a second apart; `ack`: at once; or an interval, as in `250ms`. *Range*: 1ms to 1m.
+    pub commit: Commit,
+    /// Largest size of the telemetry database; less where the file system is smaller. *Range*: 1MiB and more.
+    pub bytes_max: Bytes,
+    /// What stays free of the file system.
+    pub free_bytes_min: Bytes,
+    /// Oldest readings that are kept; `0s`: of any age, limited by size alone.
+    pub readings_age_max: Span,
+    /// Oldest predictions that are kept; `0s`: of any age, limited by size alone.
+    pub predictions_age_max: Span,
+    /// What is given up of predictions when readings are gone and there is no room: `thin`, `summarise` or `drop-oldest`.
+    pub predictions: RetentionName,
+    /// Bytes that can be written to the card in its life, for the estimate in `status`. The default is 32 GB of flash at 500 cycles.
+    pub card_endurance: Bytes,
+}
+
+impl Default for StorageTable {
+    fn default() -> Self {
+        Self {
+            commit: Commit::Auto,
+            bytes_max: Bytes(1 << 30),
+            free_bytes_min: Bytes(64 << 20),
+            readings_age_max: Span::from_secs(30 * 86_400),
+            predictions_age_max: Span::from_secs(365 * 86_400),
+            predictions: RetentionName::Thin,
+            card_endurance: Bytes(16_000_000_000_000),
+        }
+    }
+}
+
+/// Where models run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum IsolationName {
+    /// One worker process a model.
+    Process,
+    /// A thread of the daemon.
+    Thread,
+}
+
+/// How models are run.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferenceTable {
+    /// `process`: one worker a model, with limits of its own; `thread`: inside the daemon, for boards with very little memory.
+    pub isolation: IsolationName,
+    /// Most windows of one run. *Range*: 1 to 1,024.
+    pub batch_max: u32,
+    /// Runs of the same windows that are tried before they are given up. *Range*: 1 to 100.
+    pub tries: u32,
+    /// Longest wait before a worker that fails is started again. *Range*: 1s to 1h.
+    pub restart_max: Span,
+}
+
+impl Default for InferenceTable {
+    fn default() -> Self {
+        Self { isolation: IsolationName::Process, batch_max: 64, tries: 3, restart_max: Span::from_secs(60) }
+    }
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpTable {
+    /// Address and port of `/metrics` and `/healthz`; port 0 takes a free one.
+    pub listen: String,
+    /// Whether they are served.
+    pub enabled: bool,
+}
+
+impl Default for HttpTable {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".to_owned(), enabled: true }
+    }
+}
+
+/// How the daemon runs.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunTable {
+    /// How long a stop may take to finish what was begun. *Range*: 0s to 10m.
+    pub drain: Span,
+}
+
+impl Default for RunTable {
+    fn default() -> Self {
+        Self { drain: Span::from_secs(10) }
+    }
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogTable {
+    /// Levels by module, as in `info,dunlin_daemon::mqtt=debug`.
+    pub filter: String,
+}
+
+impl Default for LogTable {
+    fn default() -> Self {
+        Self { filter: "info".to_owned() }
+    }
+}
