@@ -4,6 +4,7 @@
 //! state: instances do.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use dunlin_model_package::manifest::{FeatureDeclaration, Manifest, WINDOW_VALUES_MAX};
 use dunlin_model_package::model_spec::{ResampleMethod, TriggerSpec};
@@ -111,7 +112,7 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
     /// Pairs of positions: the source's field, the model's field.
-    pub fields: Vec<(usize, usize)>,
+    pub fields: Rc<[(usize, usize)]>,
     /// Positions of the key's tags among the source's tags.
     pub key: Vec<usize>,
 }
@@ -292,7 +293,7 @@ fn compile_feeds(
             continue;
         }
         let key = key_positions(spec, source, found);
-        feeds.insert(position, Feed { fields: pairs, key });
+        feeds.insert(position, Feed { fields: pairs.into(), key });
     }
     for (index, field) in fields.iter().enumerate() {
         if !feeds.values().any(|feed| feed.fields.iter().any(|(_, used)| *used == index)) {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use dunlin_model_package::{Digest, SourceSpec};
 
-use crate::compiled_model::{CompiledModel, ModelBinding};
+use crate::compiled_model::{CompiledModel, Feed, ModelBinding};
 use crate::decode::{CompiledSource, Decoded, Record, Route};
 use crate::instance::{Instance, Outcome, Share};
 use crate::message::Message;
@@ -19,7 +19,7 @@ use crate::prediction::{
 };
 use crate::reading::{Reading, SeriesId, SeriesIdentity};
 use crate::refusal::{Reason, Refusal, SpecFinding};
-use crate::series::{Series, SeriesOrder, SeriesTable, TopicRate};
+use crate::series::{Series, SeriesOrder, SeriesTable, Target, TopicRate};
 
 /// What one or more messages led to. Cleared and used again by the caller.
 #[derive(Debug, Default)]
@@ -318,25 +318,24 @@ impl Core {
 
     fn feed(&mut self, reading: &Reading, turn: &mut Turn) {
         let Some(series) = self.series.running_mut(reading.series) else { return };
-        for (model_index, instance) in &series.targets {
-            let model = &self.models[*model_index];
-            let (Some(feed), Some(running)) =
-                (model.feeds.get(&series.source), self.instances.get_mut(instance))
-            else {
-                continue;
-            };
+        for target in &series.targets {
+            let Some(running) = self.instances.get_mut(&target.instance) else { continue };
+            let model = &self.models[target.model];
             let share = Share {
                 event_us: reading.event_us,
                 timed_by: reading.timed_by,
                 values: &reading.values,
-                fields: &feed.fields,
+                fields: &target.fields,
             };
             let mut outcome = Outcome::default();
             running.state.take(model, share, &mut outcome);
-            let model = ModelIndex(*model_index as u16);
+            let model = ModelIndex(target.model as u16);
             turn.rows_refused.extend(outcome.refused.into_iter().map(|reason| (model, reason)));
             turn.windows.extend(outcome.windows.into_iter().map(|(window_end_us, flags, values)| {
-                ReadyWindow { head: WindowHead { model, instance: *instance, window_end_us, flags }, values }
+                ReadyWindow {
+                    head: WindowHead { model, instance: target.instance, window_end_us, flags },
+                    values,
+                }
             }));
         }
     }
@@ -391,11 +390,26 @@ impl Core {
         }
     }
 
+    /// Returns the feed's fields that are read for these tags: where a topic brings one quantity, a reading says
+    /// nothing of the others.
+    fn active_fields(&self, source: usize, tags: &[String], feed: &Feed) -> Rc<[(usize, usize)]> {
+        let active = |(own, _): &(usize, usize)| self.sources[source].is_active(*own, tags);
+        if feed.fields.iter().all(active) {
+            Rc::clone(&feed.fields)
+        } else {
+            feed.fields.iter().copied().filter(active).collect()
+        }
+    }
+
     fn run_series(&mut self, id: SeriesId, source: usize, tags: &[String]) {
         let mut targets = Vec::new();
         for model in 0..self.models.len() {
             let compiled = &self.models[model];
             let Some(feed) = compiled.feeds.get(&source) else { continue };
+            let fields = self.active_fields(source, tags, feed);
+            if fields.is_empty() {
+                continue;
+            }
             let key = compiled
                 .key()
                 .iter()
@@ -415,7 +429,7 @@ impl Core {
                 digest,
                 state: Instance::default(),
             });
-            targets.push((model, instance));
+            targets.push(Target { model, instance, fields });
         }
         self.series.run(id, Series { source, targets, order: SeriesOrder::default() });
     }

@@ -20,7 +20,7 @@ const OPEN_CELLS_MAX: usize = 4_096;
 
 /// The open cells of one instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct GridState {
+pub(crate) struct GridState {
     open: BTreeMap<i64, Cell>,
     /// Cell that closes next.
     next: Option<i64>,
@@ -45,18 +45,18 @@ struct Gathered {
 
 /// A cell that has closed.
 #[derive(Debug, Clone, Copy)]
-pub struct ClosedCell<'c> {
+pub(crate) struct ClosedCell<'c> {
     /// Its end, which is the time of its row.
-    pub end_us: i64,
+    pub(crate) end_us: i64,
     /// One value a field; NaN where none fell into the cell.
-    pub values: &'c [f64],
+    pub(crate) values: &'c [f64],
     /// Where the event times came from.
-    pub timed_by: TimedBy,
+    pub(crate) timed_by: TimedBy,
 }
 
 impl GridState {
     /// Takes a reading's share and hands every cell that it closes to `close`, in order.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         grid: Grid,
         fields: usize,

@@ -9,17 +9,17 @@ use dunlin_model_package::Aggregate;
 use serde::{Deserialize, Serialize};
 
 /// Most points kept for one field of one series: a minute at 1 kHz. The oldest go first.
-pub const POINTS_MAX: usize = 65_536;
+pub(crate) const POINTS_MAX: usize = 65_536;
 
 /// Points of one field in rising event time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct History {
+pub(crate) struct History {
     points: VecDeque<(i64, f64)>,
 }
 
 impl History {
     /// Adds a point and forgets those that no span of `span_us` ending at or after it can reach.
-    pub fn push(&mut self, at_us: i64, value: f64, span_us: i64) {
+    pub(crate) fn push(&mut self, at_us: i64, value: f64, span_us: i64) {
         while self.points.front().is_some_and(|(at, _)| *at <= at_us.saturating_sub(span_us))
             || self.points.len() >= POINTS_MAX
         {
@@ -37,7 +37,7 @@ impl History {
     /// Returns the aggregate over the points in `(end_us - span, end_us]`, or `None` where there are none; a count of
     /// none is 0.
     #[must_use]
-    pub fn aggregate(&self, aggregate: Aggregate, end_us: i64) -> Option<f64> {
+    pub(crate) fn aggregate(&self, aggregate: Aggregate, end_us: i64) -> Option<f64> {
         let start_us = end_us.saturating_sub(aggregate.span()?.as_micros());
         let first = self.points.partition_point(|(at, _)| *at <= start_us);
         let last = self.points.partition_point(|(at, _)| *at <= end_us);

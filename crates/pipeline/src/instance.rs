@@ -22,7 +22,7 @@ const CATCH_UP_ROWS_MAX: i64 = 1_000;
 
 /// The state of an instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Instance {
+pub(crate) struct Instance {
     fields: Vec<FieldState>,
     window: Window,
     grid: Option<Box<GridState>>,
@@ -31,7 +31,7 @@ pub struct Instance {
     /// Flags of the rows in the window, each until `length` rows later.
     flagged: VecDeque<(u32, QualityFlags)>,
     /// State of the post-processing.
-    pub post: PostState,
+    pub(crate) post: PostState,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,24 +68,24 @@ impl Default for FieldState {
 
 /// The part of a reading that one instance takes.
 #[derive(Debug, Clone, Copy)]
-pub struct Share<'r> {
+pub(crate) struct Share<'r> {
     /// Event time.
-    pub event_us: i64,
+    pub(crate) event_us: i64,
     /// Where it came from.
-    pub timed_by: TimedBy,
+    pub(crate) timed_by: TimedBy,
     /// The reading's values.
-    pub values: &'r [f64],
+    pub(crate) values: &'r [f64],
     /// Pairs of positions: the reading's value, the model's field.
-    pub fields: &'r [(usize, usize)],
+    pub(crate) fields: &'r [(usize, usize)],
 }
 
 /// What a reading led to in one instance.
 #[derive(Debug, Default, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Windows that are due: end, flags and values.
-    pub windows: Vec<(i64, QualityFlags, Vec<f32>)>,
+    pub(crate) windows: Vec<(i64, QualityFlags, Vec<f32>)>,
     /// Rows that were not made.
-    pub refused: Vec<Reason>,
+    pub(crate) refused: Vec<Reason>,
 }
 
 /// What stands in a row for a field, and what that says of its quality.
@@ -96,7 +96,7 @@ struct Substitute {
 
 impl Instance {
     /// Takes the share of a reading; readings of one series come in order of event time.
-    pub fn take(&mut self, model: &CompiledModel, share: Share<'_>, outcome: &mut Outcome) {
+    pub(crate) fn take(&mut self, model: &CompiledModel, share: Share<'_>, outcome: &mut Outcome) {
         if self.fields.is_empty() {
             self.fields = vec![FieldState::default(); model.fields.len()];
         }

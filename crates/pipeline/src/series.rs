@@ -4,6 +4,7 @@
 //! new topics and series. Pure; its state is saved with the instances'.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ const SET_BACK_US_MIN: i64 = 1_000_000;
 
 /// The order of one series.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct SeriesOrder {
+pub(crate) struct SeriesOrder {
     /// Event time of the last reading that went on.
     last_us: Option<i64>,
     /// Newest event time seen.
@@ -35,13 +36,24 @@ struct Waiting {
 
 /// A series of the running configuration.
 #[derive(Debug, Clone)]
-pub struct Series {
+pub(crate) struct Series {
     /// Position of its source.
-    pub source: usize,
-    /// Instances that read it, with the position of their model.
-    pub targets: Vec<(usize, InstanceId)>,
+    pub(crate) source: usize,
+    /// Instances that read it.
+    pub(crate) targets: Vec<Target>,
     /// Its order.
-    pub order: SeriesOrder,
+    pub(crate) order: SeriesOrder,
+}
+
+/// An instance that reads a series.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// Position of its model.
+    pub(crate) model: usize,
+    /// The instance.
+    pub(crate) instance: InstanceId,
+    /// Pairs of positions: the reading's value, the model's field.
+    pub(crate) fields: Rc<[(usize, usize)]>,
 }
 
 impl SeriesOrder {
@@ -49,7 +61,7 @@ impl SeriesOrder {
     /// are in order from here on.
     ///
     /// *Errors*: late or duplicate; the reading is to be counted and dropped.
-    pub fn accept(
+    pub(crate) fn accept(
         &mut self,
         reading: &Reading,
         lateness_us: i64,
@@ -99,7 +111,7 @@ impl SeriesOrder {
 
 /// The numbers of the known series, and those of the running configuration.
 #[derive(Debug, Default)]
-pub struct SeriesTable {
+pub(crate) struct SeriesTable {
     ids: HashMap<SeriesIdentity, SeriesId>,
     running: HashMap<SeriesId, Series>,
     by_source: HashMap<usize, u32>,
@@ -108,61 +120,61 @@ pub struct SeriesTable {
 
 impl SeriesTable {
     /// Registers a series that the store knows.
-    pub fn register(&mut self, id: SeriesId, identity: SeriesIdentity) {
+    pub(crate) fn register(&mut self, id: SeriesId, identity: SeriesIdentity) {
         self.next = self.next.max(id.0.saturating_add(1));
         self.ids.insert(identity, id);
     }
 
     /// Returns the number of a series, if it has one.
     #[must_use]
-    pub fn id_of(&self, identity: &SeriesIdentity) -> Option<SeriesId> {
+    pub(crate) fn id_of(&self, identity: &SeriesIdentity) -> Option<SeriesId> {
         self.ids.get(identity).copied()
     }
 
     /// Gives a number to a new series.
-    pub fn create(&mut self, identity: SeriesIdentity) -> SeriesId {
+    pub(crate) fn create(&mut self, identity: SeriesIdentity) -> SeriesId {
         let id = SeriesId(self.next);
         self.register(id, identity);
         id
     }
 
     /// Puts a series into the running configuration.
-    pub fn run(&mut self, id: SeriesId, series: Series) {
+    pub(crate) fn run(&mut self, id: SeriesId, series: Series) {
         *self.by_source.entry(series.source).or_default() += 1;
         self.running.insert(id, series);
     }
 
     /// Returns a running series.
-    pub fn running_mut(&mut self, id: SeriesId) -> Option<&mut Series> {
+    pub(crate) fn running_mut(&mut self, id: SeriesId) -> Option<&mut Series> {
         self.running.get_mut(&id)
     }
 
     /// Tells whether the series runs.
     #[must_use]
-    pub fn is_running(&self, id: SeriesId) -> bool {
+    pub(crate) fn is_running(&self, id: SeriesId) -> bool {
         self.running.contains_key(&id)
     }
 
     /// Returns how many series of a source run.
     #[must_use]
-    pub fn count_of(&self, source: usize) -> u32 {
+    pub(crate) fn count_of(&self, source: usize) -> u32 {
         self.by_source.get(&source).copied().unwrap_or(0)
     }
 
     /// Returns how many series run.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.running.len()
     }
 
     /// Iterates over the running series.
-    pub fn iter(&self) -> impl Iterator<Item = (SeriesId, &Series)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SeriesId, &Series)> {
         self.running.iter().map(|(id, series)| (*id, series))
     }
 
     /// Returns all known series of a source.
     #[must_use]
-    pub fn known_of(&self, source: &str) -> Vec<(SeriesIdentity, SeriesId)> {
+    pub(crate) fn known_of(&self, source: &str) -> Vec<(SeriesIdentity, SeriesId)> {
         self.ids
             .iter()
             .filter(|(identity, _)| identity.source == source)
@@ -173,14 +185,14 @@ impl SeriesTable {
 
 /// Counts new topics by second of arrival.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct TopicRate {
+pub(crate) struct TopicRate {
     second: i64,
     count: u32,
 }
 
 impl TopicRate {
     /// Counts a new topic; tells whether it is within the limit.
-    pub fn admit(&mut self, arrival_us: i64, per_second_max: u32) -> bool {
+    pub(crate) fn admit(&mut self, arrival_us: i64, per_second_max: u32) -> bool {
         let second = arrival_us.div_euclid(1_000_000);
         if second != self.second {
             *self = Self { second, count: 0 };

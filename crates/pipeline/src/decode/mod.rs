@@ -144,6 +144,18 @@ impl CompiledSource {
         &self.tag_names
     }
 
+    /// Tells whether tags are read from payloads: topics do not say the series then.
+    #[must_use]
+    pub fn has_payload_tags(&self) -> bool {
+        !self.payload_tags().is_empty()
+    }
+
+    /// Tells whether the field at this position is read for these values of the tags.
+    #[must_use]
+    pub fn is_active(&self, position: usize, tags: &[String]) -> bool {
+        self.fields.get(position).is_some_and(|field| field.is_active(tags))
+    }
+
     /// Returns the filters to subscribe to, each once.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<String> {

@@ -52,10 +52,7 @@ impl Topics {
         for (position, value) in taken.tag_positions.iter().zip(captured) {
             value.clone_into(&mut tags[*position]);
         }
-        let active = fields
-            .iter()
-            .map(|field| field.when.iter().all(|(position, value)| tags[*position] == *value))
-            .collect();
+        let active = fields.iter().map(|field| field.is_active(&tags)).collect();
         Some(Route { tags, active })
     }
 }

@@ -53,6 +53,13 @@ pub(super) struct FieldRule {
     pub(super) map: ValueMap,
 }
 
+impl FieldRule {
+    /// Tells whether the field is read for these values of the source's tags.
+    pub(super) fn is_active(&self, tags: &[String]) -> bool {
+        self.when.iter().all(|(position, value)| tags.get(*position) == Some(value))
+    }
+}
+
 /// A field's `map`, split by what a payload may hold.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ValueMap {
