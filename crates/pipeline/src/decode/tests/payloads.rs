@@ -173,6 +173,16 @@ fn senml_times_below_two_to_the_28_count_from_the_arrival() {
 }
 
 #[test]
+fn the_packs_unit_is_converted_before_scale_and_offset() {
+    let source =
+        source_of("senml", "[fields]\nT = { unit = \"Cel\", scale = 2, offset = 1, missing_values = [0] }");
+    let decoded =
+        decode(&source, r#"[{"n":"T","u":"K","t":-1,"v":283.15},{"n":"T","u":"K","t":-2,"v":273.15}]"#);
+    let values: Vec<f64> = decoded.records.iter().map(|record| record.values[0]).collect();
+    assert_values(&values, &[21.0, 1.0]);
+}
+
+#[test]
 fn a_senml_pack_that_cannot_be_trusted_is_refused() {
     let source = source_of("senml", AIR);
     for (pack, expected) in [
@@ -269,6 +279,12 @@ fn csv_lines_are_records_by_header_or_position() {
     let positioned =
         source_of("csv", "delimiter = \";\"\n[fields]\na = { column = \"0\" }\nb = { column = \"2\" }");
     assert_values(&one(&decode(&positioned, "1;x;3\n")).values, &[1.0, 3.0]);
+}
+
+#[test]
+fn a_column_titled_with_a_number_goes_before_a_position() {
+    let source = source_of("csv", "header = true\n[fields]\na = { column = \"0\" }\nb = { column = \"1\" }");
+    assert_values(&one(&decode(&source, "x,y,0\n1,2,3")).values, &[3.0, 2.0]);
 }
 
 #[test]

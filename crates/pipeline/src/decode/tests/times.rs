@@ -120,4 +120,8 @@ fn retained_messages_are_skipped_unless_the_source_uses_them() {
             assert_eq!((reasons(&decoded), decoded.records.len()), (vec![Reason::Retained], 0), "{retained}");
         }
     }
+    let senml = source_of("senml", "retained = \"use-if-time\"\n[fields]\nv = {}");
+    let mut relative = message("t", br#"[{"n":"v","t":-5,"v":1}]"#);
+    relative.retained = true;
+    assert_eq!(reasons(&decode_message(&senml, &relative)), [Reason::Retained]);
 }
