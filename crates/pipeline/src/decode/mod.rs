@@ -170,7 +170,8 @@ impl CompiledSource {
         self.topics.route(topic, self.tag_names.len(), &self.fields)
     }
 
-    /// Decodes a message into records and refusals, which are added to `out`.
+    /// Decodes a message into records and refusals, which are added to `out`. `route` is this source's for the
+    /// message's topic.
     ///
     /// *Shape*: one record a payload, or one an element of `each`, a CSV line, or a time of a SenML pack. A field
     /// that is refused leaves NaN in a record that has another value; a record without any value is refused.

@@ -57,7 +57,8 @@ impl TimeFormat {
                     .map_err(|error| format!("`{pattern}` is no strptime pattern: {error}"))?;
                 if read_pattern(pattern, &written).is_none() {
                     return Err(format!(
-                        "`{pattern}` gives no full date; it needs year, month and day, as in `%d/%m/%Y %H:%M:%S`"
+                        "`{pattern}` gives no point in time; it needs year, month and day, and an offset (`%z`) rather \
+                         than a zone's name, as in `%d/%m/%Y %H:%M:%S`"
                     ));
                 }
                 Self::Pattern(pattern.to_owned())
@@ -172,6 +173,8 @@ fn read_pattern(pattern: &str, text: &str) -> Option<i64> {
     let parts = strtime::parse(pattern, text).ok()?;
     match parts.to_timestamp() {
         Ok(instant) => Some(instant.as_microsecond()),
+        // Gateways may have no zone database, so a zone's name is no offset.
+        Err(_) if parts.iana_time_zone().is_some() => None,
         Err(_) => utc_micros(parts.to_datetime().ok()?),
     }
 }
