@@ -1,0 +1,381 @@
+//! The stage: takes messages from the brokers, drives the pipeline and the slots, and hands complete steps to the
+//! publisher and the writer.
+//!
+//! One task, the only owner of the pipeline's state. Never blocks and never holds more than its bounds: it stops
+//! taking messages instead, and the brokers keep what is not acknowledged. Stands between ingest and writer.
+
+pub mod in_flight;
+pub mod publishing;
+pub mod redelivery;
+pub mod restore;
+pub mod tally;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dunlin_kit::clock::{self, ArrivalClock};
+use dunlin_pipeline::message::{ClockState, Message};
+use dunlin_pipeline::refusal::{Reason, Refusal};
+use dunlin_pipeline::{Core, Turn};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::flow::{self, Delivery, Loss, SlotJob, SlotResult, Step};
+use crate::metrics::Metrics;
+use crate::slot::SlotHandle;
+use crate::status::ControlRequest;
+use crate::store::WriterCommand;
+use crate::store::queue::{SendFailure, Sender};
+use crate::systemd::Heartbeat;
+use in_flight::InFlight;
+use publishing::Publishing;
+use redelivery::Redelivery;
+use tally::Tally;
+
+/// Most messages of one step: what one transaction and one frame to a worker hold comfortably.
+const MESSAGES_PER_STEP: usize = 256;
+/// Messages are taken while fewer windows than this are with the slots.
+const WINDOWS_MAX: usize = 4_096;
+/// Complete steps that may wait for the writer here, beside its queue.
+const STEPS_WAITING_MAX: usize = 32;
+/// Readings logged since the last saved state that make a new one worth its bytes: a replay of this much takes well
+/// under a second.
+const LOGGED_BYTES_MIN: usize = 1 << 20;
+/// The saved state may cost this part of what is logged between two of them.
+const LOGGED_PER_STATE: usize = 4;
+/// "Everything that had arrived" is in once nothing more came for this long.
+const FLUSH_QUIET_US: i64 = 250_000;
+/// How often the clock is compared and waiting requests are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Receiving ends and partners of the stage.
+pub struct StageLinks {
+    /// From the brokers; the stage ends when all senders are gone.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// From the slots.
+    pub results: mpsc::Receiver<Vec<SlotResult>>,
+    /// From the status socket.
+    pub control: mpsc::Receiver<ControlRequest>,
+    /// Losses of the other stages, for the ledger.
+    pub losses: mpsc::Receiver<Loss>,
+    /// To the writer.
+    pub writer: Sender<WriterCommand>,
+    /// Last sequence on disk; its sender goes when the writer ends.
+    pub committed: watch::Receiver<u64>,
+    /// Set by the writer when retention needs a newer saved state.
+    pub checkpoint_wanted: Arc<AtomicBool>,
+}
+
+/// What the stage works with.
+pub struct StageParts {
+    /// The restored pipeline.
+    pub core: Core,
+    /// Names of the brokers, by their number.
+    pub brokers: Vec<String>,
+    /// The slots, by model.
+    pub slots: Vec<SlotHandle>,
+    /// Its side of publishing.
+    pub publishing: Publishing,
+    /// Messages that are known to be safe.
+    pub redelivery: Redelivery,
+    /// Sequence number of the next prediction.
+    pub next_sequence: u64,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Beaten while the stage and the writer make progress.
+    pub heartbeats: (Heartbeat, Heartbeat),
+}
+
+/// How the stage ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageEnd {
+    /// All input was taken and handed to the writer.
+    Drained,
+    /// The writer ended by itself: nothing can be kept any more.
+    WriterGone,
+}
+
+/// The stage.
+pub struct Stage {
+    parts: StageParts,
+    clock: ArrivalClock,
+    in_flight: InFlight,
+    tally: Tally,
+    models: Vec<String>,
+    turn: Turn,
+    /// Windows that their slot has no room for.
+    unsent: Vec<VecDeque<SlotJob>>,
+    steps: VecDeque<Step>,
+    flushes: Vec<oneshot::Sender<()>>,
+    last_delivery_us: i64,
+    logged_bytes: usize,
+    state_bytes: usize,
+    saving: bool,
+    writer_commits: u64,
+}
+
+impl Stage {
+    /// Returns a stage that is ready to run.
+    #[must_use]
+    pub fn new(parts: StageParts) -> Self {
+        let now = clock::monotonic_micros();
+        Self {
+            clock: ArrivalClock::new(clock::wall_micros(), now),
+            in_flight: InFlight::new(parts.next_sequence),
+            tally: Tally::new(parts.core.sources().iter().map(|source| source.name().to_owned()).collect()),
+            models: parts.core.models().iter().map(|model| model.binding.spec.name.clone()).collect(),
+            turn: Turn::default(),
+            unsent: parts.slots.iter().map(|_| VecDeque::new()).collect(),
+            steps: VecDeque::new(),
+            flushes: Vec::new(),
+            last_delivery_us: now,
+            logged_bytes: 0,
+            state_bytes: 0,
+            saving: false,
+            writer_commits: 0,
+            parts,
+        }
+    }
+
+    /// Runs until all senders of deliveries are gone and everything is with the writer, the state saved.
+    pub async fn run(mut self, mut links: StageLinks) -> StageEnd {
+        let mut buffer = Vec::with_capacity(MESSAGES_PER_STEP);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut open = true;
+        loop {
+            tokio::select! {
+                biased;
+                Some(group) = links.results.recv() => self.take_results(group, &mut links.results),
+                count = links.deliveries.recv_many(&mut buffer, MESSAGES_PER_STEP), if open && self.takes_messages() => {
+                    open = count > 0;
+                    self.take_deliveries(&mut buffer);
+                }
+                changed = links.committed.changed() => {
+                    if changed.is_err() {
+                        return StageEnd::WriterGone;
+                    }
+                    let through = *links.committed.borrow_and_update();
+                    self.parts.publishing.committed(through);
+                }
+                Some(request) = links.control.recv() => self.take_request(request, &links.writer),
+                Some(loss) = links.losses.recv() => drop(links.writer.try_send(WriterCommand::Loss(loss))),
+                () = links.writer.has_room(), if !self.steps.is_empty() => {}
+                _ = ticks.tick() => self.tick(&links),
+            }
+            self.hand_on(&links);
+            if !open && self.in_flight.steps() == 0 && self.steps.is_empty() {
+                return self.finish(&links).await;
+            }
+        }
+    }
+
+    fn takes_messages(&self) -> bool {
+        !self.saving
+            && self.in_flight.windows() < WINDOWS_MAX
+            && self.in_flight.steps() < flow::STEPS
+            && self.steps.len() < STEPS_WAITING_MAX
+            && self.unsent.iter().all(VecDeque::is_empty)
+    }
+
+    fn take_deliveries(&mut self, buffer: &mut Vec<Delivery>) {
+        if buffer.is_empty() {
+            return;
+        }
+        self.last_delivery_us = clock::monotonic_micros();
+        self.turn.clear();
+        let mut step = Step::default();
+        let mut arrivals = Vec::new();
+        let count = buffer.len() as u64;
+        for delivery in buffer.drain(..) {
+            step.acks.extend(delivery.ack);
+            self.take_delivery(&delivery);
+            arrivals.resize(self.turn.windows.len(), delivery.arrived_us);
+        }
+        self.count_turn(count);
+        step.readings.append(&mut self.turn.readings);
+        step.new_series.append(&mut self.turn.new_series);
+        for (id, identity) in &self.turn.new_instances {
+            self.parts.publishing.introduce(*id, identity);
+        }
+        step.new_instances.append(&mut self.turn.new_instances);
+        self.logged_bytes += step.readings.iter().map(|reading| 16 + 8 * reading.values.len()).sum::<usize>();
+        let heads: Vec<_> = self.turn.windows.iter().map(|window| window.head).zip(arrivals).collect();
+        let mut ticket = self.in_flight.next_ticket();
+        self.in_flight.open(step, &heads);
+        for window in self.turn.windows.drain(..) {
+            self.unsent[usize::from(window.head.model.0)].push_back(SlotJob { ticket, values: window.values });
+            ticket += 1;
+        }
+        self.submit();
+    }
+
+    fn take_delivery(&mut self, delivery: &Delivery) {
+        let arrival_us = self.clock.at(delivery.arrived_us);
+        let (readings, refusals) = (self.turn.readings.len(), self.turn.refusals.len());
+        self.turn.matched.clear();
+        match std::str::from_utf8(&delivery.topic) {
+            _ if self.parts.redelivery.is_repeated(delivery) => {
+                let refusal = Refusal::new(Reason::Duplicate, "delivered again, and safe already");
+                self.turn.refusals.push((None, refusal));
+            }
+            Err(_) => self.turn.refusals.push((None, Refusal::new(Reason::BadTopic, "the topic is not UTF-8"))),
+            Ok(topic) => {
+                let named = usize::from(delivery.broker.0);
+                let broker = (named > 0).then(|| self.parts.brokers[named].as_str());
+                let clock = if clock::is_plausible(arrival_us) { ClockState::Set } else { ClockState::Unset };
+                let retained = delivery.retained;
+                let message = Message { broker, topic, payload: &delivery.payload, retained, arrival_us, clock };
+                self.parts.core.take(&message, &mut self.turn);
+            }
+        }
+        self.tally.message(&self.turn.matched, self.turn.readings.len() - readings);
+        for (source, refusal) in self.turn.refusals.drain(refusals..) {
+            let topic = String::from_utf8_lossy(&delivery.topic);
+            self.tally.refusal(source, refusal, &topic, &delivery.payload, arrival_us);
+        }
+    }
+
+    fn count_turn(&mut self, messages: u64) {
+        for (model, reason) in self.turn.rows_refused.drain(..) {
+            self.tally.row(usize::from(model.0), reason);
+        }
+        let metrics = &self.parts.metrics;
+        metrics.messages.add(messages);
+        metrics.readings.add(self.turn.readings.len() as u64);
+        self.tally.settle(metrics, &self.models);
+    }
+
+    fn submit(&mut self) {
+        for (slot, unsent) in self.parts.slots.iter().zip(&mut self.unsent) {
+            while let Some(job) = unsent.pop_front() {
+                if let Err(job) = slot.try_submit(job) {
+                    unsent.push_front(job);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn take_results(&mut self, group: Vec<SlotResult>, more: &mut mpsc::Receiver<Vec<SlotResult>>) {
+        let now = clock::monotonic_micros();
+        let mut next = Some(group);
+        while let Some(group) = next {
+            for result in group {
+                let Some(window) = self.in_flight.window(result.ticket) else { continue };
+                let prediction = self.parts.core.finish(window.head, result.outputs.ok());
+                self.parts.publishing.predicted(result.ticket, &prediction);
+                let metrics = &self.parts.metrics;
+                metrics.predictions.add(1);
+                metrics.predictions_invalid.add(u64::from(!prediction.head.flags.is_valid()));
+                metrics.record_latency((now - window.arrived_us) as f64 / 1e6);
+                self.in_flight.answer(result.ticket, prediction);
+            }
+            next = more.try_recv().ok();
+        }
+        self.submit();
+    }
+
+    fn take_request(&mut self, request: ControlRequest, writer: &Sender<WriterCommand>) {
+        match request {
+            ControlRequest::Flush(reply) => self.flushes.push(reply),
+            ControlRequest::Quarantine(sequence) => {
+                let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
+                drop(writer.try_send(WriterCommand::Quarantine(sequence)));
+            }
+        }
+    }
+
+    fn tick(&mut self, links: &StageLinks) {
+        let now = clock::monotonic_micros();
+        if let Some(step) = self.clock.observe(clock::wall_micros(), now) {
+            let seconds = (step.to_offset - step.from_offset) as f64 / 1e6;
+            tracing::warn!(seconds, "the wall clock was set; arrival times follow it");
+            let _ = links.writer.try_send(WriterCommand::ClockStep { mono_us: now, offset_us: step.to_offset });
+        }
+        let (stage, writer) = &self.parts.heartbeats;
+        stage.beat_at(now);
+        let commits = self.parts.metrics.store_counts().commits;
+        if links.writer.waiting() == 0 || commits != self.writer_commits {
+            self.writer_commits = commits;
+            writer.beat_at(now);
+        }
+        self.gauge(links);
+        let quiet = now - self.last_delivery_us >= FLUSH_QUIET_US && links.deliveries.is_empty();
+        if quiet && self.in_flight.steps() == 0 && self.steps.is_empty() {
+            for reply in self.flushes.drain(..) {
+                let _ = links.writer.try_send(WriterCommand::Flush(reply));
+            }
+        }
+    }
+
+    fn gauge(&self, links: &StageLinks) {
+        let metrics = &self.parts.metrics;
+        metrics.series.set(self.parts.core.counts().0 as i64);
+        metrics.windows_waiting.set(self.in_flight.windows() as i64);
+        metrics.deliveries_waiting.set(links.deliveries.len() as i64);
+        metrics.steps_waiting.set((self.steps.len() + links.writer.waiting()) as i64);
+        for (model, instances) in self.models.iter().zip(self.parts.core.instances_by_model()) {
+            metrics.slot(model, |counts| counts.instances = instances);
+        }
+    }
+
+    /// Moves complete steps to the writer, and saves the state when it is due and nothing is in flight.
+    fn hand_on(&mut self, links: &StageLinks) {
+        while let Some(step) = self.in_flight.take_complete() {
+            for (n, prediction) in step.predictions.iter().enumerate() {
+                self.parts.publishing.to_be_committed(step.prediction_sequence + n as u64, prediction);
+            }
+            self.steps.push_back(step);
+        }
+        self.parts.publishing.advance(self.in_flight.lowest_open());
+        let enough = self.logged_bytes >= LOGGED_BYTES_MIN.max(self.state_bytes.saturating_mul(LOGGED_PER_STATE));
+        self.saving |= enough || links.checkpoint_wanted.load(Ordering::Relaxed);
+        if self.saving && self.in_flight.steps() == 0 {
+            self.save_state();
+            links.checkpoint_wanted.store(false, Ordering::Relaxed);
+        }
+        while let Some(step) = self.steps.pop_front() {
+            match links.writer.try_send(WriterCommand::Step(step)) {
+                Ok(()) => {}
+                Err(SendFailure::Full(WriterCommand::Step(step))) => {
+                    self.steps.push_front(step);
+                    break;
+                }
+                // The writer has ended: its side of `committed` says so at the next turn.
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn save_state(&mut self) {
+        let state = self.parts.core.snapshot();
+        self.state_bytes = state.len();
+        self.logged_bytes = 0;
+        self.saving = false;
+        let prediction_sequence = self.in_flight.next_ticket();
+        self.steps.push_back(Step { checkpoint: Some(state), prediction_sequence, ..Step::default() });
+    }
+
+    async fn finish(mut self, links: &StageLinks) -> StageEnd {
+        self.save_state();
+        self.hand_on(links);
+        while let Some(step) = self.steps.pop_front() {
+            if links.writer.send(WriterCommand::Step(step)).await.is_err() {
+                return StageEnd::WriterGone;
+            }
+        }
+        let (reply, committed) = oneshot::channel();
+        if links.writer.send(WriterCommand::Flush(reply)).await.is_err() || committed.await.is_err() {
+            return StageEnd::WriterGone;
+        }
+        self.parts.publishing.committed(u64::MAX);
+        self.flushes.drain(..).for_each(|reply| drop(reply.send(())));
+        for slot in self.parts.slots {
+            slot.shutdown(Duration::from_secs(1)).await;
+        }
+        let _ = links.writer.send(WriterCommand::Stop).await;
+        StageEnd::Drained
+    }
+}

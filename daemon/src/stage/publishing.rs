@@ -1,0 +1,206 @@
+//! The stage's side of publishing: which topic, which text, and when a prediction counts as published.
+//!
+//! Predictions are offered as soon as their model has run, or once they are on disk; a slow model does not hold up
+//! the others, so they may be offered out of order. Never waits. What it cannot hand on is read back from the store.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dunlin_model_package::{ModelSpec, TopicTemplate};
+use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, Prediction};
+
+use crate::config::settings::PublishMode;
+use crate::flow::Publication;
+use crate::mqtt::feed::{Offered, PublishFeed};
+use crate::publication::InstanceRenderer;
+
+/// Most late publications that wait for the publisher to catch up: about 1 MB. The newest are left to the next start,
+/// which publishes everything that is not known to be published.
+const LATE_MAX: usize = 4_096;
+
+/// The topics of one model.
+#[derive(Debug, Clone)]
+struct ModelTopics {
+    output: TopicTemplate,
+    alert: Option<TopicTemplate>,
+}
+
+/// Makes renderers for instances.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    gateway: String,
+    models: HashMap<String, ModelTopics>,
+}
+
+impl Topics {
+    /// Compiles the models' topic templates; the configuration has checked them.
+    #[must_use]
+    pub fn new(gateway: &str, models: &[ModelSpec]) -> Self {
+        let mut topics = HashMap::new();
+        for model in models {
+            let mut known = vec!["gateway", "model", "key"];
+            known.extend(model.key.iter().flatten().map(String::as_str));
+            let Ok(output) = TopicTemplate::parse(&model.output.topic, &known) else { continue };
+            let alert = model.alert.as_ref().and_then(|alert| TopicTemplate::parse(&alert.topic, &known).ok());
+            topics.insert(model.name.clone(), ModelTopics { output, alert });
+        }
+        Self { gateway: gateway.to_owned(), models: topics }
+    }
+
+    /// Returns the renderer of an instance, or `None` where its model is not configured.
+    #[must_use]
+    pub fn renderer(&self, identity: &InstanceIdentity) -> Option<InstanceRenderer> {
+        let topics = self.models.get(&identity.model)?;
+        let values: Vec<String> = identity.key.iter().map(|(_, value)| value.replace('/', "_")).collect();
+        let key = values.join("/");
+        let value_of = |name: &str| match name {
+            "gateway" => self.gateway.as_str(),
+            "model" => identity.model.as_str(),
+            "key" => key.as_str(),
+            tag => identity.key.iter().find(|(known, _)| known == tag).map_or("", |(_, value)| value.as_str()),
+        };
+        // The closure's result outlives neither the identity nor the gateway's name, so the lifetimes are one.
+        let fill = |template: &TopicTemplate| template.fill(value_of);
+        Some(InstanceRenderer::new(identity, fill(&topics.output), topics.alert.as_ref().map(fill)))
+    }
+}
+
+/// Appends what is published of a prediction: itself, and the alert it changed. Nothing where it is not valid.
+pub fn publications(renderer: &InstanceRenderer, sequence: u64, prediction: &Prediction, out: &mut Vec<Publication>) {
+    if !prediction.head.flags.is_valid() {
+        return;
+    }
+    let mut payload = Vec::with_capacity(256);
+    renderer.render(prediction, &mut payload);
+    out.push(Publication { sequence, topic: renderer.topic().to_owned(), payload: Bytes::from(payload) });
+    if let (Some(change), Some(topic)) = (prediction.alert, renderer.alert_topic()) {
+        let mut payload = Vec::with_capacity(192);
+        renderer.render_alert(prediction, change, &mut payload);
+        out.push(Publication { sequence, topic: topic.to_owned(), payload: Bytes::from(payload) });
+    }
+}
+
+/// How far publishing has come, as two stages know it.
+#[derive(Debug, Clone, Default)]
+pub struct PublishProgress {
+    /// Up to here everything that the publisher was given is confirmed; the publisher writes it.
+    pub publisher: Arc<AtomicU64>,
+    /// Up to here every prediction is published; the writer stores it.
+    pub stored: Arc<AtomicU64>,
+}
+
+/// Publications on their way to the publisher.
+pub struct Publishing {
+    feed: PublishFeed,
+    mode: PublishMode,
+    topics: Topics,
+    progress: PublishProgress,
+    renderers: HashMap<InstanceId, InstanceRenderer>,
+    /// For `committed`: what waits for its commit, in order.
+    held: VecDeque<Publication>,
+    /// Highest sequence number offered.
+    highest: u64,
+    /// Late publications: their own sequence, and the higher one under which the publisher has them.
+    late: VecDeque<(u64, u64)>,
+    /// Late publications that the publisher had no room for.
+    waiting: VecDeque<Publication>,
+    made: Vec<Publication>,
+}
+
+impl Publishing {
+    /// Returns the stage's side for a start after the sequence `committed_through`.
+    #[must_use]
+    pub fn new(
+        feed: PublishFeed,
+        mode: PublishMode,
+        topics: Topics,
+        progress: PublishProgress,
+        committed_through: u64,
+    ) -> Self {
+        Self {
+            feed,
+            mode,
+            topics,
+            progress,
+            renderers: HashMap::new(),
+            held: VecDeque::new(),
+            highest: committed_through,
+            late: VecDeque::new(),
+            waiting: VecDeque::new(),
+            made: Vec::new(),
+        }
+    }
+
+    /// Learns the identity of an instance.
+    pub fn introduce(&mut self, id: InstanceId, identity: &InstanceIdentity) {
+        if let Some(renderer) = self.topics.renderer(identity) {
+            self.renderers.insert(id, renderer);
+        }
+    }
+
+    /// Takes a prediction whose model has just run.
+    pub fn predicted(&mut self, sequence: u64, prediction: &Prediction) {
+        if self.mode == PublishMode::Immediate {
+            self.offer_all(sequence, prediction);
+        }
+    }
+
+    /// Takes a prediction that goes to the writer now, in the order of sequences.
+    pub fn to_be_committed(&mut self, sequence: u64, prediction: &Prediction) {
+        if self.mode == PublishMode::Committed
+            && let Some(renderer) = self.renderers.get(&prediction.head.instance)
+        {
+            publications(renderer, sequence, prediction, &mut self.made);
+            self.held.extend(self.made.drain(..));
+        }
+    }
+
+    /// Everything up to this sequence is on disk.
+    pub fn committed(&mut self, through: u64) {
+        while self.held.front().is_some_and(|publication| publication.sequence <= through) {
+            if let Some(publication) = self.held.pop_front() {
+                self.offer(publication);
+            }
+        }
+    }
+
+    /// Brings the progress up to date; `lowest_open` is the first sequence without a prediction yet.
+    pub fn advance(&mut self, lowest_open: u64) {
+        for _ in 0..self.waiting.len() {
+            if let Some(publication) = self.waiting.pop_front() {
+                self.offer(publication);
+            }
+        }
+        let confirmed = self.progress.publisher.load(Ordering::Acquire);
+        self.late.retain(|(_, given)| *given > confirmed);
+        let late = self.late.iter().map(|(own, _)| *own).min();
+        let waiting = self.waiting.iter().map(|publication| publication.sequence).min();
+        let unpublished = late.into_iter().chain(waiting).chain([lowest_open]).min().unwrap_or(lowest_open);
+        self.progress.stored.store(confirmed.min(unpublished.saturating_sub(1)), Ordering::Release);
+    }
+
+    fn offer_all(&mut self, sequence: u64, prediction: &Prediction) {
+        let Some(renderer) = self.renderers.get(&prediction.head.instance) else { return };
+        let mut made = std::mem::take(&mut self.made);
+        publications(renderer, sequence, prediction, &mut made);
+        made.drain(..).for_each(|publication| self.offer(publication));
+        self.made = made;
+    }
+
+    /// Sequences that the publisher gets never fall: a late publication goes under the highest one so far.
+    fn offer(&mut self, publication: Publication) {
+        let (own, given) = (publication.sequence, publication.sequence.max(self.highest));
+        let kept = (given > own).then(|| publication.clone());
+        match (self.feed.offer(Publication { sequence: given, ..publication }), kept) {
+            (Offered::Queued, Some(_)) => self.late.push_back((own, given)),
+            // The publisher will read back from here on, and would miss what is before.
+            (Offered::LeftOut, Some(publication)) if self.waiting.len() < LATE_MAX => {
+                self.waiting.push_back(publication);
+            }
+            (Offered::LeftOut, Some(_)) => self.late.push_back((own, u64::MAX)),
+            (_, None) => self.highest = given,
+        }
+    }
+}
