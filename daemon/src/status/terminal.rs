@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::status::escape::{shortened, terminal_safe};
 use crate::status::report::{SourceReport, SpanRates, StatusReport, StoreReport};
@@ -185,14 +185,14 @@ fn push_store(text: &mut String, store: &StoreReport) {
         ),
     );
     let known = |value: Option<f64>, unit: &str| {
-        value.map_or_else(|| "not known yet".to_owned(), |value| format!("{value:.1}{unit}"))
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}{unit}"))
     };
     line(
         text,
         &format!(
             "Written: {}; {} a prediction, {} a day, card life {}",
             bytes(store.written_bytes as f64),
-            store.bytes_per_prediction.map_or_else(|| "not known yet".to_owned(), bytes),
+            store.bytes_per_prediction.map_or_else(|| "-".to_owned(), bytes),
             known(store.megabytes_per_day, " MB"),
             known(store.card_life_years, " years")
         ),
@@ -230,18 +230,15 @@ fn push_errors(text: &mut String, report: &StatusReport) {
     }
 }
 
-/// Returns an empty table of the house form: no lines but one below the header, figures to the right.
+/// Returns an empty table of the house form: columns without lines, at most 80 wide.
 #[must_use]
 pub fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(COLUMNS)
         .set_header(header.to_vec());
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Left);
-    }
     table
 }
 
