@@ -1,1 +1,3 @@
-//! placeholder
+//! The commands of `dunlind`, one file each.
+
+pub mod check;
