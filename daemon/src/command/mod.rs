@@ -3,6 +3,7 @@
 //! Each command is a pair of arguments and `run`; none prints anything but its result to standard output, and none
 //! ends the process. What needs the running pipeline or the store gets it passed in by `main`.
 
+pub mod check;
 pub mod csv_rows;
 pub mod export;
 pub mod history;

@@ -13,7 +13,7 @@ use super::file::ConfigFile;
 use super::finding::Finding;
 use super::hint::did_you_mean;
 use super::layer::Merged;
-use super::origin::{Step, child, path_text};
+use super::origin::{Step, child, is_at_or_below, path_text};
 use super::reference;
 
 /// Most repairs of one run: a file with more mistakes is another program's.
@@ -125,7 +125,10 @@ fn stand_in(merged: &mut Merged, decoded: &mut Decoded, steps: &[Step], field: &
 fn rename(merged: &mut Merged, decoded: &mut Decoded, steps: &[Step], message: &str) -> bool {
     let Some((Step::Key(key), parent)) = steps.split_last() else { return false };
     let known = expected_words(message, key);
-    let (candidate, hint) = did_you_mean(key, &known);
+    let (candidate, mut hint) = did_you_mean(key, &known);
+    if key.contains("password") && known.contains(&"credential_file") {
+        hint = "write the password into a file and name that in `credential_file`".to_owned();
+    }
     let path = path_text(steps);
     note(merged, decoded, &path, format!("unknown key `{key}`"), hint);
     let candidate = candidate.map(str::to_owned);
@@ -169,12 +172,9 @@ fn table_mut<'t>(table: &'t mut Table, steps: &[Step]) -> Option<&'t mut Table> 
 impl Decoded {
     /// Tells whether a finding of a later check comes from a repair of this one.
     pub(super) fn explains(&self, finding: &Finding) -> bool {
-        let related = |broken: &String| {
-            let (a, b) = (broken.as_str(), finding.path.as_str());
-            let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
-            long.strip_prefix(short)
-                .is_some_and(|rest| short.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
-        };
+        let path = finding.path.as_str();
+        let related =
+            |broken: &String| path.is_empty() || is_at_or_below(path, broken) || is_at_or_below(broken, path);
         let names_others = finding.path.contains(".sources") || finding.path.ends_with("broker");
         let names_broken = || {
             self.broken

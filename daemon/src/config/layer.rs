@@ -14,7 +14,7 @@ use toml::{Spanned, Table, Value};
 use super::LoadRequest;
 use super::finding::{ConfigErrors, Finding};
 use super::hint::did_you_mean;
-use super::origin::{Origin, Origins, Step, child, element, path_text};
+use super::origin::{Origin, Origins, Step, child, element, is_at_or_below, path_text};
 
 /// Longest configuration file: thousands of sources with all their fields.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -50,7 +50,10 @@ pub(super) fn merge(request: &LoadRequest) -> Result<Merged, ConfigErrors> {
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));
     }
-    for (name, text) in &request.environment {
+    // In name order, so that a whole table comes before its keys.
+    let mut environment: Vec<&(String, String)> = request.environment.iter().collect();
+    environment.sort();
+    for (name, text) in environment {
         let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
         let keys = key.split("__").map(str::to_ascii_lowercase).collect::<Vec<_>>();
         let origin = Origin::Environment(name.clone());
@@ -315,7 +318,7 @@ fn assign(
     let path = path_text(&steps);
     let value = text.parse::<Value>().unwrap_or_else(|_| Value::String(text.to_owned()));
     merged.origins.forget(&path);
-    merged.texts.retain(|known, _| !known.starts_with(&path));
+    merged.texts.retain(|known, _| !is_at_or_below(known, &path));
     merged.origins.insert(path.clone(), origin);
     merged.texts.insert(path, text.to_owned());
     put(&mut merged.table, &steps, value);

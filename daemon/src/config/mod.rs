@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use dunlin_model_package::Package;
 
+pub(crate) use brokers::is_world_readable;
 pub use finding::{ConfigErrors, Finding, findings_to_errors};
 pub use origin::{Origin, Origins};
 pub use reference::{reference_markdown, schema_json};
@@ -50,6 +51,14 @@ impl LoadRequest {
         let found = self.environment.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
+}
+
+/// Returns the process environment; variables that are not UTF-8 are left out, since no setting is written so.
+#[must_use]
+pub fn process_environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// A configuration in which everything holds together.

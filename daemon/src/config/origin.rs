@@ -101,7 +101,8 @@ impl Origins {
     }
 }
 
-fn is_at_or_below(path: &str, ancestor: &str) -> bool {
+/// Tells whether a path is `ancestor` or inside it.
+pub(super) fn is_at_or_below(path: &str, ancestor: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 

@@ -56,12 +56,10 @@ impl FromStr for Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, factor) in UNITS {
-            if self.0 >= factor && self.0.is_multiple_of(factor) {
-                return write!(f, "{}{name}", self.0 / factor);
-            }
-        }
-        write!(f, "{}B", self.0)
+        // The unit that makes the number short: `16TB` and `1GiB`, not `15625000000KiB`.
+        let exact = UNITS.iter().filter(|(_, factor)| self.0.is_multiple_of(*factor));
+        let (name, factor) = exact.min_by_key(|(_, factor)| self.0 / factor).unwrap_or(&("B", 1));
+        if self.0 == 0 { f.write_str("0B") } else { write!(f, "{}{name}", self.0 / factor) }
     }
 }
 
