@@ -108,19 +108,31 @@ pub(crate) fn weighted_sum_of(batch: i64) -> Vec<u8> {
     ))
 }
 
-/// Counts to 10 in steps of the highest value: a panic of the engine where that rounds to 0.
-pub(crate) fn step_by_data() -> Vec<u8> {
-    let cast = |from, to, dtype| with_int(node("Cast", &[from], &[to]), "to", dtype);
+/// `y = [1, 2, 3][int(x)]`: a panic of the engine where a value is not 0 to 2.
+pub(crate) fn lookup() -> Vec<u8> {
+    let cast = with_int(node("Cast", &["x"], &["i"]), "to", I64);
+    model(&graph(
+        &[cast, node("Gather", &["t", "i"], &["y"])],
+        &[floats("t", &[3], &[1.0, 2.0, 3.0])],
+        &[value("x", F32, &[0, 2])],
+        &[value("y", F32, &[0, 2])],
+    ))
+}
+
+/// Asks for the highest n of three values, n the highest input: the engine reserves memory for n before it looks,
+/// and where n is 2^31 that ends the process.
+pub(crate) fn reservation_by_data() -> Vec<u8> {
+    let cast = with_int(node("Cast", &["top"], &["count"]), "to", I64);
     model(&graph(
         &[
             with_int(node("ReduceMax", &["x"], &["top"]), "keepdims", 0),
-            cast("top", "step", I64),
-            node("Range", &["zero", "ten", "step"], &["steps"]),
-            with_int(node("ReduceMin", &["steps"], &["lowest"]), "keepdims", 0),
-            cast("lowest", "addend", F32),
+            cast,
+            node("Reshape", &["count", "one"], &["n"]),
+            node("TopK", &["t", "n"], &["highest", "positions"]),
+            with_int(node("ReduceMax", &["highest"], &["addend"]), "keepdims", 0),
             node("Add", &["x", "addend"], &["y"]),
         ],
-        &[longs("zero", &[], &[0]), longs("ten", &[], &[10])],
+        &[floats("t", &[3], &[1.0, 2.0, 3.0]), longs("one", &[1], &[1])],
         &[value("x", F32, &[0, 2])],
         &[value("y", F32, &[0, 2])],
     ))
@@ -166,37 +178,45 @@ pub(crate) fn memory_bomb(unit: i64) -> Vec<u8> {
     ))
 }
 
-/// Fills 2^38 values while it is loaded.
-pub(crate) fn load_bomb() -> Vec<u8> {
-    let reduce = with_int(node("ReduceMin", &["huge"], &["lowest"]), "keepdims", 0);
-    model(&graph(
-        &[node("ConstantOfShape", &["shape"], &["huge"]), reduce, node("Add", &["x", "lowest"], &["y"])],
-        &[longs("shape", &[1], &[1 << 38])],
-        &[value("x", F32, &[0, 2])],
-        &[value("y", F32, &[0, 2])],
-    ))
-}
-
 /// Squares a matrix `rounds` times wherever the model runs: seconds to hours of work.
 pub(crate) fn endless(rounds: usize) -> Vec<u8> {
-    let side = 512;
-    let mut nodes = vec![
+    let mut nodes = vec![with_int(node("ReduceMax", &["x"], &["top"]), "keepdims", 0)];
+    nodes.extend(squares(rounds));
+    nodes.push(node("Add", &["x", "end"], &["y"]));
+    model(&graph(&nodes, &[square()], &[value("x", F32, &[0, 2])], &[value("y", F32, &[0, 2])]))
+}
+
+/// The same, only where the highest value is above 100.
+pub(crate) fn endless_above_a_hundred(rounds: usize) -> Vec<u8> {
+    let out = value("end", F32, &[]);
+    let long = graph(&squares(rounds), &[square()], &[], &[out]);
+    let short = graph(&[node("Identity", &["top"], &["same"])], &[], &[], &[value("same", F32, &[])]);
+    let choice = with_graph(node("If", &["above"], &["addend"]), "then_branch", &long);
+    let nodes = [
         with_int(node("ReduceMax", &["x"], &["top"]), "keepdims", 0),
-        node("Add", &["top", "m"], &["m0"]),
+        node("Greater", &["top", "hundred"], &["above"]),
+        with_graph(choice, "else_branch", &short),
+        node("Add", &["x", "addend"], &["y"]),
     ];
+    let hundred = floats("hundred", &[], &[100.0]);
+    model(&graph(&nodes, &[hundred], &[value("x", F32, &[0, 2])], &[value("y", F32, &[0, 2])]))
+}
+
+const SIDE: i64 = 512;
+
+fn square() -> Proto {
+    floats("m", &[SIDE, SIDE], &vec![0.0; (SIDE * SIDE) as usize])
+}
+
+fn squares(rounds: usize) -> Vec<Proto> {
+    let mut nodes = vec![node("Add", &["top", "m"], &["m0"])];
     for round in 0..rounds {
         let (from, to) = (format!("m{round}"), format!("m{}", round + 1));
         nodes.push(node("MatMul", &[&from, &from], &[&to]));
     }
     let last = format!("m{rounds}");
     nodes.push(with_int(node("ReduceMax", &[&last], &["end"]), "keepdims", 0));
-    nodes.push(node("Add", &["x", "end"], &["y"]));
-    model(&graph(
-        &nodes,
-        &[floats("m", &[side, side], &vec![0.0; (side * side) as usize])],
-        &[value("x", F32, &[0, 2])],
-        &[value("y", F32, &[0, 2])],
-    ))
+    nodes
 }
 
 /// Holds an operator that nobody knows.

@@ -137,18 +137,22 @@ fn errors_and_panics_of_the_engine_are_errors_and_it_goes_on() {
     assert!(matches!(&error, EngineError::Run(text) if text.contains("zero")), "{error}");
     assert_eq!(engine.run(1, &[3.0, 100.0]).unwrap(), [33.0, 1.0]);
 
-    let mut engine = TractEngine::load(&step_by_data(), &pair_manifest(), 4).unwrap();
-    let error = engine.run(1, &[0.0, 0.0]).unwrap_err();
-    assert!(matches!(&error, EngineError::Panicked(_)), "{error}");
-    assert_eq!(engine.run(1, &[3.0, 1.0]).unwrap(), [3.0, 1.0]);
+    let mut engine = TractEngine::load(&lookup(), &pair_manifest(), 4).unwrap();
+    let error = engine.run(1, &[7.0, 0.0]).unwrap_err();
+    assert!(matches!(&error, EngineError::Panicked(text) if text.contains("out of bounds")), "{error}");
+    assert_eq!(engine.run(1, &[2.0, 0.0]).unwrap(), [3.0, 1.0]);
 }
 
 #[test]
 fn the_hostile_samples_are_harmless_until_their_data_comes() {
     let mut engine = TractEngine::load(&memory_bomb(4_000), &pair_manifest(), 4).unwrap();
     assert_eq!(engine.run(1, &[1.0, 0.5]).unwrap(), [1.0, 0.5]);
-    let mut engine = TractEngine::load(&endless(1), &pair_manifest(), 1).unwrap();
-    assert_eq!(engine.run(1, &[0.0, 0.0]).unwrap(), [0.0, 0.0]);
+    for model in [endless(1), endless_above_a_hundred(1)] {
+        let mut engine = TractEngine::load(&model, &pair_manifest(), 1).unwrap();
+        assert_eq!(engine.run(1, &[0.0, 0.0]).unwrap(), [0.0, 0.0]);
+    }
+    let mut engine = TractEngine::load(&reservation_by_data(), &pair_manifest(), 1).unwrap();
+    assert_eq!(engine.run(1, &[1.0, 0.0]).unwrap(), [4.0, 3.0]);
 }
 
 #[test]
