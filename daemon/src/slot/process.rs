@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::SlotSpec;
 use super::ipc::{self, Frame, FrameBuffer};
-use super::runner::{Fault, LOAD_DEADLINE};
+use super::runner::{Fault, LOAD_DEADLINE, warm_up_deadline};
 use crate::flow::SlotJob;
 
 /// How long a worker may take to end once its socket is closed or broken, before it is killed.
@@ -52,13 +52,19 @@ impl WorkerProcess {
             .map_err(|error| Fault::Refused(format!("the manifest cannot be written: {error}")))?;
         let batch_max = u32::try_from(spec.inference.batch_max).unwrap_or(u32::MAX);
         ipc::encode_load(&mut worker.request, batch_max, &folder, &manifest);
-        let answer = worker.exchange(LOAD_DEADLINE, 1).await;
-        // The manifest is not sent again.
+        let answer = worker.exchange(LOAD_DEADLINE, 1).await?;
+        worker.expect_ready(answer).await?;
         worker.request = Vec::new();
-        match answer? {
-            Answer::Ready(values) if values as usize == worker.output_values => Ok(worker),
+        let answer = worker.exchange(warm_up_deadline(spec), 1).await?;
+        worker.expect_ready(answer).await?;
+        Ok(worker)
+    }
+
+    async fn expect_ready(&mut self, answer: Answer) -> Result<(), Fault> {
+        match answer {
+            Answer::Ready(values) if values as usize == self.output_values => Ok(()),
             Answer::Failed(text) => Err(Fault::Refused(text)),
-            _ => Err(worker.crash("sent another answer than asked for").await),
+            _ => Err(self.crash("sent another answer than asked for").await),
         }
     }
 
@@ -180,7 +186,10 @@ async fn send_and_receive(
     width: usize,
     windows: usize,
 ) -> io::Result<Answer> {
-    socket.write_all(request).await?;
+    // Nothing to send: the worker owes an answer already.
+    if !request.is_empty() {
+        socket.write_all(request).await?;
+    }
     loop {
         if let Some(range) = received.frame().map_err(io::Error::other)? {
             let answer = match ipc::decode(received.bytes(range.clone())).map_err(io::Error::other)? {

@@ -15,6 +15,15 @@ use crate::flow::SlotJob;
 /// Longest load of a model: 512 MiB, the largest one, from an SD card at 20 MB/s.
 pub(super) const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How many deadlines of one batch the first runs may take together: one run of each of three batch sizes, with cold
+/// caches.
+const WARM_UP_DEADLINES: u32 = 10;
+
+/// Returns the longest time that a model's first runs may take.
+pub(super) fn warm_up_deadline(spec: &SlotSpec) -> Duration {
+    spec.package.manifest.budgets.deadline.as_duration().saturating_mul(WARM_UP_DEADLINES).min(LOAD_DEADLINE)
+}
+
 /// Why a start or a run gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::SlotSpec;
-use super::runner::{Fault, LOAD_DEADLINE};
+use super::runner::{Fault, LOAD_DEADLINE, warm_up_deadline};
 use crate::flow::SlotJob;
 
 /// Threads of one slot that may live at once: the running one and three that overran their deadline. Each may hold
@@ -50,6 +50,7 @@ impl WorkerThread {
             .map_err(|error| Fault::Crashed(format!("thread cannot start: {error}")))?;
         let mut worker = Self { requests, answers, output_values };
         worker.answer(LOAD_DEADLINE).await?;
+        worker.answer(warm_up_deadline(spec)).await?;
         Ok(worker)
     }
 
@@ -89,6 +90,11 @@ fn serve(
             return;
         }
     };
+    // Said twice, as a worker process does: loaded, and run for the first time.
+    if answer.blocking_send(Ok(Vec::new())).is_err() {
+        return;
+    }
+    engine.warm_up();
     if answer.blocking_send(Ok(Vec::new())).is_err() {
         return;
     }
@@ -104,8 +110,5 @@ fn load(package: &Package, batch_max: usize) -> Result<TractEngine, String> {
     let model = package
         .read_blob("model.onnx")
         .map_err(|error| dunlin_kit::error_chain::Chain(&error).to_string())?;
-    let mut engine =
-        TractEngine::load(&model, &package.manifest, batch_max).map_err(|error| error.to_string())?;
-    engine.warm_up();
-    Ok(engine)
+    TractEngine::load(&model, &package.manifest, batch_max).map_err(|error| error.to_string())
 }

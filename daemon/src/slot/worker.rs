@@ -72,6 +72,13 @@ fn serve() -> io::Result<()> {
         Ok(loaded) => loaded,
         Err(text) => return connection.fail(&text),
     };
+    // Said twice: loading has a deadline of its own, the first runs have one that follows from the model's.
+    ipc::encode_ready(&mut connection.answer, manifest.output_values() as u32);
+    connection.socket.write_all(&connection.answer)?;
+    engine.warm_up();
+    if let Err(error) = confine::filter_system_calls() {
+        return connection.fail(&error.to_string());
+    }
     ipc::encode_ready(&mut connection.answer, manifest.output_values() as u32);
     connection.socket.write_all(&connection.answer)?;
 
@@ -94,7 +101,7 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// Loads, warms up and shuts the doors. The error is a text for the parent.
+/// Loads the model under its memory limit. The error is a text for the parent.
 fn load(frame: &[u8]) -> Result<(TractEngine, Manifest), String> {
     let Ok(Frame::Load { batch_max, folder, manifest: text }) = ipc::decode(frame) else {
         return Err("worker got no load request".to_owned());
@@ -107,10 +114,7 @@ fn load(frame: &[u8]) -> Result<(TractEngine, Manifest), String> {
     let model = package
         .read_blob("model.onnx")
         .map_err(|error| dunlin_kit::error_chain::Chain(&error).to_string())?;
-    let mut engine = TractEngine::load(&model, &package.manifest, batch_max as usize)
+    let engine = TractEngine::load(&model, &package.manifest, batch_max as usize)
         .map_err(|error| error.to_string())?;
-    drop(model);
-    engine.warm_up();
-    confine::filter_system_calls().map_err(|error| error.to_string())?;
     Ok((engine, package.manifest))
 }

@@ -119,25 +119,6 @@ pub(crate) fn lookup() -> Vec<u8> {
     ))
 }
 
-/// Asks for the highest n of three values, n the highest input: the engine reserves memory for n before it looks,
-/// and where n is 2^31 that ends the process.
-pub(crate) fn reservation_by_data() -> Vec<u8> {
-    let cast = with_int(node("Cast", &["top"], &["count"]), "to", I64);
-    model(&graph(
-        &[
-            with_int(node("ReduceMax", &["x"], &["top"]), "keepdims", 0),
-            cast,
-            node("Reshape", &["count", "one"], &["n"]),
-            node("TopK", &["t", "n"], &["highest", "positions"]),
-            with_int(node("ReduceMax", &["highest"], &["addend"]), "keepdims", 0),
-            node("Add", &["x", "addend"], &["y"]),
-        ],
-        &[floats("t", &[3], &[1.0, 2.0, 3.0]), longs("one", &[1], &[1])],
-        &[value("x", F32, &[0, 2])],
-        &[value("y", F32, &[0, 2])],
-    ))
-}
-
 /// `y = 100 / int(x)`: an error of the engine where a value rounds to 0.
 pub(crate) fn integer_division() -> Vec<u8> {
     let cast = |from, to, dtype| with_int(node("Cast", &[from], &[to]), "to", dtype);
@@ -202,7 +183,7 @@ pub(crate) fn endless_above_a_hundred(rounds: usize) -> Vec<u8> {
     model(&graph(&nodes, &[hundred], &[value("x", F32, &[0, 2])], &[value("y", F32, &[0, 2])]))
 }
 
-const SIDE: i64 = 512;
+const SIDE: i64 = 1_024;
 
 fn square() -> Proto {
     floats("m", &[SIDE, SIDE], &vec![0.0; (SIDE * SIDE) as usize])
