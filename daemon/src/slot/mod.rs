@@ -1,1 +1,132 @@
-//! placeholder
+//! One slot a model: its worker, the windows that wait for it, and what becomes of both.
+//!
+//! Takes windows in order and answers every one of them in that order, with outputs or with the reason why there
+//! are none; never drops one. What a model does wrong costs its own slot alone. The stage submits, the results go
+//! back to the stage over one channel for all slots.
+
+pub mod confine;
+pub mod ipc;
+pub mod ledger;
+mod process;
+mod runner;
+mod task;
+mod thread;
+pub mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_model_package::Package;
+use dunlin_pipeline::prediction::ModelIndex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use ledger::{FolderLedger, NoLedger, TryLedger};
+
+use crate::config::settings::InferenceSettings;
+use crate::flow::{self, SlotJob, SlotResult};
+use crate::metrics::Metrics;
+
+/// What a slot runs and how.
+#[derive(Clone)]
+pub struct SlotSpec {
+    /// Number of the model in the running configuration.
+    pub model: ModelIndex,
+    /// Name of the model in metrics and logs.
+    pub name: String,
+    /// Its package, whose files were checked.
+    pub package: Package,
+    /// How models are run.
+    pub inference: InferenceSettings,
+    /// The program whose command `worker` is the worker: the daemon's own.
+    pub worker_program: PathBuf,
+    /// Where starts are counted.
+    pub tries: Arc<dyn TryLedger>,
+}
+
+/// What a slot is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    /// The model is being loaded; windows wait.
+    Starting,
+    /// The model runs.
+    Ready,
+    /// The model crashed or overran too often and waits to be started again; windows are answered `unavailable`.
+    Waiting,
+    /// The engine refuses the model; it is tried again rarely, windows are answered `unavailable`.
+    Failed,
+}
+
+impl SlotState {
+    /// Returns the state's text in metrics, status and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A running slot. Dropping it lets the slot finish what was submitted and end by itself.
+pub struct SlotHandle {
+    jobs: mpsc::Sender<SlotJob>,
+    state: watch::Receiver<SlotState>,
+    task: JoinHandle<()>,
+}
+
+/// Starts a slot on the current tokio runtime, which must have I/O and time. Workers end with the thread that
+/// starts them, so the runtime must be a `current_thread` one on a thread that lives as long as the daemon.
+#[must_use]
+pub fn spawn_slot(
+    spec: SlotSpec,
+    results: mpsc::Sender<Vec<SlotResult>>,
+    metrics: Arc<Metrics>,
+) -> SlotHandle {
+    let (jobs, waiting) = mpsc::channel(flow::WINDOWS_PER_SLOT);
+    let (announce, state) = watch::channel(SlotState::Starting);
+    let task = tokio::spawn(task::SlotTask::new(spec, results, metrics, announce).run(waiting));
+    SlotHandle { jobs, state, task }
+}
+
+impl SlotHandle {
+    /// Hands a window to the slot.
+    ///
+    /// *Errors*: gives the window back where [`flow::WINDOWS_PER_SLOT`] wait already; the caller tries again after
+    /// the next result.
+    pub fn try_submit(&self, job: SlotJob) -> Result<(), SlotJob> {
+        self.jobs.try_send(job).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Returns how many more windows the slot takes at the moment.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.jobs.capacity()
+    }
+
+    /// Returns what the slot is doing.
+    #[must_use]
+    pub fn state(&self) -> SlotState {
+        *self.state.borrow()
+    }
+
+    /// Waits until the model was loaded or refused for the first time, and returns what the slot does then.
+    pub async fn ready(&self) -> SlotState {
+        let mut state = self.state.clone();
+        state.wait_for(|state| *state != SlotState::Starting).await.map_or(SlotState::Failed, |state| *state)
+    }
+
+    /// Runs what was submitted and ends the slot; after `deadline` kills the worker, and windows without a result
+    /// get none. The receiver of the results must go on taking them meanwhile.
+    pub async fn shutdown(self, deadline: Duration) {
+        let Self { jobs, mut task, .. } = self;
+        drop(jobs);
+        if tokio::time::timeout(deadline, &mut task).await.is_err() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}

@@ -1,1 +1,69 @@
-//! From window to outputs: the engine trait, tract behind it, and the limits a model must keep before it is loaded.
+//! Engines: what turns the values of windows into the values of outputs.
+//!
+//! Loads a model under limits and runs batches of windows; never judges the values (NaN passes through) and never
+//! makes a process or a deadline. The daemon's worker, its thread and the golden vectors call it behind one trait.
+
+mod limits;
+mod operators;
+#[cfg(test)]
+pub(crate) mod samples;
+mod signature;
+#[cfg(test)]
+mod tests;
+mod tract;
+
+pub use limits::{INITIALISER_BYTES_MAX, MODEL_BYTES_MAX, NODES_MAX, RANK_MAX, SUBGRAPH_DEPTH_MAX};
+pub use tract::{PLAN_SIZES, TractEngine};
+
+use std::fmt;
+
+/// Something that runs a model.
+pub trait Engine {
+    /// Runs the model on `batch` windows.
+    ///
+    /// *Shape*: `values` are the windows one after the other, each as `ReadyWindow::values`; the result holds
+    /// `batch` times `Manifest::output_values` values, the outputs of a window one after the other in the order of
+    /// the manifest. Values that are not finite are returned as they are.
+    ///
+    /// *Errors*: the windows have no outputs; the engine can be used again.
+    fn run(&mut self, batch: usize, values: &[f32]) -> Result<Vec<f32>, EngineError>;
+}
+
+/// Why a model cannot be loaded or a batch not be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineError {
+    /// The file is no ONNX model.
+    Unreadable(String),
+    /// The model is larger than a limit allows.
+    Limit(String),
+    /// The engine lacks these operators: one text a node.
+    Unsupported(Vec<String>),
+    /// Inputs or outputs are not those of the manifest.
+    Mismatch(String),
+    /// The engine refused the model while making the plan.
+    Build(String),
+    /// The engine failed while running.
+    Run(String),
+    /// The engine panicked.
+    Panicked(String),
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(why) => {
+                write!(f, "`model.onnx` is no readable ONNX model: {why}; export it again")
+            }
+            Self::Limit(why) => write!(f, "the model is beyond a limit: {why}"),
+            Self::Unsupported(nodes) => {
+                write!(f, "the engine does not support {}; export the model without them", nodes.join(", "))
+            }
+            Self::Mismatch(why) => write!(f, "the model is not what its manifest says: {why}"),
+            Self::Build(why) => write!(f, "the engine cannot prepare the model: {why}"),
+            Self::Run(why) => write!(f, "the model failed on its input: {why}"),
+            Self::Panicked(why) => write!(f, "the engine panicked: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for EngineError {}
