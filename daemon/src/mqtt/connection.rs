@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dunlin_kit::error_chain::Chain;
-use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, DisconnectReasonCode, SubscribeReasonCode};
 use rumqttc::v5::mqttbytes::{Error as CodecError, QoS};
-use rumqttc::v5::{ConnectionError, MqttOptions, StateError};
+use rumqttc::v5::{ConnectionError, EventLoop, MqttOptions, StateError};
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 
 use super::credential::{self, CredentialError};
@@ -72,7 +72,8 @@ impl End {
             ),
             Self::Unreadable(text) => format!("the broker sent a packet that cannot be read: {text}"),
             Self::Stalled => {
-                "the pipeline took no message for too long: the broker keeps them and delivers them again".to_owned()
+                "the pipeline took no message for too long: the broker keeps them and delivers them again"
+                    .to_owned()
             }
         }
     }
@@ -87,6 +88,22 @@ pub(super) fn next_connection() -> ConnectionId {
 /// Returns the keep-alive interval that is announced.
 pub(super) fn keep_alive(settings: &BrokerSettings) -> Duration {
     settings.keep_alive.clamp(KEEP_ALIVE_MIN, KEEP_ALIVE_MAX)
+}
+
+/// Returns the keep-alive interval that the broker answered with, and mends the event loop where it answered 0: that
+/// switches the broker's watch off, and the library would ping without pause.
+pub(super) fn agreed_keep_alive(
+    connack: &ConnAck,
+    announced: Duration,
+    eventloop: &mut EventLoop,
+) -> Duration {
+    match connack.properties.as_ref().and_then(|properties| properties.server_keep_alive) {
+        Some(seconds) if seconds > 0 => Duration::from_secs(u64::from(seconds)),
+        _ => {
+            eventloop.options.set_keep_alive(announced);
+            announced
+        }
+    }
 }
 
 /// Returns options for a clean connection under this client id; reads the credential and TLS files.
@@ -199,8 +216,12 @@ pub(super) fn subscription_fault(asked: QoS, answer: SubscribeReasonCode) -> Opt
         SubscribeReasonCode::Success(granted) => {
             Some(format!("granted with QoS {} instead of {}", granted as u8, asked as u8))
         }
-        SubscribeReasonCode::NotAuthorized => Some("not authorised: check the broker's access list".to_owned()),
-        SubscribeReasonCode::QuotaExceeded => Some("the broker's quota of subscriptions is used up".to_owned()),
+        SubscribeReasonCode::NotAuthorized => {
+            Some("not authorised: check the broker's access list".to_owned())
+        }
+        SubscribeReasonCode::QuotaExceeded => {
+            Some("the broker's quota of subscriptions is used up".to_owned())
+        }
         SubscribeReasonCode::WildcardSubscriptionsNotSupported => {
             Some("the broker takes no wildcards: name the topics one by one".to_owned())
         }
@@ -218,10 +239,14 @@ mod tests {
         let disconnect = |reason_code| StateError::ServerDisconnect { reason_code, reason_string: None };
         assert_eq!(state(disconnect(DisconnectReasonCode::SessionTakenOver)), End::TakenOver);
         assert!(matches!(state(disconnect(DisconnectReasonCode::ServerShuttingDown)), End::Lost(_)));
-        assert!(matches!(state(StateError::Deserialization(CodecError::MalformedPacket)), End::Unreadable(_)));
+        assert!(matches!(
+            state(StateError::Deserialization(CodecError::MalformedPacket)),
+            End::Unreadable(_)
+        ));
         let broken = CodecError::Io(std::io::Error::other("reset"));
         assert_eq!(state(StateError::Deserialization(broken)), End::Lost("reset".into()));
-        let End::Refused(text) = end_of(&ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized))
+        let End::Refused(text) =
+            end_of(&ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized))
         else {
             panic!("a refusal is not named as one");
         };

@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn what_is_no_credential_is_refused_without_showing_it() {
         let large = "x".repeat(CREDENTIAL_BYTES_MAX as usize + 1);
-        for (username, text) in [(Some("u"), "\nsecret"), (None, "secret"), (None, ":secret"), (None, &large)] {
+        for (username, text) in [(Some("u"), "\nsecret"), (None, "secret"), (None, ":secret"), (None, &large)]
+        {
             let error = read(username, Some(file_of(text).path())).unwrap_err();
             assert!(!error.to_string().contains("secret"), "{error}");
         }

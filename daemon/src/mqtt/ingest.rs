@@ -85,8 +85,7 @@ pub async fn run_ingest(ingest: Ingest) {
     let url = format!("{scheme}://{}:{}", settings.host, settings.port);
     metrics.broker(&settings.name, |counts| counts.url = url);
     let rule = Reconnect::new(settings.reconnect_max);
-    let shared =
-        Shared::new((settings, index), subscriptions, identity, (deliveries, losses), metrics);
+    let shared = Shared::new((settings, index), subscriptions, identity, (deliveries, losses), metrics);
     let shared = Arc::new(shared);
     let acknowledging = tokio::spawn(acknowledge(acks, Arc::clone(&shared)));
     let mut supervisor = Supervisor { shared, acknowledging, shutdown: ingest.shutdown, drain: ingest.drain };
@@ -233,8 +232,9 @@ impl Supervisor {
         let settings = &self.shared.settings;
         let text = end.describe(settings);
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let repeated = self.shared.metrics.brokers().get(&settings.name).and_then(|counts| counts.last_error.clone())
-            == Some(text.clone());
+        let repeated =
+            self.shared.metrics.brokers().get(&settings.name).and_then(|counts| counts.last_error.clone())
+                == Some(text.clone());
         if repeated {
             tracing::debug!(broker = %settings.name, error = %text, wait_ms, "no connection");
         } else {

@@ -13,5 +13,6 @@ pub mod feed;
 pub mod ingest;
 pub mod outbox;
 
-
+pub mod probe;
+pub mod publisher;
 pub mod tls;

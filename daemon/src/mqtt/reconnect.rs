@@ -63,7 +63,8 @@ impl Reconnect {
         }
         match end {
             End::Unreadable(text) => {
-                let before = self.unreadable.take().filter(|(same, _)| same == text).map_or(0, |(_, count)| count);
+                let before =
+                    self.unreadable.take().filter(|(same, _)| same == text).map_or(0, |(_, count)| count);
                 if before + 1 >= UNREADABLE_MAX {
                     self.start = SessionStart::Clean;
                 } else {

@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_kit::clock::monotonic_micros;
+use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, Packet, Publish, RetainForwardRule, SubAck};
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
-use rumqttc::Outgoing;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::connection::{End, end_of, keep_alive, qos_of, subscription_fault};
+use super::connection::{End, agreed_keep_alive, end_of, keep_alive, qos_of, subscription_fault};
 use super::ingest::WillSpec;
 use super::reconnect::SessionStart;
 use crate::config::settings::BrokerSettings;
@@ -189,10 +189,10 @@ impl Session {
         // What came in one read with the packet that ended the connection: it was received, and QoS 0 has no other
         // chance.
         while let Some(event) = eventloop.state.events.pop_front() {
-            if let Event::Incoming(Packet::Publish(publish)) = event {
-                if self.deliver(publish).await.is_some() {
-                    break;
-                }
+            if let Event::Incoming(Packet::Publish(publish)) = event
+                && self.deliver(publish).await.is_some()
+            {
+                break;
             }
         }
         self.count();
@@ -234,20 +234,16 @@ impl Session {
     fn accepted(&self, connack: &ConnAck, eventloop: &mut EventLoop) -> Option<End> {
         let properties = connack.properties.as_ref();
         let announced = keep_alive(&self.shared.settings);
-        let interval = match properties.and_then(|properties| properties.server_keep_alive) {
-            // 0 switches the broker's watch off; the library would ping without pause.
-            Some(0) | None => {
-                eventloop.options.set_keep_alive(announced);
-                announced
-            }
-            Some(seconds) => Duration::from_secs(u64::from(seconds)),
-        };
+        let interval = agreed_keep_alive(connack, announced, eventloop);
         let now = monotonic_micros();
         let interval_us = i64::try_from(interval.as_micros()).unwrap_or(i64::MAX);
         self.link.keep_alive_us.store(interval_us, Ordering::Relaxed);
         self.link.accepted_us.store(now, Ordering::Relaxed);
         let settings = &self.shared.settings;
-        if self.start == SessionStart::Resume && !connack.session_present && !settings.session_expiry.is_zero() {
+        if self.start == SessionStart::Resume
+            && !connack.session_present
+            && !settings.session_expiry.is_zero()
+        {
             tracing::warn!(
                 broker = %settings.name,
                 "the broker has lost the session: what it held for the daemon is gone; check its persistence"

@@ -40,9 +40,9 @@ impl fmt::Display for TlsError {
             Self::Authority(path, _) => {
                 write!(f, "a certificate in `{}` cannot be used as an authority", path.display())
             }
-            Self::NoSystemRoots => {
-                f.write_str("the system has no certificate authorities: install `ca-certificates` or set `ca_file`")
-            }
+            Self::NoSystemRoots => f.write_str(
+                "the system has no certificate authorities: install `ca-certificates` or set `ca_file`",
+            ),
             Self::Incomplete(name) => {
                 write!(f, "a client certificate needs both files: set `{name}` as well")
             }
@@ -95,8 +95,10 @@ pub fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsErr
 
 fn certificates_of_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let failed = |error| TlsError::Pem(path.to_owned(), error);
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let certificates = CertificateDer::pem_file_iter(path)
+        .map_err(failed)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
     if certificates.is_empty() {
         return Err(TlsError::NoCertificate(path.to_owned()));
     }

@@ -240,6 +240,8 @@ proptest! {
             world.step(&step);
         }
         for _ in 0..4 * steps.len() + 20 {
+            if world.outbox.is_empty() && world.supply.want() == Want::Queue && world.queue.queue.is_empty()
+                && world.queue.gap.first_missing().is_none() { break; }
             for step in [Step::Take(8), Step::Hand(8), Step::Deliver(8)] {
                 world.step(&step);
             }
