@@ -318,6 +318,7 @@ async fn a_start_publishes_what_was_committed_and_not_confirmed() {
 async fn a_broker_that_asks_for_a_client_certificate_gets_it_and_an_unknown_authority_is_refused() {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "authority");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = rcgen::Issuer::from_params(&authority, &authority_key);
@@ -326,8 +327,9 @@ async fn a_broker_that_asks_for_a_client_certificate_gets_it_and_an_unknown_auth
     put(&path("ca.pem"), &authority_pem);
     for (name, host) in [("server", "127.0.0.1"), ("client", "gw1")] {
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate =
-            rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let certificate = parameters.signed_by(&key, &issuer).unwrap();
         put(&path(&format!("{name}.pem")), &certificate.pem());
         put(&path(&format!("{name}.key")), &key.serialize_pem());
     }

@@ -50,6 +50,8 @@ pub(super) enum End {
     Closed,
     /// It could not be made, or broke.
     Lost(String),
+    /// The broker closed it without a word.
+    ClosedByBroker,
     /// The broker refused it in CONNACK.
     Refused(String),
     /// Another client took the session.
@@ -65,9 +67,10 @@ impl End {
     pub(super) fn describe(&self, settings: &BrokerSettings) -> String {
         match self {
             Self::Closed => "closed by the daemon".to_owned(),
+            Self::ClosedByBroker => "the broker closed the connection".to_owned(),
             Self::Lost(text) | Self::Refused(text) => text.clone(),
             Self::TakenOver => format!(
-                "another client connected with the client id `{}`: give each gateway its own `client_id`",
+                "another client takes over the client id `{}` again and again: give each gateway its own `client_id`",
                 settings.client_id
             ),
             Self::Unreadable(text) => format!("the broker sent a packet that cannot be read: {text}"),
@@ -179,7 +182,7 @@ fn end_of_state(error: &StateError) -> End {
         | StateError::WrongPacket
         | StateError::Unsolicited(_)
         | StateError::IncomingPacketTooLarge { .. } => End::Unreadable(error.to_string()),
-        StateError::ConnectionAborted => End::Lost("the broker closed the connection".to_owned()),
+        StateError::ConnectionAborted => End::ClosedByBroker,
         StateError::AwaitPingResp => End::Lost("the broker did not answer a ping".to_owned()),
         other => End::Lost(other.to_string()),
     }

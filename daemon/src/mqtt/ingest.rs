@@ -130,6 +130,7 @@ impl Supervisor {
                 break;
             }
             let Next { wait, start: next } = rule.after(&end, stood, random_unit());
+            let end = if rule.suspects_takeover() { End::TakenOver } else { end };
             self.record(&end, wait);
             if next == SessionStart::Clean && start != SessionStart::Clean {
                 self.give_up_session();

@@ -83,7 +83,9 @@ impl From<End> for ProbeError {
         match end {
             End::Refused(text) => Self::Refused(text),
             End::Lost(text) | End::Unreadable(text) => Self::Unreachable(text),
-            End::Closed | End::TakenOver | End::Stalled => Self::Unreachable(format!("{end:?}")),
+            End::Closed | End::ClosedByBroker | End::TakenOver | End::Stalled => {
+                Self::Unreachable("the broker closed the connection".to_owned())
+            }
         }
     }
 }

@@ -314,6 +314,7 @@ impl Feeder {
                 return;
             }
             let next = rule.after(&end, stood, random_unit());
+            let end = if rule.suspects_takeover() { End::TakenOver } else { end };
             let text = format!("publishing: {}", end.describe(&self.shared.settings));
             tracing::warn!(broker = %self.shared.settings.name, error = %text, "no connection");
             self.shared.metrics.broker(&self.shared.settings.name, |counts| counts.last_error = Some(text));

@@ -16,6 +16,11 @@ const UNREADABLE_MAX: u32 = 3;
 /// A connection that stood this long was a good one, however it ended. Longer than the waits between two gateways
 /// that take one session from each other.
 const STEADY: Duration = Duration::from_secs(120);
+/// Older brokers close the loser of a take-over without a word. So many connections in a row that were closed soon
+/// after they were accepted are taken for that.
+const SOON_CLOSED_MAX: u32 = 5;
+/// Soon, beside the time that the other client waits before it comes back.
+const SOON: Duration = Duration::from_secs(5);
 
 /// How the next session is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +47,26 @@ pub(super) struct Next {
 pub(super) struct Reconnect {
     backoff: Backoff,
     unreadable: Option<(String, u32)>,
+    soon_closed: u32,
+    last_wait: Duration,
     start: SessionStart,
 }
 
 impl Reconnect {
     /// Returns a rule whose waits never exceed `wait_max`.
     pub(super) const fn new(wait_max: Duration) -> Self {
-        Self { backoff: Backoff::new(FIRST_WAIT, wait_max), unreadable: None, start: SessionStart::First }
+        Self {
+            backoff: Backoff::new(FIRST_WAIT, wait_max),
+            unreadable: None,
+            soon_closed: 0,
+            last_wait: Duration::ZERO,
+            start: SessionStart::First,
+        }
+    }
+
+    /// Tells whether another client seems to use the same client id.
+    pub(super) const fn suspects_takeover(&self) -> bool {
+        self.soon_closed >= SOON_CLOSED_MAX
     }
 
     /// Decides after an end; `stood` is how long the connection stood, if the broker accepted it at all.
@@ -57,7 +75,16 @@ impl Reconnect {
             self.start = SessionStart::Resume;
         }
         let steady = stood.is_some_and(|stood| stood >= STEADY);
-        let accident = stood.is_some() && matches!(end, End::Lost(_) | End::Closed);
+        // The other client waits about as long as this one.
+        let soon = stood.is_some_and(|stood| stood < SOON + self.last_wait * 2);
+        match end {
+            End::ClosedByBroker if soon => self.soon_closed += 1,
+            End::Lost(_) if stood.is_none() => {}
+            _ => self.soon_closed = 0,
+        }
+        let accident = stood.is_some()
+            && matches!(end, End::Lost(_) | End::Closed | End::ClosedByBroker)
+            && !self.suspects_takeover();
         if steady || accident {
             self.backoff.reset();
         }
@@ -72,10 +99,11 @@ impl Reconnect {
                 }
             }
             // A broker that is away for a moment says nothing about the packet that waits in the session.
-            End::Lost(_) | End::Refused(_) if stood.is_none() => {}
+            End::Lost(_) | End::Refused(_) | End::ClosedByBroker if stood.is_none() => {}
             _ => self.unreadable = None,
         }
-        Next { wait: self.backoff.next_wait(random), start: self.start }
+        self.last_wait = self.backoff.next_wait(random);
+        Next { wait: self.last_wait, start: self.start }
     }
 }
 
@@ -108,6 +136,19 @@ mod tests {
         let waits: Vec<_> = (0..12).map(|_| rule.after(&End::TakenOver, SHORT, 1.0).wait).collect();
         assert_eq!(waits.last(), Some(&Duration::from_secs(60)));
         assert!(rule.after(&End::TakenOver, Some(STEADY), 1.0).wait < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_broker_that_closes_the_loser_without_a_word_is_understood() {
+        let mut rule = Reconnect::new(Duration::from_secs(60));
+        let mut stood = Duration::from_millis(100);
+        for _ in 0..20 {
+            stood = rule.after(&End::ClosedByBroker, Some(stood), 1.0).wait;
+        }
+        assert!(rule.suspects_takeover());
+        assert_eq!(stood, Duration::from_secs(60));
+        rule.after(&End::ClosedByBroker, Some(STEADY * 2), 1.0);
+        assert!(!rule.suspects_takeover());
     }
 
     proptest! {

@@ -21,18 +21,18 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// No step of a test takes longer on any machine.
-pub const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A mosquitto of our own.
-pub struct Broker {
-    pub port: u16,
-    pub folder: tempfile::TempDir,
+pub(crate) struct Broker {
+    pub(crate) port: u16,
+    pub(crate) folder: tempfile::TempDir,
     child: Option<Child>,
 }
 
 impl Broker {
     /// Starts a broker with persistent sessions, an unlimited queue and these further lines of configuration.
-    pub async fn start(lines: &str) -> Self {
+    pub(crate) async fn start(lines: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         let lines = lines.replace("FOLDER", folder.path().to_str().unwrap());
@@ -49,7 +49,7 @@ impl Broker {
     }
 
     /// Starts the process, again if need be, and waits until it listens.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"]
             .into_iter()
             .map(PathBuf::from)
@@ -77,7 +77,7 @@ impl Broker {
     }
 
     /// Stops the process in order, so that it saves its sessions.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -85,7 +85,7 @@ impl Broker {
     }
 
     /// Returns a client that is connected; the event loop has to be polled.
-    pub async fn client(&self, id: &str, clean: bool) -> (AsyncClient, EventLoop) {
+    pub(crate) async fn client(&self, id: &str, clean: bool) -> (AsyncClient, EventLoop) {
         let mut options = MqttOptions::new(id, "127.0.0.1", self.port);
         options
             .set_clean_start(clean)
@@ -106,7 +106,7 @@ impl Broker {
     }
 
     /// Publishes messages at QoS 1 and returns once all are acknowledged.
-    pub async fn publish(&self, messages: &[(&str, Bytes)]) {
+    pub(crate) async fn publish(&self, messages: &[(&str, Bytes)]) {
         let (client, mut eventloop) = self.client("sensor", true).await;
         for (topic, payload) in messages {
             client.try_publish(*topic, QoS::AtLeastOnce, false, payload.clone()).unwrap();
@@ -134,19 +134,19 @@ impl Drop for Broker {
 
 /// Writes a file of a test.
 #[expect(clippy::disallowed_methods, reason = "a test's own temporary file need not survive a power cut")]
-pub fn put(path: &Path, text: &str) {
+pub(crate) fn put(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
 /// A line to a broker that can be cut.
-pub struct Line {
-    pub port: u16,
+pub(crate) struct Line {
+    pub(crate) port: u16,
     cut: watch::Sender<u64>,
 }
 
 impl Line {
     /// Returns a line to this port.
-    pub async fn to(target: u16) -> Self {
+    pub(crate) async fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cut, cuts) = watch::channel(0);
@@ -167,13 +167,13 @@ impl Line {
     }
 
     /// Cuts all connections that stand.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cut.send_modify(|count| *count += 1);
     }
 }
 
 /// Settings for a broker on this port.
-pub fn settings(port: u16) -> BrokerSettings {
+pub(crate) fn settings(port: u16) -> BrokerSettings {
     BrokerSettings {
         name: "mqtt".into(),
         host: "127.0.0.1".into(),
@@ -192,18 +192,18 @@ pub fn settings(port: u16) -> BrokerSettings {
 }
 
 /// A running ingest and the ends that stage and writer would hold.
-pub struct Running {
-    pub deliveries: mpsc::Receiver<Delivery>,
-    pub acks: Option<mpsc::Sender<Vec<AckToken>>>,
-    pub losses: mpsc::Receiver<Loss>,
-    pub metrics: Arc<Metrics>,
+pub(crate) struct Running {
+    pub(crate) deliveries: mpsc::Receiver<Delivery>,
+    pub(crate) acks: Option<mpsc::Sender<Vec<AckToken>>>,
+    pub(crate) losses: mpsc::Receiver<Loss>,
+    pub(crate) metrics: Arc<Metrics>,
     shutdown: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Running {
     /// Starts the ingest of `sensors/#`.
-    pub fn start(settings: BrokerSettings) -> Self {
+    pub(crate) fn start(settings: BrokerSettings) -> Self {
         let (to_stage, deliveries) = mpsc::channel(1_000);
         let (acks, from_writer) = mpsc::channel(1_000);
         let (to_ledger, losses) = mpsc::channel(100);
@@ -225,17 +225,17 @@ impl Running {
     }
 
     /// Returns the next message.
-    pub async fn next(&mut self) -> Delivery {
+    pub(crate) async fn next(&mut self) -> Delivery {
         timeout(LONG, self.deliveries.recv()).await.expect("a message arrives").expect("the ingest runs")
     }
 
     /// Acknowledges messages, as the writer does after the commit.
-    pub async fn acknowledge(&self, tokens: Vec<AckToken>) {
+    pub(crate) async fn acknowledge(&self, tokens: Vec<AckToken>) {
         self.acks.as_ref().unwrap().send(tokens).await.unwrap();
     }
 
     /// Waits until something is true of the broker's counts.
-    pub async fn until(&self, what: &str, is: impl Fn(&dunlin_daemon::metrics::BrokerCounts) -> bool) {
+    pub(crate) async fn until(&self, what: &str, is: impl Fn(&dunlin_daemon::metrics::BrokerCounts) -> bool) {
         let mut look = tokio::time::interval(Duration::from_millis(10));
         let met = async {
             while !self.metrics.brokers().get("mqtt").is_some_and(&is) {
@@ -247,7 +247,7 @@ impl Running {
     }
 
     /// Stops in order.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.send_replace(true);
         self.acks = None;
         timeout(LONG, self.task).await.expect("the ingest stops").unwrap();

@@ -136,10 +136,10 @@ impl World {
             }
             Want::Page(after) => {
                 let page = self.page(after, limit);
-                if self.supply.take_page(page, &mut self.outbox) == AfterPage::Close {
-                    if let Some(last) = self.queue.gap.close() {
-                        self.supply.closed(last);
-                    }
+                if self.supply.take_page(page, &mut self.outbox) == AfterPage::Close
+                    && let Some(last) = self.queue.gap.close()
+                {
+                    self.supply.closed(last);
                 }
             }
         }
