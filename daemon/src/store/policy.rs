@@ -119,9 +119,11 @@ impl CommitPolicy {
     }
 
     fn quiet_until_us(&self) -> i64 {
-        let gaps = i64::from(self.arrivals.saturating_sub(1)).max(1);
-        let mean_gap = (self.last_us - self.first_us) / gaps;
-        self.last_us + self.quiet_us.max(4 * mean_gap)
+        self.last_us + self.quiet_us.max(4 * self.mean_gap_us())
+    }
+
+    fn mean_gap_us(&self) -> i64 {
+        (self.last_us - self.first_us) / i64::from(self.arrivals.saturating_sub(1)).max(1)
     }
 
     /// Notes that everything that had arrived was committed. `acks_waiting` are those of steps that came during the
@@ -135,8 +137,9 @@ impl CommitPolicy {
             self.window = Some(acks);
         }
         self.quiet_at = for_quiet.then_some(acks);
-        // An answer after a commit that was not preceded by quiet proves nothing.
-        self.released_us = (acks_waiting == 0 && for_quiet).then_some(now_us);
+        // An answer proves something only after an unusual quiet: regular sensors are due at some time anyway.
+        let unusual = self.arrivals <= 2 || now_us - self.last_us > 2 * self.mean_gap_us();
+        self.released_us = (acks_waiting == 0 && for_quiet && unusual).then_some(now_us);
         (self.rows, self.acks, self.arrivals) = (0, 0, 0);
     }
 }

@@ -98,11 +98,14 @@ fn configure(connection: &Connection, wal_pages: u64) -> rusqlite::Result<()> {
 }
 
 fn migrate(connection: &mut Connection, path: &Path, schema: Schema) -> Result<(), StoreError> {
-    refuse_future(connection, path, schema)?;
-    schema
-        .runner()
-        .run(connection)
-        .map_err(|source| StoreError::Migration { path: path.to_owned(), source: Box::new(source) })?;
+    if refuse_future(connection, path, schema)? < newest(schema) {
+        // Grouped: else a kill between a migration and its entry in the history leaves a file that cannot be opened.
+        schema
+            .runner()
+            .set_grouped(true)
+            .run(connection)
+            .map_err(|source| StoreError::Migration { path: path.to_owned(), source: Box::new(source) })?;
+    }
     connection
         .execute(
             "INSERT INTO origin VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET version = ?1 WHERE version <> ?1",
@@ -112,25 +115,30 @@ fn migrate(connection: &mut Connection, path: &Path, schema: Schema) -> Result<(
     Ok(())
 }
 
-fn refuse_future(connection: &Connection, path: &Path, schema: Schema) -> Result<(), StoreError> {
+fn newest(schema: Schema) -> i64 {
+    schema.runner().get_migrations().iter().map(|m| i64::from(m.version())).max().unwrap_or(0)
+}
+
+/// Returns the file's schema version, 0 for none, unless it is newer than this program.
+fn refuse_future(connection: &Connection, path: &Path, schema: Schema) -> Result<i64, StoreError> {
     let reading = "read the schema's version";
-    let known = schema.runner().get_migrations().iter().map(|m| i64::from(m.version())).max().unwrap_or(0);
     let history = connection
         .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'refinery_schema_history'", [], |_| Ok(()))
         .optional()
         .map_err(StoreError::sqlite(reading))?;
     if history.is_none() {
-        return Ok(());
+        return Ok(0);
     }
     let found: Option<i64> = connection
         .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))
         .map_err(StoreError::sqlite(reading))?;
-    if found.unwrap_or(0) <= known {
-        return Ok(());
+    let found = found.unwrap_or(0);
+    if found <= newest(schema) {
+        return Ok(found);
     }
     let needed = connection
         .query_row("SELECT version FROM origin WHERE id = 1", [], |row| row.get::<_, String>(0))
-        .unwrap_or_else(|_| format!("with schema {}", found.unwrap_or(0)));
+        .unwrap_or_else(|_| format!("with schema {found}"));
     Err(StoreError::TooNew { path: path.to_owned(), needed })
 }
 

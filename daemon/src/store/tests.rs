@@ -409,7 +409,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let small = StorageSettings { bytes_max: 512 << 10, predictions_retention: retention, ..settings() };
-        let (_lock, mut store, _) = open(folder.path(), &small);
+        let (lock, mut store, _) = open(folder.path(), &small);
         let mut memory = Retention::default();
         let mut written = 0;
         for batch in 0..batches {
@@ -432,7 +432,7 @@ proptest! {
         prop_assert!(fs::metadata(folder.path().join(TELEMETRY_FILE)).unwrap().len() <= 512 << 10);
         prop_assert_eq!(accounts(folder.path()), (written, written));
         prop_assert_eq!(sequences(folder.path()).1, 0);
-        let (_lock, _store, recovery) = open(folder.path(), &small);
+        let (_store, recovery) = Store::open(&lock, &small, &moment(), LastStop::Clean).unwrap();
         prop_assert_eq!(recovery.next_prediction_sequence, written + 1);
     }
 }
@@ -489,6 +489,9 @@ fn a_small_disk_that_others_fill_costs_history_and_no_acknowledgement() {
     drop(hog);
     fs::remove_file(folder.join("hog")).unwrap();
     running.stop();
+    for l in StoreReader::open(folder).unwrap().losses().unwrap() {
+        eprintln!("{l:?}");
+    }
     let (readings, predictions) = accounts(folder);
     assert_eq!((readings, predictions), (32_000, 32_000));
     let (_, damaged) = sequences(folder);

@@ -247,6 +247,8 @@ impl Writer {
     }
 
     fn end(&mut self) -> Result<(), StoreError> {
+        // The last chance for what waits, the ledger above all.
+        self.stalled_until_us = None;
         self.commit()?;
         self.send_acks();
         if let Err(e) = self.store.truncate_wal() {
