@@ -1,1 +1,41 @@
-//! placeholder
+//! The gateway's two databases: the telemetry log and the small state beside it. The only home of rusqlite.
+//!
+//! Never decides what a reading means and never waits for a broker or a model. The stage sends steps to the
+//! writer's thread; queries and the publisher's catch-up read by connections of their own.
+//!
+//! The log is one row a transaction (`batch`): its readings and predictions in one compact body under a checksum.
+//! `body` frames the contents, `batch` the row, `ledger` what was given up, `open` brings a folder up, `salvage`
+//! rescues a damaged one, `writer` runs commits by `policy`, `retention` and `reserve` keep them in bounds.
+
+pub mod batch;
+pub mod body;
+pub mod clock_fix;
+pub mod error;
+pub mod folder_lock;
+pub mod ledger;
+pub mod open;
+pub mod policy;
+pub mod queue;
+pub mod reader;
+pub mod reserve;
+pub mod retention;
+mod salvage;
+mod schema;
+pub mod state;
+mod wire;
+pub mod writer;
+
+pub use error::{FailureClass, StoreError};
+pub use folder_lock::FolderLock;
+pub use open::{DeliveryMark, Moment, Recovery, Store};
+pub use reader::StoreReader;
+pub use state::{LastStop, StateDatabase};
+pub use writer::{WriterCommand, WriterSettings, spawn_writer};
+
+/// File name of the telemetry log inside the state folder.
+pub const TELEMETRY_FILE: &str = "telemetry.db";
+/// File name of the state database inside the state folder.
+pub const STATE_FILE: &str = "state.db";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+CREATE TABLE life (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    starts INTEGER NOT NULL,
+    stopped_cleanly INTEGER NOT NULL
+) STRICT;
+INSERT INTO life VALUES (1, 0, 1);
+CREATE TABLE slot_try (
+    model TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    tries INTEGER NOT NULL,
+    PRIMARY KEY (model, digest)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE origin (id INTEGER PRIMARY KEY CHECK (id = 1), version TEXT NOT NULL) STRICT;
