@@ -3,7 +3,6 @@
 //! Starts the checks and tells what became of them. All run, even after a failure, so that one run shows all there is to
 //! mend. The test runner's own summary stands at the end.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::step::{Outcome, Steps, passes, passes_and_tells};
@@ -20,10 +19,10 @@ const EXPOSURE_MAX: &str = "--threshold=12";
 pub(crate) fn test() -> Result<(), String> {
     let mut steps = Steps::default();
     steps.run("broker", || tools::install_broker().map_or_else(Outcome::Failed, |()| Outcome::Passed));
-    let mut replay = None;
-    steps.run("recorded series", || match tools::replay() {
+    let mut python = None;
+    steps.run("recorded series", || match tools::replay_python() {
         Ok(found) => {
-            replay = Some(found);
+            python = Some(found);
             Outcome::Passed
         }
         Err(why) => Outcome::Skipped(format!("{why}; the checks against them are skipped")),
@@ -38,11 +37,13 @@ pub(crate) fn test() -> Result<(), String> {
     });
     let mut summary = Vec::new();
     steps.run("tests", || {
-        let (outcome, lines) = passes_and_tells(suite().envs(replay_environment(replay.as_ref())));
+        let (outcome, lines) = passes_and_tells(suite().envs(python.map(|python| ("DUNLIN_PYTHON", python))));
         summary = summary_of(&lines);
         outcome
     });
-    steps.run("documentation tests", || passes(tools::cargo().args(["test", "--workspace", "--doc", "--quiet"])));
+    steps.run("documentation tests", || {
+        passes(tools::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
+    });
     steps.run("dependencies", dependencies);
     steps.run("advisories", advisories);
     steps.run("systemd unit", unit);
@@ -78,13 +79,6 @@ fn suite() -> Command {
     command
 }
 
-/// Where the tests find what replays recorded series.
-fn replay_environment(replay: Option<&tools::Replay>) -> Vec<(&'static str, &Path)> {
-    replay.map_or_else(Vec::new, |replay| {
-        vec![("DUNLIN_REPLAY_PYTHON", replay.python.as_path()), ("DUNLIN_REPLAY", replay.tool.as_path())]
-    })
-}
-
 /// Returns the runner's own summary: nextest's from the line `Summary` on, or cargo's line of each test binary.
 fn summary_of(lines: &[String]) -> Vec<String> {
     match lines.iter().rposition(|line| line.trim_start().starts_with("Summary [")) {
@@ -104,7 +98,8 @@ fn dependencies() -> Outcome {
 fn advisories() -> Outcome {
     let (outcome, lines) = passes_and_tells(tools::cargo().args(["deny", "check", "advisories"]));
     let unfetched = lines.iter().any(|line| {
-        line.contains("failed to fetch advisory database") || line.contains("failed to load advisory database")
+        line.contains("failed to fetch advisory database")
+            || line.contains("failed to load advisory database")
     });
     match outcome {
         Outcome::Failed(_) if unfetched => {
@@ -153,7 +148,9 @@ mod tests {
 
     #[test]
     fn the_summary_of_nextest_is_its_last_block() {
-        let output = lines("PASS a\n     Summary [   1.2s] 3 tests run: 2 passed, 1 failed, 0 skipped\n        FAIL b");
+        let output = lines(
+            "PASS a\n     Summary [   1.2s] 3 tests run: 2 passed, 1 failed, 0 skipped\n        FAIL b",
+        );
         assert_eq!(summary_of(&output), output[1..]);
     }
 

@@ -4,7 +4,11 @@
 //! depends on no crate of the workspace, so that it builds in seconds. Stands before everything else: a fresh machine
 //! with a Rust toolchain and a C compiler needs nothing but these commands.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command of developers talks to its terminal")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command of developers talks to its terminal"
+)]
 
 mod broker;
 mod checks;
@@ -73,7 +77,8 @@ fn golden(arguments: &[String]) -> Result<(), String> {
     };
     for name in names {
         let mut run = tools::cargo();
-        run.args(["run", "-p", "dunlin-pipeline", "--example", "golden", "--"]).arg(format!("examples/{name}"));
+        run.args(["run", "-p", "dunlin-pipeline", "--example", "golden", "--"])
+            .arg(format!("examples/{name}"));
         succeed(&mut run)?;
     }
     Ok(())

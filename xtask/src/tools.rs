@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Recorded series for checks against an oracle; they are not part of the repository and may stand beside it.
-const REPLAY_TOOL: &str = "shared/tools/replay.py";
+/// What replays recorded series, inside the folder that holds them.
+const REPLAY_TOOL: &str = "tools/replay.py";
 
 /// Returns the root of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -38,7 +38,12 @@ pub(crate) fn need(program: &str) -> Result<PathBuf, String> {
 
 /// Tells whether a command ends with success; its output is not shown.
 pub(crate) fn works(command: &mut Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 /// Installs mosquitto and its clients from the system's packages where one is missing.
@@ -69,7 +74,8 @@ fn install_packages(packages: &[&str]) -> Result<(), String> {
 }
 
 fn apt_get(apt: &Path) -> Command {
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    let is_root =
+        Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     let mut command = if is_root { Command::new(apt) } else { Command::new("sudo") };
     if !is_root {
         command.args(["--preserve-env=DEBIAN_FRONTEND", "--"]).arg(apt);
@@ -92,29 +98,22 @@ pub(crate) fn install_cargo_deny() -> Result<(), String> {
     }
 }
 
-/// What replays recorded series to a broker.
-pub(crate) struct Replay {
-    /// A Python with paho-mqtt.
-    pub(crate) python: PathBuf,
-    /// The program.
-    pub(crate) tool: PathBuf,
-}
-
-/// Returns what replays recorded series, and makes the Python environment that it needs where there is none.
+/// Returns a Python with paho-mqtt for the replay of recorded series, which are not part of the repository: the folder
+/// `DUNLIN_SHARED`, or `shared` beside the repository. Makes the environment where there is none.
 ///
 /// *Errors*: why there is none, for a person to read; checks with recorded series are then skipped.
-pub(crate) fn replay() -> Result<Replay, String> {
+pub(crate) fn replay_python() -> Result<PathBuf, String> {
     let root = root();
-    let tool = root
-        .parent()
-        .map(|parent| parent.join(REPLAY_TOOL))
-        .filter(|tool| tool.is_file())
-        .ok_or_else(|| format!("no recorded series: `../{REPLAY_TOOL}` is not there"))?;
+    let given = std::env::var_os("DUNLIN_SHARED").map(PathBuf::from);
+    let folder = given.or_else(|| Some(root.parent()?.join("shared"))).unwrap_or_default();
+    if !folder.join(REPLAY_TOOL).is_file() {
+        return Err(format!("no recorded series: `{}` has no {REPLAY_TOOL}", folder.display()));
+    }
     let venv = root.join(".xtask/venv");
     let python = venv.join("bin/python");
     let has_paho = |python: &Path| works(Command::new(python).args(["-c", "import paho.mqtt.client"]));
     if has_paho(&python) {
-        return Ok(Replay { python, tool });
+        return Ok(python);
     }
     let system = find("python3").ok_or("no recorded series: there is no python3")?;
     let make = || works(Command::new(&system).args(["-m", "venv"]).arg(&venv));
@@ -124,10 +123,9 @@ pub(crate) fn replay() -> Result<Replay, String> {
             return Err("no recorded series: `python3 -m venv` fails".to_owned());
         }
     }
-    let installed =
-        works(Command::new(&python).args(["-m", "pip", "install", "--quiet", "paho-mqtt>=2,<3"]));
+    let installed = works(Command::new(&python).args(["-m", "pip", "install", "--quiet", "paho-mqtt>=2,<3"]));
     if installed && has_paho(&python) {
-        Ok(Replay { python, tool })
+        Ok(python)
     } else {
         Err("no recorded series: paho-mqtt could not be installed".to_owned())
     }
