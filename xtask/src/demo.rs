@@ -52,7 +52,7 @@ fn play(playground: &mut Playground, daemon: &PathBuf, time: Option<Duration>) -
         .current_dir(tools::root())
         .args(["run", "--config", CONFIGURATION, "--state-dir"])
         .arg(playground.folder().join("state"))
-        .args(["--set", &format!("mqtt.url=mqtt://127.0.0.1:{port}")])
+        .args(["--set", &format!("mqtt.url=mqtt://127.0.0.1:{port}"), "--set", "http.listen=127.0.0.1:0"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
@@ -116,7 +116,11 @@ fn show(
     Ok(())
 }
 
+/// Returns the daemon's binary: the one that `DUNLIND_BIN` names, or a fresh one.
 fn build_daemon() -> Result<PathBuf, String> {
+    if let Some(given) = std::env::var_os("DUNLIND_BIN") {
+        return Ok(PathBuf::from(given));
+    }
     println!("building dunlind (release)");
     let built = tools::cargo()
         .args(["build", "--release", "-p", "dunlin-daemon", "--bin", "dunlind"])
