@@ -1,0 +1,179 @@
+//! `cargo xtask test`: everything that must hold before a change is merged, in one order.
+//!
+//! Starts the checks and tells what became of them. All run, even after a failure, so that one run shows all there is to
+//! mend. The test runner's own summary stands at the end.
+
+use std::process::Command;
+
+use crate::step::{Outcome, Steps, passes, passes_and_tells};
+use crate::tools;
+
+const UNIT: &str = "systemd/system/dunlind.service";
+
+/// Exposure in tenths that the unit may have at most; see `docs/operations.md`.
+const EXPOSURE_MAX: &str = "--threshold=12";
+
+/// Runs all checks.
+///
+/// *Errors*: an empty text, since what failed was said where it failed.
+pub(crate) fn test() -> Result<(), String> {
+    let mut steps = Steps::default();
+    steps.run("broker", || tools::install_broker().map_or_else(Outcome::Failed, |()| Outcome::Passed));
+    let mut python = None;
+    steps.run("recorded series", || match tools::replay_python() {
+        Ok(found) => {
+            python = Some(found);
+            Outcome::Passed
+        }
+        Err(why) => Outcome::Skipped(format!("{why}; the checks against them are skipped")),
+    });
+    steps.run("format", || passes(tools::cargo().args(["fmt", "--all", "--check"])));
+    steps.run("clippy", || {
+        passes(tools::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    steps.run("rustdoc", || {
+        let mut doc = tools::cargo();
+        passes(doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    let mut summary = Vec::new();
+    steps.run("tests", || {
+        let (outcome, lines) = passes_and_tells(suite().envs(python.map(|python| ("DUNLIN_PYTHON", python))));
+        summary = summary_of(&lines);
+        outcome
+    });
+    steps.run("documentation tests", || {
+        passes(tools::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
+    });
+    steps.run("dependencies", dependencies);
+    steps.run("advisories", advisories);
+    steps.run("systemd unit", unit);
+    steps.print();
+    println!();
+    for line in &summary {
+        println!("{line}");
+    }
+    if steps.all_hold() { Ok(()) } else { Err(String::new()) }
+}
+
+/// Runs the repository's own rules alone.
+///
+/// *Errors*: an empty text, since the test says what is wrong.
+pub(crate) fn tidy() -> Result<(), String> {
+    match passes(tools::cargo().args(["test", "--quiet", "-p", "xtask", "--test", "tidy"])) {
+        Outcome::Passed => Ok(()),
+        _ => Err(String::new()),
+    }
+}
+
+fn has_nextest() -> bool {
+    tools::works(tools::cargo().args(["nextest", "--version"]))
+}
+
+fn suite() -> Command {
+    let mut command = tools::cargo();
+    if has_nextest() {
+        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    } else {
+        command.args(["test", "--workspace", "--all-targets", "--no-fail-fast"]);
+    }
+    command
+}
+
+/// Returns the runner's own summary: nextest's from the line `Summary` on, or cargo's line of each test binary.
+fn summary_of(lines: &[String]) -> Vec<String> {
+    match lines.iter().rposition(|line| line.trim_start().starts_with("Summary [")) {
+        Some(start) => lines[start..].to_vec(),
+        None => lines.iter().filter(|line| line.starts_with("test result: ")).cloned().collect(),
+    }
+}
+
+fn dependencies() -> Outcome {
+    if let Err(why) = tools::install_cargo_deny() {
+        return Outcome::Failed(why);
+    }
+    passes(tools::cargo().args(["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]))
+}
+
+/// Advisories need a database from the network: without it nothing is known, which is not the same as bad.
+fn advisories() -> Outcome {
+    let (outcome, lines) = passes_and_tells(tools::cargo().args(["deny", "check", "advisories"]));
+    let unfetched = lines.iter().any(|line| {
+        line.contains("failed to fetch advisory database")
+            || line.contains("failed to load advisory database")
+    });
+    match outcome {
+        Outcome::Failed(_) if unfetched => {
+            Outcome::Skipped("the advisory database could not be fetched".to_owned())
+        }
+        other => other,
+    }
+}
+
+fn unit() -> Outcome {
+    let Some(analyze) = tools::find("systemd-analyze") else {
+        return Outcome::Skipped("systemd-analyze is not installed".to_owned());
+    };
+    let unit = tools::root().join(UNIT);
+    // `verify` wants the program to be installed: it gets a copy that names one that is.
+    let folder = tools::root().join("target/xtask-unit");
+    let copy = folder.join("dunlind.service");
+    let written = std::fs::read_to_string(&unit).and_then(|text| {
+        std::fs::create_dir_all(&folder)?;
+        let mut file = std::fs::File::create(&copy)?;
+        std::io::Write::write_all(&mut file, text.replace("/usr/bin/dunlind", "/bin/true").as_bytes())
+    });
+    if let Err(error) = written {
+        return Outcome::Failed(format!("cannot copy `{UNIT}`: {error}"));
+    }
+    let (verified, lines) = passes_and_tells(Command::new(&analyze).arg("verify").arg(&copy));
+    if verified != Outcome::Passed {
+        return verified;
+    }
+    if !lines.is_empty() {
+        return Outcome::Failed("`systemd-analyze verify` is not clean".to_owned());
+    }
+    exposure(
+        Command::new(&analyze).args(["security", "--offline=true", "--no-pager", EXPOSURE_MAX]).arg(&unit),
+    )
+}
+
+/// Shows what is open and the sum; what is closed fills a screen.
+fn exposure(command: &mut Command) -> Outcome {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return Outcome::Failed(format!("cannot start systemd-analyze: {error}")),
+    };
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('✓')) {
+        println!("{line}");
+    }
+    if output.status.success() {
+        Outcome::Passed
+    } else {
+        Outcome::Failed("the unit is too exposed".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_summary_of_nextest_is_its_last_block() {
+        let output = lines(
+            "PASS a\n     Summary [   1.2s] 3 tests run: 2 passed, 1 failed, 0 skipped\n        FAIL b",
+        );
+        assert_eq!(summary_of(&output), output[1..]);
+    }
+
+    #[test]
+    fn the_summary_of_cargo_is_a_line_a_binary() {
+        let output = lines("running 1 test\ntest result: ok. 1 passed\n\ntest result: ok. 2 passed");
+        assert_eq!(summary_of(&output), ["test result: ok. 1 passed", "test result: ok. 2 passed"]);
+    }
+}
