@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod daemon;
 pub mod failure;
 pub mod link;
+pub mod load;
 pub mod onnx;
 pub mod oracle;
 pub mod package;
