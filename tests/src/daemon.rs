@@ -89,19 +89,19 @@ impl DaemonPlan {
         let path = self.log.with_extension("notify");
         std::fs::remove_file(&path).ok();
         let socket = UnixDatagram::bind(&path).map_err(Failure::of(path.display()))?;
-        socket.set_read_timeout(Some(CHANGE_MAX))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let start = Instant::now();
-        let daemon = self.start_with(|command| {
+        let mut daemon = self.start_with(|command| {
             command.env("NOTIFY_SOCKET", &path);
         })?;
         let mut datagram = [0; 4_096];
-        loop {
-            let count =
-                socket.recv(&mut datagram).map_err(|e| daemon.failure(&format!("no READY=1: {e}")))?;
+        while start.elapsed() < CHANGE_MAX && daemon.has_ended().is_none() {
+            let Ok(count) = socket.recv(&mut datagram) else { continue };
             if datagram[..count].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
                 return Ok((daemon, start.elapsed()));
             }
         }
+        Err(daemon.failure("the daemon did not send READY=1"))
     }
 
     fn start_with(&self, change: impl FnOnce(&mut Command)) -> Outcome<Daemon> {
