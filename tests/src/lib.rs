@@ -1,1 +1,23 @@
-//! x
+//! The harness of the end-to-end tests: a real broker, the real daemon, a proxy that does harm, and an oracle.
+//!
+//! Starts and stops processes and counts what comes out of them; never calls the daemon's code. The test binary, the
+//! full oracle runs and the benchmark are written with it.
+
+pub mod broker;
+pub mod campaign;
+pub mod daemon;
+pub mod failure;
+pub mod link;
+pub mod load;
+pub mod onnx;
+pub mod oracle;
+pub mod package;
+pub mod proxy;
+pub mod seed;
+pub mod series;
+pub mod stream;
+pub mod wait;
+pub mod wire;
+pub mod workspace;
+
+pub use failure::{Failure, Outcome};

@@ -1,0 +1,147 @@
+//! Model packages and configurations of the tests' own, so that most tests need neither an example nor a series.
+//!
+//! Writes `manifest.json`, `model.onnx` and `dunlind.toml` into a folder of the test. The lab's model doubles its
+//! input: what must come out is known without an engine.
+
+use std::path::{Path, PathBuf};
+
+use dunlin_model_package::Digest;
+use serde_json::json;
+
+use crate::failure::{Failure, Outcome};
+use crate::onnx;
+use crate::oracle::Expected;
+use crate::stream::Message;
+
+/// What a package is made of, beside its ONNX file.
+#[derive(Debug, Clone)]
+pub struct PackagePlan<'p> {
+    /// Name of the model.
+    pub name: &'p str,
+    /// Rows of the window.
+    pub rows: usize,
+    /// Features of a row.
+    pub features: &'p [&'p str],
+    /// Shape of the input `x` without the batch.
+    pub input_shape: &'p [usize],
+}
+
+/// Writes a package folder whose model has one input `x` and one output `y` of one value.
+///
+/// *Errors*: those of the file system.
+pub fn write_package(folder: &Path, plan: &PackagePlan<'_>, model: &[u8]) -> Outcome<()> {
+    std::fs::create_dir_all(folder)?;
+    let features: Vec<_> = plan.features.iter().map(|name| json!({ "name": name })).collect();
+    let shape: Vec<_> =
+        std::iter::once(json!("batch")).chain(plan.input_shape.iter().map(|size| json!(size))).collect();
+    let manifest = json!({
+        "schema": 1, "name": plan.name, "version": "1.0.0", "release_counter": 1,
+        "window": { "length": plan.rows },
+        "inputs": [{ "name": "x", "shape": shape, "features": features }],
+        "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1] }],
+        "blobs": { "model.onnx": { "sha256": Digest::of(model), "bytes": model.len() } }
+    });
+    write(&folder.join("model.onnx"), model)?;
+    write(&folder.join("manifest.json"), manifest.to_string().as_bytes())
+}
+
+/// Writes a file as a whole.
+///
+/// *Errors*: those of the file system, with the path.
+pub fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    dunlin_kit::atomic_file::write(path, bytes).map_err(Failure::of(path.display()))
+}
+
+/// Writes the lab into a folder: source `lab` on `lab/{sensor}/data` with `{"t": <ms>, "v": <number>}`, and model
+/// `double`, published on `out/double/<sensor>`. Returns the configuration's path.
+///
+/// *Errors*: those of the file system.
+pub fn write_lab(folder: &Path) -> Outcome<PathBuf> {
+    write_lab_with(folder, "")
+}
+
+/// Writes the lab with more TOML at the end of its configuration.
+///
+/// *Errors*: those of the file system.
+pub fn write_lab_with(folder: &Path, more: &str) -> Outcome<PathBuf> {
+    let plan = PackagePlan { name: "double", rows: 1, features: &["v"], input_shape: &[1] };
+    write_package(&folder.join("double"), &plan, &onnx::doubling())?;
+    let path = folder.join("dunlind.toml");
+    write(&path, format!("{LAB}\n{}\n{more}", model_table("double")).as_bytes())?;
+    Ok(path)
+}
+
+/// Adds the hostile model `bomb` to a lab's folder and returns the TOML that runs it.
+///
+/// *Errors*: those of the file system.
+pub fn write_hostile(folder: &Path) -> Outcome<String> {
+    let plan = PackagePlan { name: "bomb", rows: 1, features: &["v"], input_shape: &[1] };
+    write_package(&folder.join("bomb"), &plan, &onnx::dividing_by_zero())?;
+    Ok(model_table("bomb"))
+}
+
+const LAB: &str = r#"[mqtt]
+url = "mqtt://127.0.0.1:1"
+
+[[source]]
+name = "lab"
+topics = ["lab/{sensor}/data"]
+format = "json"
+series_max = 200
+new_topics_per_second_max = 100
+time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
+
+[source.fields]
+v = { pointer = "/v" }
+"#;
+
+fn model_table(name: &str) -> String {
+    format!(
+        "[[model]]\nname = \"{name}\"\npackage = \"{name}\"\nkey = [\"sensor\"]\nwindow = {{ length = 1, hop = 1 }}\n\
+         inputs.x = [\"v\"]\noutput = {{ topic = \"out/{{model}}/{{key}}\" }}\n"
+    )
+}
+
+/// Event time of the lab's first reading: 2025-01-01.
+pub const LAB_START_MS: i64 = 1_735_689_600_000;
+
+/// Returns readings `first..first + count` of a lab sensor, one a second.
+#[must_use]
+pub fn lab_readings(sensor: &str, first: usize, count: usize) -> Vec<Message> {
+    let reading = |n: usize| {
+        let at = LAB_START_MS + n as i64 * 1_000;
+        Message::timed(format!("lab/{sensor}/data"), format!("{{\"t\": {at}, \"v\": {}}}", lab_value(n)), at)
+    };
+    (first..first + count).map(reading).collect()
+}
+
+/// Returns what `double` must predict of the readings `0..count` of one sensor.
+#[must_use]
+pub fn lab_expected(count: usize) -> Expected {
+    Expected::of((0..count).map(|n| (LAB_START_MS + n as i64 * 1_000, vec![2.0 * lab_value(n)])))
+}
+
+/// A value that a single-precision number holds exactly.
+fn lab_value(n: usize) -> f64 {
+    (n % 1_000) as f64 / 4.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_model_package::Package;
+
+    #[test]
+    fn the_lab_has_packages_that_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_lab(folder.path()).unwrap();
+        let hostile = write_hostile(folder.path()).unwrap();
+        assert!(std::fs::read_to_string(path).unwrap().contains("inputs.x") && hostile.contains("bomb"));
+        for name in ["double", "bomb"] {
+            let package = Package::open(&folder.path().join(name)).unwrap();
+            assert_eq!(package.manifest.name, name);
+        }
+        assert_eq!(lab_readings("a", 5, 3)[0].event_ms, LAB_START_MS + 5_000);
+        assert_eq!(lab_expected(7).len(), 7);
+    }
+}

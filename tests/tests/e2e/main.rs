@@ -1,0 +1,11 @@
+//! End-to-end tests: the daemon as a process, a real broker, faults from outside, an oracle.
+//!
+//! One binary, so that the harness is linked once. Each test has its own broker, folders and ports, and never waits
+//! without a limit.
+
+mod disk;
+mod garbage;
+mod lifecycle;
+mod models;
+mod oracle_runs;
+mod publishing;

@@ -1,0 +1,78 @@
+//! Several models, several gateways: one's faults are not the other's.
+
+use std::time::Duration;
+
+use dunlin_e2e::Outcome;
+use dunlin_e2e::broker::{Broker, BrokerPlan};
+use dunlin_e2e::daemon::DaemonPlan;
+use dunlin_e2e::oracle::Comparison;
+use dunlin_e2e::package::{lab_expected, lab_readings, write_hostile, write_lab, write_lab_with};
+use dunlin_e2e::stream::{Listener, Publisher};
+use dunlin_e2e::wire::Qos;
+
+const LIMIT: Duration = Duration::from_secs(40);
+const QUIET: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_hostile_model_costs_its_own_slot_only() -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = Broker::start(&BrokerPlan::default())?;
+    let bomb = write_hostile(folder.path())?;
+    let config = write_lab_with(folder.path(), &bomb)?;
+    let plan = DaemonPlan::new(&config, folder.path()).set("mqtt.url", broker.url());
+    let mut daemon = plan.start_ready()?;
+    let pid = daemon.pid();
+    let mut listener = Listener::connect(broker.port(), "listener", "out/#")?;
+    Publisher::connect(broker.port(), "sensor")?.publish_all(&lab_readings("a", 0, 300), Qos::AtLeastOnce)?;
+    let comparison = Comparison::of(&lab_expected(300), &plan.export_of("double", 300, LIMIT)?)?;
+    assert!(comparison.is_exact(), "{comparison}");
+    let status = daemon.wait_status("the hostile model's failures are told", |status| {
+        let slot = &status["slots"]["bomb"];
+        slot["last_error"].is_string()
+            && slot["failed"].as_object().is_some_and(|causes| causes.values().any(|n| n.as_u64() > Some(0)))
+    })?;
+    assert_eq!(status["slots"]["double"]["state"], "ready", "{status}");
+    assert_eq!(status["slots"]["double"]["starts"], 1, "{status}");
+    assert_eq!(daemon.pid(), pid);
+    let published = listener.take_until_quiet(QUIET)?;
+    assert!(published.iter().any(|message| message.topic.starts_with("out/double/")));
+    for message in published.iter().filter(|message| message.topic.starts_with("out/bomb/")) {
+        let prediction: serde_json::Value = serde_json::from_slice(&message.payload)?;
+        assert!(prediction.to_string().contains("inference_failed"), "{prediction}");
+    }
+    Ok(())
+}
+
+#[test]
+fn two_gateways_at_one_broker_predict_everything_each() -> Outcome<()> {
+    let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let broker = Broker::start(&BrokerPlan::default())?;
+    let mut daemons = Vec::new();
+    for (index, folder) in folders.iter().enumerate() {
+        let plan = DaemonPlan::new(&write_lab(folder.path())?, folder.path())
+            .set("mqtt.url", broker.url())
+            .set("mqtt.client_id", format!("gateway-{index}"));
+        daemons.push((plan.start_ready()?, plan));
+    }
+    Publisher::connect(broker.port(), "sensor")?.publish_all(&lab_readings("a", 0, 300), Qos::AtLeastOnce)?;
+    for (_daemon, plan) in &daemons {
+        let comparison = Comparison::of(&lab_expected(300), &plan.export_of("double", 300, LIMIT)?)?;
+        assert!(comparison.is_exact(), "{comparison}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_model_runs_in_a_thread_of_the_daemon_on_request() -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = Broker::start(&BrokerPlan::default())?;
+    let plan = DaemonPlan::new(&write_lab(folder.path())?, folder.path())
+        .set("mqtt.url", broker.url())
+        .set("inference.isolation", "thread");
+    let daemon = plan.start_ready()?;
+    assert_eq!(daemon.worker_pids()?, [] as [u32; 0]);
+    Publisher::connect(broker.port(), "sensor")?.publish_all(&lab_readings("a", 0, 300), Qos::AtLeastOnce)?;
+    let comparison = Comparison::of(&lab_expected(300), &plan.export_of("double", 300, LIMIT)?)?;
+    assert!(comparison.is_exact(), "{comparison}");
+    Ok(())
+}
