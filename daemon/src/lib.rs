@@ -3,6 +3,8 @@
 //! Holds the stages (ingest, stage, slots, publisher, writer), the configuration and the commands. Data runs one
 //! way; the pipeline's crate does all that can be done without input and output.
 
+pub mod app;
+pub mod backlog;
 pub mod command;
 pub mod config;
 pub mod flow;
@@ -11,6 +13,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod publication;
 pub mod slot;
+pub mod stage;
 pub mod status;
 pub mod store;
 pub mod systemd;

@@ -1,14 +1,86 @@
 //! `dunlind`: the daemon's program.
 //!
-//! Dispatches to the commands; holds no logic of its own.
+//! Dispatches to the commands and gives them what they need of each other; holds no logic of its own.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::{Args, Parser, Subcommand};
+use dunlin_daemon::app;
+use dunlin_daemon::command::{self, check, export, offline, predict, query, replay, sources, status, stored};
+use dunlin_daemon::config::{LoadRequest, process_environment};
 use dunlin_daemon::slot::worker::worker_main;
 
+/// Runs machine-learning models on MQTT sensor data, and loses nothing.
+#[derive(Debug, Parser)]
+#[command(name = "dunlind", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run(RunArgs),
+    /// Check configuration, packages, brokers and this machine
+    Check(check::Args),
+    /// Show what the running daemon does
+    Status(status::StatusArgs),
+    /// Show stored predictions or readings
+    Query(query::QueryArgs),
+    /// Write stored predictions or readings as CSV or JSON lines
+    Export(export::ExportArgs),
+    /// Show what came from each source, and what was refused
+    Sources(sources::SourcesArgs),
+    /// Run recorded messages through the configuration and print the predictions
+    Replay(replay::ReplayArgs),
+    /// Run a package's model on given inputs
+    Predict(predict::PredictArgs),
+    /// The process that runs one model; started by the daemon alone
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Configuration file; `conf.d/*.toml` beside it is read too
+    #[arg(long, value_name = "FILE", default_value = offline::CONFIG_DEFAULT)]
+    config: PathBuf,
+    /// Where the daemon keeps its state
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Replaces a value of the configuration; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("worker") => worker_main(),
-        _ => ExitCode::FAILURE,
-    }
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Worker => return worker_main(),
+        Command::Check(args) => return run_check(&args),
+        Command::Run(args) => app::run(&LoadRequest {
+            file: args.config,
+            set: args.set,
+            environment: process_environment(),
+            state_dir: args.state_dir,
+        }),
+        Command::Status(args) => status::run(&args),
+        Command::Query(args) => query::run(&args, stored::open),
+        Command::Export(args) => export::run(&args, stored::open),
+        Command::Sources(args) => sources::run(&args),
+        Command::Replay(args) => replay::run(&args, offline::start_pipeline),
+        Command::Predict(args) => predict::run(&args, offline::load_model),
+    };
+    command::finish(result)
+}
+
+fn run_check(args: &check::Args) -> ExitCode {
+    let probes = check::Probes {
+        compile: &|loaded| app::compile(loaded).map(drop),
+        golden_vectors: &offline::golden_vectors,
+        broker: &offline::broker,
+    };
+    check::run(args, &probes)
 }

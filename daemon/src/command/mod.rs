@@ -7,6 +7,7 @@ pub mod check;
 pub mod csv_rows;
 pub mod export;
 pub mod history;
+pub mod offline;
 pub mod output;
 pub mod predict;
 pub mod query;
@@ -14,6 +15,7 @@ pub mod replay;
 pub mod selection;
 pub mod sources;
 pub mod status;
+pub mod stored;
 
 use std::error::Error;
 use std::fmt;

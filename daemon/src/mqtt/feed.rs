@@ -93,6 +93,15 @@ impl GapRecord {
     }
 }
 
+/// What became of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// The publisher has it.
+    Queued,
+    /// It will be read back from the store, by its sequence.
+    LeftOut,
+}
+
 /// The sending end for the stage.
 #[derive(Debug, Clone)]
 pub struct PublishFeed {
@@ -102,14 +111,19 @@ pub struct PublishFeed {
 
 impl PublishFeed {
     /// Hands a publication to the publisher, or leaves it to be read back from the store. Sequences never fall.
-    pub fn offer(&self, publication: Publication) {
+    pub fn offer(&self, publication: Publication) -> Offered {
         let mut gap = self.gap.lock();
         if let Some(gap) = gap.as_mut() {
             gap.last = gap.last.max(publication.sequence);
-            return;
+            return Offered::LeftOut;
         }
-        if let Err(TrySendError::Full(left_out)) = self.queue.try_send(publication) {
-            *gap = Some(Gap { first: left_out.sequence, last: left_out.sequence });
+        match self.queue.try_send(publication) {
+            Ok(()) => Offered::Queued,
+            Err(TrySendError::Full(left_out)) => {
+                *gap = Some(Gap { first: left_out.sequence, last: left_out.sequence });
+                Offered::LeftOut
+            }
+            Err(TrySendError::Closed(_)) => Offered::LeftOut,
         }
     }
 }

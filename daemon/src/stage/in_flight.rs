@@ -73,9 +73,19 @@ impl InFlight {
         step.prediction_sequence = self.next_ticket();
         let number = self.first_step + self.steps.len() as u64;
         for (position, (head, arrived_us)) in windows.iter().enumerate() {
-            self.windows.push_back(OpenWindow { head: *head, arrived_us: *arrived_us, step: number, position, answered: false });
+            self.windows.push_back(OpenWindow {
+                head: *head,
+                arrived_us: *arrived_us,
+                step: number,
+                position,
+                answered: false,
+            });
         }
-        self.steps.push_back(OpenStep { step, predictions: vec![None; windows.len()], missing: windows.len() });
+        self.steps.push_back(OpenStep {
+            step,
+            predictions: vec![None; windows.len()],
+            missing: windows.len(),
+        });
     }
 
     /// Returns the window with this ticket, if it waits for its answer.
@@ -89,7 +99,9 @@ impl InFlight {
     pub fn answer(&mut self, ticket: u64, prediction: Prediction) {
         let Some(window) = self.window(ticket) else { return };
         self.windows[(ticket - self.first_ticket) as usize].answered = true;
-        if let Some(open) = usize::try_from(window.step - self.first_step).ok().and_then(|i| self.steps.get_mut(i)) {
+        if let Some(open) =
+            usize::try_from(window.step - self.first_step).ok().and_then(|i| self.steps.get_mut(i))
+        {
             open.predictions[window.position] = Some(prediction);
             open.missing -= 1;
         }
@@ -119,7 +131,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn head(n: u64) -> WindowHead {
-        WindowHead { model: ModelIndex(0), instance: InstanceId(0), window_end_us: n as i64, flags: QualityFlags::default() }
+        WindowHead {
+            model: ModelIndex(0),
+            instance: InstanceId(0),
+            window_end_us: n as i64,
+            flags: QualityFlags::default(),
+        }
     }
 
     fn prediction(n: u64) -> Prediction {

@@ -205,7 +205,8 @@ impl Stage {
         let mut ticket = self.in_flight.next_ticket();
         self.in_flight.open(step, &heads);
         for window in self.turn.windows.drain(..) {
-            self.unsent[usize::from(window.head.model.0)].push_back(SlotJob { ticket, values: window.values });
+            self.unsent[usize::from(window.head.model.0)]
+                .push_back(SlotJob { ticket, values: window.values });
             ticket += 1;
         }
         self.submit();
@@ -220,13 +221,16 @@ impl Stage {
                 let refusal = Refusal::new(Reason::Duplicate, "delivered again, and safe already");
                 self.turn.refusals.push((None, refusal));
             }
-            Err(_) => self.turn.refusals.push((None, Refusal::new(Reason::BadTopic, "the topic is not UTF-8"))),
+            Err(_) => {
+                self.turn.refusals.push((None, Refusal::new(Reason::BadTopic, "the topic is not UTF-8")))
+            }
             Ok(topic) => {
                 let named = usize::from(delivery.broker.0);
                 let broker = (named > 0).then(|| self.parts.brokers[named].as_str());
                 let clock = if clock::is_plausible(arrival_us) { ClockState::Set } else { ClockState::Unset };
                 let retained = delivery.retained;
-                let message = Message { broker, topic, payload: &delivery.payload, retained, arrival_us, clock };
+                let message =
+                    Message { broker, topic, payload: &delivery.payload, retained, arrival_us, clock };
                 self.parts.core.take(&message, &mut self.turn);
             }
         }
@@ -292,7 +296,8 @@ impl Stage {
         if let Some(step) = self.clock.observe(clock::wall_micros(), now) {
             let seconds = (step.to_offset - step.from_offset) as f64 / 1e6;
             tracing::warn!(seconds, "the wall clock was set; arrival times follow it");
-            let _ = links.writer.try_send(WriterCommand::ClockStep { mono_us: now, offset_us: step.to_offset });
+            let _ =
+                links.writer.try_send(WriterCommand::ClockStep { mono_us: now, offset_us: step.to_offset });
         }
         let (stage, writer) = &self.parts.heartbeats;
         stage.beat_at(now);
@@ -330,7 +335,8 @@ impl Stage {
             self.steps.push_back(step);
         }
         self.parts.publishing.advance(self.in_flight.lowest_open());
-        let enough = self.logged_bytes >= LOGGED_BYTES_MIN.max(self.state_bytes.saturating_mul(LOGGED_PER_STATE));
+        let enough =
+            self.logged_bytes >= LOGGED_BYTES_MIN.max(self.state_bytes.saturating_mul(LOGGED_PER_STATE));
         self.saving |= enough || links.checkpoint_wanted.load(Ordering::Relaxed);
         if self.saving && self.in_flight.steps() == 0 {
             self.save_state();

@@ -43,7 +43,8 @@ impl Topics {
             let mut known = vec!["gateway", "model", "key"];
             known.extend(model.key.iter().flatten().map(String::as_str));
             let Ok(output) = TopicTemplate::parse(&model.output.topic, &known) else { continue };
-            let alert = model.alert.as_ref().and_then(|alert| TopicTemplate::parse(&alert.topic, &known).ok());
+            let alert =
+                model.alert.as_ref().and_then(|alert| TopicTemplate::parse(&alert.topic, &known).ok());
             topics.insert(model.name.clone(), ModelTopics { output, alert });
         }
         Self { gateway: gateway.to_owned(), models: topics }
@@ -59,7 +60,9 @@ impl Topics {
             "gateway" => self.gateway.as_str(),
             "model" => identity.model.as_str(),
             "key" => key.as_str(),
-            tag => identity.key.iter().find(|(known, _)| known == tag).map_or("", |(_, value)| value.as_str()),
+            tag => {
+                identity.key.iter().find(|(known, _)| known == tag).map_or("", |(_, value)| value.as_str())
+            }
         };
         // The closure's result outlives neither the identity nor the gateway's name, so the lifetimes are one.
         let fill = |template: &TopicTemplate| template.fill(value_of);
@@ -68,7 +71,12 @@ impl Topics {
 }
 
 /// Appends what is published of a prediction: itself, and the alert it changed. Nothing where it is not valid.
-pub fn publications(renderer: &InstanceRenderer, sequence: u64, prediction: &Prediction, out: &mut Vec<Publication>) {
+pub fn publications(
+    renderer: &InstanceRenderer,
+    sequence: u64,
+    prediction: &Prediction,
+    out: &mut Vec<Publication>,
+) {
     if !prediction.head.flags.is_valid() {
         return;
     }

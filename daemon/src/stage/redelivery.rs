@@ -30,7 +30,8 @@ impl Redelivery {
         let Some(AckToken { broker, packet_id, content_crc, .. }) = delivery.ack else {
             return false;
         };
-        let known = self.seen.get(&broker).is_some_and(|seen| seen[usize::from(packet_id)] == content_crc.max(1));
+        let known =
+            self.seen.get(&broker).is_some_and(|seen| seen[usize::from(packet_id)] == content_crc.max(1));
         if delivery.duplicate && known {
             return true;
         }
@@ -47,7 +48,15 @@ mod tests {
 
     fn delivery(packet_id: u16, content_crc: u32, duplicate: bool) -> Delivery {
         let ack = AckToken { broker: BrokerIndex(0), connection: ConnectionId(1), packet_id, content_crc };
-        Delivery { broker: BrokerIndex(0), topic: Bytes::new(), payload: Bytes::new(), retained: false, duplicate, ack: Some(ack), arrived_us: 0 }
+        Delivery {
+            broker: BrokerIndex(0),
+            topic: Bytes::new(),
+            payload: Bytes::new(),
+            retained: false,
+            duplicate,
+            ack: Some(ack),
+            arrived_us: 0,
+        }
     }
 
     #[test]

@@ -50,7 +50,14 @@ impl Tally {
     }
 
     /// Counts a refusal of a message.
-    pub fn refusal(&mut self, source: Option<usize>, refusal: Refusal, topic: &str, payload: &[u8], at_us: i64) {
+    pub fn refusal(
+        &mut self,
+        source: Option<usize>,
+        refusal: Refusal,
+        topic: &str,
+        payload: &[u8],
+        at_us: i64,
+    ) {
         let source = source.unwrap_or(self.sources.len() - 1);
         let (count, sample) = self.sources[source].refused.entry(refusal.reason).or_default();
         *count += 1;
@@ -84,7 +91,9 @@ impl Tally {
             });
         }
         for ((model, reason), count) in std::mem::take(&mut self.rows) {
-            metrics.slot(&models[model], |counts| *counts.rows_refused.entry(reason.as_str()).or_default() += count);
+            metrics.slot(&models[model], |counts| {
+                *counts.rows_refused.entry(reason.as_str()).or_default() += count
+            });
         }
     }
 }

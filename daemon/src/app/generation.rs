@@ -1,0 +1,334 @@
+//! One configuration at work: its stages from start to drained.
+//!
+//! A reload ends a generation in order and starts the next; broker sessions and the store carry everything over.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle as ThreadHandle;
+use std::time::Duration;
+
+use dunlin_kit::clock;
+use dunlin_pipeline::Core;
+use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, ModelIndex};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::signals::Signals;
+use super::{Surroundings, react};
+use crate::backlog::StoredBacklog;
+use crate::command::CommandError;
+use crate::config::settings::Settings;
+use crate::config::{LoadRequest, Loaded};
+use crate::flow::{self, AckToken, BrokerIndex, Delivery, Loss, SlotResult};
+use crate::mqtt::feed::{PublishQueue, publish_channel, start_backlog};
+use crate::mqtt::ingest::{Ingest, WillSpec, run_ingest};
+use crate::mqtt::publisher::{Publisher, Resume, run_publisher};
+use crate::slot::{SlotHandle, SlotSpec, spawn_slot};
+use crate::stage::publishing::{PublishProgress, Publishing, Topics};
+use crate::stage::redelivery::Redelivery;
+use crate::stage::restore::restore;
+use crate::stage::{Stage, StageEnd, StageLinks, StageParts};
+use crate::store::{
+    self, LastStop, Moment, Recovery, Store, StoreError, WriterCommand, WriterSettings, spawn_writer,
+};
+
+/// Losses of other stages that wait for the writer.
+const LOSSES: usize = 256;
+/// Requests that wait for the stage.
+const REQUESTS: usize = 32;
+/// How long the start waits for models to load: a start is late then, but messages wait with their broker.
+const MODELS_READY_MAX: Duration = Duration::from_secs(10);
+
+/// How a generation ended.
+pub(crate) enum Ended {
+    /// The daemon is to stop.
+    Stopped,
+    /// The daemon is to go on with this configuration.
+    Reload(Box<Loaded>),
+}
+
+/// A generation's stages.
+pub(crate) struct Generation {
+    stage: Stage,
+    links: StageLinks,
+    shutdown: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    writer: ThreadHandle<Result<(), StoreError>>,
+    writer_ended: watch::Receiver<u64>,
+    drain: Duration,
+}
+
+/// The channels between the stages.
+struct Channels {
+    deliveries: (mpsc::Sender<Delivery>, mpsc::Receiver<Delivery>),
+    results: (mpsc::Sender<Vec<SlotResult>>, mpsc::Receiver<Vec<SlotResult>>),
+    losses: (mpsc::Sender<Loss>, mpsc::Receiver<Loss>),
+    steps: (store::queue::Sender<WriterCommand>, store::queue::Receiver<WriterCommand>),
+    committed: (watch::Sender<u64>, watch::Receiver<u64>),
+    acks: Vec<(mpsc::Sender<Vec<AckToken>>, mpsc::Receiver<Vec<AckToken>>)>,
+}
+
+impl Channels {
+    fn new(brokers: usize, committed_through: u64) -> Self {
+        Self {
+            deliveries: mpsc::channel(flow::DELIVERIES),
+            results: mpsc::channel(flow::SLOT_RESULTS),
+            losses: mpsc::channel(LOSSES),
+            steps: store::queue::bounded(flow::STEPS),
+            committed: watch::channel(committed_through),
+            acks: (0..brokers).map(|_| mpsc::channel(flow::ACKNOWLEDGEMENTS)).collect(),
+        }
+    }
+}
+
+impl Generation {
+    /// Opens the store, restores the pipeline and starts all stages but the one that `run` drives.
+    pub(crate) async fn start(
+        surroundings: &Surroundings,
+        loaded: &Loaded,
+        mut core: Core,
+        last_stop: LastStop,
+    ) -> Result<Self, CommandError> {
+        let settings = &loaded.settings;
+        let store_failed = |error: StoreError| CommandError::failed("cannot use the telemetry log", error);
+        let (mut store, mut recovery) =
+            Store::open(&surroundings.lock, &settings.storage, &Moment::now(), last_stop)
+                .map_err(store_failed)?;
+        let known: Vec<(InstanceId, InstanceIdentity)> = recovery.instances.clone();
+        let restored = restore(&mut core, &mut store, &mut recovery).map_err(store_failed)?;
+        let (series, instances) = core.counts();
+        tracing::info!(
+            series,
+            instances,
+            replayed = restored.readings,
+            unclean = recovery.unclean,
+            "windows restored"
+        );
+
+        let committed_through = recovery.next_prediction_sequence.saturating_sub(1);
+        let channels = Channels::new(settings.brokers.len(), committed_through);
+        let writer_ended = channels.committed.0.subscribe();
+        let progress = PublishProgress::default();
+        progress.stored.store(recovery.published_through, std::sync::atomic::Ordering::Release);
+        let checkpoint_wanted = Arc::new(AtomicBool::new(false));
+        let writer_settings = WriterSettings {
+            acks: channels.acks.iter().map(|(sender, _)| sender.clone()).collect(),
+            in_flight_max: settings.brokers.iter().map(|broker| usize::from(broker.receive_max)).sum(),
+            published_through: Arc::clone(&progress.stored),
+            committed: channels.committed.0,
+            checkpoint_wanted: Arc::clone(&checkpoint_wanted),
+        };
+        let metrics = Arc::clone(&surroundings.metrics);
+        let writer = spawn_writer(store, channels.steps.1, writer_settings, metrics)
+            .map_err(|error| CommandError::failed("cannot start the writer's thread", error))?;
+
+        let (shutdown, stopping) = watch::channel(false);
+        let receivers = channels.acks.into_iter().map(|(_, receiver)| receiver).collect();
+        let inputs = (channels.deliveries.0, channels.losses.0.clone());
+        let mut tasks = start_ingest(surroundings, settings, &core, inputs, receivers, &stopping);
+        let slots = start_slots(surroundings, loaded, channels.results.0).await;
+        let specs: Vec<_> = settings.models.iter().map(|model| model.spec.clone()).collect();
+        let topics = Topics::new(&settings.gateway, &specs);
+        let (feed, queue) = publish_channel(flow::PUBLICATIONS);
+        let resume = Resume { published_through: recovery.published_through, committed_through };
+        let publisher = make_publisher(
+            surroundings,
+            settings,
+            queue,
+            &topics,
+            resume,
+            &progress,
+            channels.losses.0,
+            stopping,
+        )?;
+        tasks.push(tokio::spawn(run_publisher(publisher)));
+        let mut publishing =
+            Publishing::new(feed, settings.publish.mode, topics, progress, committed_through);
+        known.iter().for_each(|(id, identity)| publishing.introduce(*id, identity));
+
+        let (requests, control) = mpsc::channel(REQUESTS);
+        surroundings.control.send_replace(Some(requests));
+        let stage = Stage::new(stage_parts(surroundings, settings, core, slots, publishing, &recovery));
+        let links = StageLinks {
+            deliveries: channels.deliveries.1,
+            results: channels.results.1,
+            control,
+            losses: channels.losses.1,
+            writer: channels.steps.0,
+            committed: channels.committed.1,
+            checkpoint_wanted,
+        };
+        Ok(Self { stage, links, shutdown, tasks, writer, writer_ended, drain: settings.drain })
+    }
+
+    /// Runs until a signal ends the generation and it is drained.
+    ///
+    /// *Errors*: the writer gave up, or the drain took too long.
+    pub(crate) async fn run(
+        self,
+        signals: &mut Signals,
+        request: &LoadRequest,
+        loaded: &Loaded,
+    ) -> Result<Ended, CommandError> {
+        let mut stage = pin!(self.stage.run(self.links));
+        let mut ended = None;
+        let mut deadline = pin!(tokio::time::sleep(Duration::MAX));
+        let end = loop {
+            tokio::select! {
+                end = &mut stage => break end,
+                signal = signals.next() => {
+                    if let Some(found) = react(signal, request, loaded).filter(|_| ended.is_none()) {
+                        ended = Some(found);
+                        let _ = self.shutdown.send(true);
+                        deadline.as_mut().reset(tokio::time::Instant::now() + self.drain);
+                    }
+                }
+                () = &mut deadline => {
+                    let text = "the drain took longer than `run.drain`; nothing is lost: brokers deliver again";
+                    return Err(CommandError::Failed { message: text.to_owned(), source: None });
+                }
+            }
+        };
+        let _ = self.shutdown.send(true);
+        wait_for_writer(self.writer_ended, self.drain).await;
+        let written = self.writer.join().map_err(|_| CommandError::Failed {
+            message: "the writer's thread panicked".to_owned(),
+            source: None,
+        })?;
+        written
+            .map_err(|error| CommandError::failed("the telemetry log cannot be written any more", error))?;
+        for task in self.tasks {
+            let _ = tokio::time::timeout(self.drain, task).await;
+        }
+        match (end, ended) {
+            (StageEnd::Drained, Some(ended)) => Ok(ended),
+            _ => Err(CommandError::Failed { message: "the writer ended by itself".to_owned(), source: None }),
+        }
+    }
+}
+
+/// Waits until the writer has dropped its end of the channel: its thread is at its last lines then.
+async fn wait_for_writer(mut ended: watch::Receiver<u64>, limit: Duration) {
+    let _ = tokio::time::timeout(limit, async { while ended.changed().await.is_ok() {} }).await;
+}
+
+fn start_ingest(
+    surroundings: &Surroundings,
+    settings: &Settings,
+    core: &Core,
+    (deliveries, losses): (mpsc::Sender<Delivery>, mpsc::Sender<Loss>),
+    acks: Vec<mpsc::Receiver<Vec<AckToken>>>,
+    stopping: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let mut tasks = Vec::new();
+    for (position, (broker, acks)) in settings.brokers.iter().zip(acks).enumerate() {
+        let name = (position > 0).then_some(broker.name.as_str());
+        let mut subscriptions: Vec<String> = Vec::new();
+        for filter in
+            core.sources().iter().filter(|source| source.broker() == name).flat_map(|s| s.subscriptions())
+        {
+            if !subscriptions.contains(&filter) {
+                subscriptions.push(filter);
+            }
+        }
+        let ingest = Ingest {
+            settings: broker.clone(),
+            index: BrokerIndex(position as u16),
+            subscriptions,
+            identity: WillSpec::of_gateway(&settings.gateway),
+            deliveries: deliveries.clone(),
+            acks,
+            losses: losses.clone(),
+            metrics: Arc::clone(&surroundings.metrics),
+            shutdown: stopping.clone(),
+            drain: settings.drain,
+        };
+        tasks.push(tokio::spawn(run_ingest(ingest)));
+    }
+    tasks
+}
+
+async fn start_slots(
+    surroundings: &Surroundings,
+    loaded: &Loaded,
+    results: mpsc::Sender<Vec<SlotResult>>,
+) -> Vec<SlotHandle> {
+    let mut slots = Vec::new();
+    for (position, (model, package)) in loaded.settings.models.iter().zip(&loaded.packages).enumerate() {
+        let spec = SlotSpec {
+            model: ModelIndex(position as u16),
+            name: model.spec.name.clone(),
+            package: package.clone(),
+            inference: loaded.settings.inference.clone(),
+            worker_program: surroundings.worker_program.clone(),
+            tries: Arc::clone(&surroundings.ledger) as Arc<_>,
+        };
+        slots.push(spawn_slot(spec, results.clone(), Arc::clone(&surroundings.metrics)));
+    }
+    let all_ready = async {
+        for slot in &slots {
+            slot.ready().await;
+        }
+    };
+    if tokio::time::timeout(MODELS_READY_MAX, all_ready).await.is_err() {
+        tracing::warn!("models are still loading; their windows wait");
+    }
+    slots
+}
+
+#[expect(clippy::too_many_arguments, reason = "joins the ends of eight channels and settings, once")]
+fn make_publisher(
+    surroundings: &Surroundings,
+    settings: &Settings,
+    queue: PublishQueue,
+    topics: &Topics,
+    resume: Resume,
+    progress: &PublishProgress,
+    losses: mpsc::Sender<Loss>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<Publisher, CommandError> {
+    let backlog = StoredBacklog::new(settings.state_dir.clone(), topics.clone());
+    let backlog = start_backlog(backlog)
+        .map_err(|error| CommandError::failed("cannot start the backlog's thread", error))?;
+    Ok(Publisher {
+        settings: settings.brokers[usize::from(settings.publish.broker.0)].clone(),
+        qos: settings.publish.qos,
+        queue,
+        backlog,
+        resume,
+        published_through: Arc::clone(&progress.publisher),
+        losses,
+        metrics: Arc::clone(&surroundings.metrics),
+        shutdown,
+        drain: settings.drain,
+    })
+}
+
+fn stage_parts(
+    surroundings: &Surroundings,
+    settings: &Settings,
+    core: Core,
+    slots: Vec<SlotHandle>,
+    publishing: Publishing,
+    recovery: &Recovery,
+) -> StageParts {
+    let mut redelivery = Redelivery::default();
+    for mark in &recovery.delivered {
+        redelivery.remember(BrokerIndex(mark.broker), mark.packet_id, mark.content_crc);
+    }
+    let now = clock::monotonic_micros();
+    StageParts {
+        core,
+        brokers: settings.brokers.iter().map(|broker| broker.name.clone()).collect(),
+        slots,
+        publishing,
+        redelivery,
+        next_sequence: recovery.next_prediction_sequence,
+        metrics: Arc::clone(&surroundings.metrics),
+        heartbeats: (
+            surroundings.watchdog.register("stage", now),
+            surroundings.watchdog.register("writer", now),
+        ),
+    }
+}

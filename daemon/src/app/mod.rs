@@ -1,0 +1,245 @@
+//! The running daemon, as an order of events: validate, lock, open, restore, start the stages, announce, wait, drain.
+//!
+//! The one place where tasks, threads and channels are made. Knows no payload and no model. `dunlind run` calls it.
+
+mod generation;
+mod signals;
+mod tries;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dunlin_kit::clock;
+use dunlin_kit::error_chain::Chain;
+use dunlin_pipeline::{Core, ModelBinding};
+use tokio::sync::{mpsc, watch};
+
+use crate::command::CommandError;
+use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
+use crate::logging::{self, LogFilter};
+use crate::metrics::Metrics;
+use crate::status::ControlRequest;
+use crate::status::board::StatusBoard;
+use crate::status::http::StatusHttp;
+use crate::status::report::StatusFacts;
+use crate::status::socket::StatusSocket;
+use crate::store::{FolderLock, LastStop, StateDatabase, StoreError};
+use crate::systemd::{self, Watchdog};
+use generation::{Ended, Generation};
+use signals::{Signal, Signals};
+use tries::StateLedger;
+
+/// Requests of local programs that wait for the stage.
+const CONTROL_REQUESTS: usize = 32;
+
+/// What stays the same over reloads of the configuration.
+pub(crate) struct Surroundings {
+    pub(crate) lock: FolderLock,
+    pub(crate) ledger: Arc<StateLedger>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) watchdog: Watchdog,
+    pub(crate) worker_program: PathBuf,
+    /// Tells the socket where the present stage takes requests.
+    pub(crate) control: watch::Sender<Option<mpsc::Sender<ControlRequest>>>,
+}
+
+/// Compiles a configuration's sources and models.
+///
+/// *Errors*: all findings, with the place where each value was written.
+pub fn compile(loaded: &Loaded) -> Result<Core, ConfigErrors> {
+    let bindings = loaded
+        .settings
+        .models
+        .iter()
+        .zip(&loaded.packages)
+        .map(|(model, package)| ModelBinding {
+            spec: model.spec.clone(),
+            manifest: package.manifest.clone(),
+            package: package.digest,
+        })
+        .collect();
+    Core::compile(&loaded.settings.sources, bindings)
+        .map_err(|findings| config::findings_to_errors(findings, &loaded.origins))
+}
+
+/// Loads and compiles a configuration.
+///
+/// *Errors*: exit code 64 with everything that is wrong.
+pub fn load(request: &LoadRequest) -> Result<(Loaded, Core), CommandError> {
+    let refused = |errors: ConfigErrors| CommandError::Configuration {
+        message: format!("the configuration is refused\n{errors}"),
+        source: None,
+    };
+    let loaded = config::load(request).map_err(refused)?;
+    logging::check_filter(&loaded.settings.log).map_err(|error| CommandError::Configuration {
+        message: "`log.filter` is refused".to_owned(),
+        source: Some(error.into()),
+    })?;
+    let core = compile(&loaded).map_err(refused)?;
+    Ok((loaded, core))
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// *Errors*: the configuration is refused, the state folder cannot be used, or the store failed for good.
+pub fn run(request: &LoadRequest) -> Result<ExitCode, CommandError> {
+    let (loaded, core) = load(request)?;
+    let filter = logging::start(&loaded.settings.log)
+        .map_err(|error| CommandError::failed("cannot start logging", error))?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::failed("cannot start the runtime", error))?;
+    runtime.block_on(serve(request, loaded, core, &filter))
+}
+
+async fn serve(
+    request: &LoadRequest,
+    mut loaded: Loaded,
+    core: Core,
+    filter: &LogFilter,
+) -> Result<ExitCode, CommandError> {
+    let store_failed = |error: StoreError| CommandError::failed("cannot use the state folder", error);
+    let state_dir = loaded.settings.state_dir.clone();
+    let lock = FolderLock::acquire(&state_dir).map_err(store_failed)?;
+    let state = StateDatabase::open(&lock).map_err(store_failed)?;
+    let mut last_stop = state.last_stop();
+    let metrics = Arc::new(Metrics::new(clock::monotonic_micros()));
+    let mut signals =
+        Signals::new().map_err(|error| CommandError::failed("cannot receive signals", error))?;
+    let worker_program = std::env::current_exe()
+        .map_err(|error| CommandError::failed("cannot find this program's file", error))?;
+    let (control, present) = watch::channel(None);
+    let ledger = Arc::new(StateLedger::new(state));
+    let watchdog = Watchdog::default();
+    let surroundings =
+        Surroundings { lock, ledger: Arc::clone(&ledger), metrics, watchdog, worker_program, control };
+    start_status(&loaded, &surroundings, present).await?;
+    tokio::spawn(surroundings.watchdog.clone().feed());
+    tracing::info!(
+        gateway = loaded.settings.gateway,
+        state_dir = %state_dir.display(),
+        sources = loaded.settings.sources.len(),
+        models = loaded.settings.models.len(),
+        "starting"
+    );
+    let mut core = Some(core);
+    loop {
+        let compiled = match core.take() {
+            Some(core) => core,
+            None => compile(&loaded).map_err(|errors| CommandError::Configuration {
+                message: errors.to_string(),
+                source: None,
+            })?,
+        };
+        let generation = Generation::start(&surroundings, &loaded, compiled, last_stop).await?;
+        systemd::ready();
+        tracing::info!("ready");
+        match generation.run(&mut signals, request, &loaded).await? {
+            Ended::Stopped => break,
+            Ended::Reload(new) => {
+                if let Err(error) = filter.replace(&new.settings.log) {
+                    tracing::warn!(error = %Chain(&error), "the log filter stays as it was");
+                }
+                loaded = *new;
+                last_stop = LastStop::Clean;
+                surroundings.metrics.reloads.add(1);
+            }
+        }
+    }
+    if let Err(error) = ledger.mark_clean() {
+        tracing::warn!(error = %Chain(&error), "the clean stop could not be recorded");
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the status socket and the metrics server; the tasks end with the runtime.
+async fn start_status(
+    loaded: &Loaded,
+    surroundings: &Surroundings,
+    present: watch::Receiver<Option<mpsc::Sender<ControlRequest>>>,
+) -> Result<(), CommandError> {
+    let settings = &loaded.settings;
+    let facts = StatusFacts {
+        gateway: settings.gateway.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        state_dir: settings.state_dir.clone(),
+        boot: clock::boot_id(),
+        card_endurance_bytes: settings.storage.card_endurance_bytes,
+    };
+    let board = Arc::new(StatusBoard::new(Arc::clone(&surroundings.metrics), facts));
+    tokio::spawn(Arc::clone(&board).record_samples());
+    let (requests, relayed) = mpsc::channel(CONTROL_REQUESTS);
+    tokio::spawn(relay(relayed, present));
+    let socket = StatusSocket::bind(&settings.state_dir)
+        .map_err(|error| CommandError::failed("cannot serve the status socket", error))?;
+    tokio::spawn(socket.serve(Arc::clone(&board), requests));
+    let Some(address) = settings.http else { return Ok(()) };
+    match StatusHttp::bind(address).await {
+        Ok(server) => {
+            tracing::info!(address = %server.address(), "serving metrics");
+            tokio::spawn(async move {
+                if let Err(error) = server.serve(board).await {
+                    tracing::error!(%error, "the metrics server ended");
+                }
+            });
+            Ok(())
+        }
+        Err(error) => Err(CommandError::failed("cannot serve metrics; change `http.listen`", error)),
+    }
+}
+
+/// Hands requests to the present stage; between two of them a request is dropped, and its client told so.
+async fn relay(
+    mut requests: mpsc::Receiver<ControlRequest>,
+    present: watch::Receiver<Option<mpsc::Sender<ControlRequest>>>,
+) {
+    while let Some(request) = requests.recv().await {
+        let stage = present.borrow().clone();
+        if let Some(stage) = stage {
+            let _ = stage.send(request).await;
+        }
+    }
+}
+
+/// Reacts to one signal: says whether to stop, or which configuration to go on with.
+pub(crate) fn react(signal: Signal, request: &LoadRequest, loaded: &Loaded) -> Option<Ended> {
+    match signal {
+        Signal::Stop => {
+            systemd::stopping();
+            tracing::info!("stopping");
+            Some(Ended::Stopped)
+        }
+        Signal::Reload => {
+            systemd::reloading();
+            let reloaded = reload(request, loaded);
+            if reloaded.is_none() {
+                systemd::ready();
+            }
+            reloaded.map(|loaded| Ended::Reload(Box::new(loaded)))
+        }
+    }
+}
+
+fn reload(request: &LoadRequest, present: &Loaded) -> Option<Loaded> {
+    match load(request) {
+        Ok((loaded, _)) if loaded.settings.state_dir != present.settings.state_dir => {
+            tracing::error!(
+                "the configuration is kept: `state_dir` cannot change while the daemon runs; restart it"
+            );
+            None
+        }
+        Ok((loaded, _)) => {
+            tracing::info!("going on with the new configuration");
+            Some(loaded)
+        }
+        Err(error) => {
+            tracing::error!("the configuration is kept, the new one is refused: {}", Chain(&error));
+            None
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The pipeline and the models without broker and store: for `replay`, `predict` and `check`.
+//!
+//! Joins the commands' traits with the pipeline's runner; models run in this process, without the daemon's limits.
+
+use std::collections::HashMap;
+
+use dunlin_kit::error_chain::Chain;
+use dunlin_model_package::Package;
+use dunlin_pipeline::engine::{Engine, TractEngine};
+use dunlin_pipeline::message::Message;
+use dunlin_pipeline::postprocess::{PostProcess, PostState};
+use dunlin_pipeline::prediction::InstanceId;
+use dunlin_pipeline::runner::{Runner, run_golden};
+
+use super::CommandError;
+use super::check::{BrokerReport, ProbeFailure};
+use super::predict::{PredictModel, Predicted};
+use super::replay::{ReplayArgs, ReplayPipeline, Replayed};
+use crate::app;
+use crate::config::settings::{BrokerSettings, ModelSettings};
+use crate::config::{LoadRequest, process_environment};
+use crate::mqtt::probe::{ProbeError, probe};
+use crate::publication::InstanceRenderer;
+use crate::stage::publishing::{Topics, publications};
+
+/// The default place of the configuration.
+pub const CONFIG_DEFAULT: &str = "/etc/dunlin/dunlind.toml";
+
+/// The configured pipeline for recorded messages.
+pub struct OfflinePipeline {
+    runner: Runner,
+    topics: Topics,
+    renderers: HashMap<InstanceId, Option<InstanceRenderer>>,
+    sources: Vec<String>,
+}
+
+/// Makes the pipeline of a configuration.
+///
+/// *Errors*: the configuration is refused, or a model does not load.
+pub fn start_pipeline(args: &ReplayArgs) -> Result<OfflinePipeline, CommandError> {
+    let request = LoadRequest {
+        file: args.config.clone().unwrap_or_else(|| CONFIG_DEFAULT.into()),
+        set: args.set.clone(),
+        environment: process_environment(),
+        state_dir: None,
+    };
+    let (loaded, core) = app::load(&request)?;
+    let mut engines: Vec<Box<dyn Engine>> = Vec::new();
+    for package in &loaded.packages {
+        engines.push(Box::new(load_engine(package)?));
+    }
+    let specs: Vec<_> = loaded.settings.models.iter().map(|model| model.spec.clone()).collect();
+    Ok(OfflinePipeline {
+        sources: core.sources().iter().map(|source| source.name().to_owned()).collect(),
+        topics: Topics::new(&loaded.settings.gateway, &specs),
+        renderers: HashMap::new(),
+        runner: Runner::new(core, engines),
+    })
+}
+
+fn load_engine(package: &Package) -> Result<TractEngine, CommandError> {
+    let model = package
+        .read_blob("model.onnx")
+        .map_err(|error| CommandError::failed("the package cannot be used", error))?;
+    TractEngine::load(&model, &package.manifest, 1).map_err(|error| {
+        CommandError::failed(format!("model `{}` does not load", package.manifest.name), error)
+    })
+}
+
+impl ReplayPipeline for OfflinePipeline {
+    fn take(&mut self, message: &Message<'_>, found: &mut Replayed) -> Result<(), CommandError> {
+        let (predicted, refusals) = self.runner.take(message);
+        for one in predicted {
+            let instance = one.prediction.head.instance;
+            let renderer =
+                self.renderers.entry(instance).or_insert_with(|| self.topics.renderer(&one.identity));
+            let Some(renderer) = renderer else { continue };
+            let mut made = Vec::new();
+            publications(renderer, 0, &one.prediction, &mut made);
+            for publication in made {
+                found.lines.extend_from_slice(&publication.payload);
+                found.lines.push(b'\n');
+            }
+        }
+        let named =
+            refusals.into_iter().map(|(source, refusal)| (source.map(|s| self.sources[s].clone()), refusal));
+        found.refusals.extend(named);
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &mut Replayed) -> Result<(), CommandError> {
+        // Time moves with events alone: what waits for later messages waits in the daemon too.
+        Ok(())
+    }
+}
+
+/// A package's model for single windows.
+pub struct OfflineModel {
+    engine: TractEngine,
+    post: PostProcess,
+}
+
+/// Loads a package's model.
+///
+/// *Errors*: the engine refuses it.
+pub fn load_model(package: &Package) -> Result<OfflineModel, CommandError> {
+    let post = PostProcess::compile(&package.manifest, None)
+        .map_err(|reason| CommandError::Failed { message: reason, source: None })?;
+    Ok(OfflineModel { engine: load_engine(package)?, post })
+}
+
+impl PredictModel for OfflineModel {
+    fn predict(&mut self, values: &[f32]) -> Result<Predicted, String> {
+        let outputs = self.engine.run(1, values).map_err(|error| Chain(&error).to_string())?;
+        // Lines are windows of their own: hysteresis has nothing to hold on to.
+        let verdict = self.post.judge(&mut PostState::default(), &outputs, 0);
+        let label = verdict.label.and_then(|label| self.post.labels().get(usize::from(label)).cloned());
+        Ok(Predicted { outputs, label })
+    }
+}
+
+/// Runs a package's golden vectors, for `check`.
+///
+/// *Errors*: what differs, and what to do.
+pub fn golden_vectors(_: &ModelSettings, package: &Package) -> Result<Option<usize>, ProbeFailure> {
+    run_golden(package).map(|report| report.map(|report| report.predictions)).map_err(|error| ProbeFailure {
+        message: Chain(&error).to_string(),
+        remedy: "build the package again, or report the model if its golden vectors are right".to_owned(),
+    })
+}
+
+/// Connects to a broker and reads what it announces, for `check`.
+///
+/// *Errors*: why it cannot be used, and what to do.
+pub fn broker(settings: &BrokerSettings) -> Result<BrokerReport, ProbeFailure> {
+    let failure = |message: String, remedy: &str| ProbeFailure { message, remedy: remedy.to_owned() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failure(error.to_string(), "free memory or file descriptors"))?;
+    let seen = runtime.block_on(probe(settings, &[], 0));
+    let report = seen.map_err(|error| {
+        let remedy = match &error {
+            ProbeError::Setup(_) => "correct the files named in the broker's table",
+            ProbeError::Refused(_) => "correct user, password or client id, or the broker's access rules",
+            ProbeError::Unreachable(_) => "start the broker, or correct `url`",
+        };
+        failure(error.to_string(), remedy)
+    })?;
+    Ok(BrokerReport {
+        receive_max: Some(report.receive_max),
+        packet_bytes_max: report.packet_bytes_max,
+        qos_max: Some(report.qos_max),
+        retain_available: Some(report.retain_available),
+        session_expiry: report
+            .session_expiry
+            .map(|seconds| std::time::Duration::from_secs(u64::from(seconds))),
+    })
+}
