@@ -171,6 +171,9 @@ async fn a_worker_is_confined() {
     };
     assert_eq!((field("NoNewPrivs:").as_str(), field("Seccomp:").as_str()), ("1", "2"));
     assert_eq!(field("Threads:"), "1");
+    let blocked = u64::from_str_radix(&field("SigBlk:"), 16).unwrap();
+    let stop = 1 << (Signal::SIGTERM as u32 - 1) | 1 << (Signal::SIGINT as u32 - 1);
+    assert_eq!(blocked & stop, stop, "the daemon drains before its workers end");
 }
 
 #[tokio::test]
@@ -233,14 +236,14 @@ async fn a_window_whose_worker_dies_at_every_try_is_given_up() {
         let counts = bench.counts();
         if counts.pid != 0 && counts.pid != dead {
             dead = counts.pid;
-            let _ = kill(Pid::from_raw(dead as i32), Signal::SIGSEGV);
+            let _ = kill(Pid::from_raw(dead as i32), Signal::SIGABRT);
         }
         if let Ok(results) = timeout(Duration::from_millis(20), bench.results.recv()).await {
             break results.unwrap();
         }
     };
     assert_eq!(failure(&results[0]), Some(SlotFailure::Crashed));
-    assert!(bench.counts().last_error.unwrap().contains("SIGSEGV"));
+    assert!(bench.counts().last_error.unwrap().contains("SIGABRT"));
 }
 
 #[tokio::test]

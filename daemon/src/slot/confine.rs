@@ -9,7 +9,7 @@ use std::fmt;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -47,12 +47,26 @@ pub fn confine_process() -> Result<(), ConfineError> {
     // The signal comes when the *thread* that started the worker ends: the daemon starts workers from its main
     // thread alone. Should the parent be gone already, the closed socket ends the worker.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("PR_SET_PDEATHSIG"))?;
+    // A stop of the whole service, or Ctrl-C, reaches workers too: they end when the daemon has drained, not before.
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+        .into_iter()
+        .collect::<SigSet>()
+        .thread_block()
+        .map_err(failed("sigprocmask"))?;
+    offer_to_memory_killer();
     prctl::set_no_new_privs().map_err(failed("PR_SET_NO_NEW_PRIVS"))?;
     prctl::set_dumpable(false).map_err(failed("PR_SET_DUMPABLE"))?;
     limit(Resource::RLIMIT_CORE, 0, "RLIMIT_CORE")?;
     limit(Resource::RLIMIT_NOFILE, FILES_MAX, "RLIMIT_NOFILE")?;
     // Does not bind root; the system call filter denies clone and fork to everyone.
     limit(Resource::RLIMIT_NPROC, 0, "RLIMIT_NPROC")
+}
+
+/// Makes the worker the kernel's first choice where memory runs out, rather than the daemon. Best effort: to be done
+/// before the process is undumpable, which takes its own `/proc` files away from it.
+fn offer_to_memory_killer() {
+    let file = std::fs::File::options().write(true).open("/proc/self/oom_score_adj");
+    let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, b"500"));
 }
 
 /// Allows `bytes` of address space beyond what the process has mapped so far.
