@@ -378,3 +378,29 @@ async fn a_probe_reports_limits_and_topics_and_leaves_the_session_alone() {
     assert_eq!((report.packet_bytes_max, report.receive_max, report.qos_max), (Some(100_000), 20, 2));
     assert_eq!(ingest.metrics.brokers()["mqtt"].connects, 1);
 }
+
+#[tokio::test]
+async fn a_stage_that_stands_still_loses_counted_messages_at_qos_0_and_none_at_qos_1() {
+    let broker = Broker::start("max_inflight_messages 5000").await;
+    let messages: Vec<_> = (0..1_500).map(|number| ("sensors/a", Bytes::from(format!("{number}")))).collect();
+    // The queue to the stage holds 1,000.
+    let slow =
+        |qos| BrokerSettings { qos, receive_max: 5_000, keep_alive: LONG / 6, ..settings(broker.port) };
+    let mut lossy =
+        Running::start(BrokerSettings { client_id: "lossy".into(), ..slow(SubscriptionQos::AtMostOnce) });
+    let mut safe = Running::start(slow(SubscriptionQos::AtLeastOnce));
+    for ingest in [&lossy, &safe] {
+        ingest.until("connected", |counts| counts.connected).await;
+    }
+    broker.publish(&messages).await;
+    lossy.until("dropped", |counts| counts.dropped > 0).await;
+    let loss = timeout(LONG, lossy.losses.recv()).await.expect("a loss is told").unwrap();
+    assert_eq!(loss.reason, "queue_full");
+    safe.until("named", |counts| counts.last_error.as_ref().is_some_and(|text| text.contains("again"))).await;
+    let mut seen = BTreeSet::new();
+    while seen.len() < messages.len() {
+        seen.insert(text_of(&safe.next().await.payload));
+    }
+    assert_eq!(safe.metrics.brokers()["mqtt"].dropped, 0);
+    assert_eq!(lossy.metrics.brokers()["mqtt"].connects, 1, "the connection stands");
+}

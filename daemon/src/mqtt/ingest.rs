@@ -185,10 +185,11 @@ impl Supervisor {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                joined = &mut *task => return joined.unwrap_or_else(|error| {
-                    // The client library fell over something that it was sent.
-                    End::Unreadable(format!("the MQTT client failed: {error}"))
-                }),
+                // A panic in the client library: it fell over something that it was sent. One text for all, since
+                // identical failures are counted.
+                joined = &mut *task => {
+                    return joined.unwrap_or_else(|_| End::Unreadable("the MQTT client failed on it".to_owned()));
+                }
                 _ = look.tick() => if link.is_silent() {
                     task.abort();
                     let _ = (&mut *task).await;
@@ -252,7 +253,9 @@ impl Supervisor {
             "the session holds a packet that cannot be read: it is started clean, what the broker held is lost"
         );
         self.shared.metrics.broker(name, |counts| counts.dropped += 1);
-        self.shared.lose(1, "session_reset");
+        if !self.shared.lose(1, "session_reset") {
+            tracing::warn!(broker = %name, "the loss could not be put into the ledger");
+        }
     }
 }
 

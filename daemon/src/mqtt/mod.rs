@@ -12,7 +12,6 @@ pub mod credential;
 pub mod feed;
 pub mod ingest;
 pub mod outbox;
-
 pub mod probe;
 pub mod publisher;
 pub mod tls;

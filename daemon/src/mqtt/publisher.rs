@@ -67,7 +67,7 @@ pub struct Publisher {
     pub backlog: BacklogReader,
     /// Where to go on.
     pub resume: Resume,
-    /// Highest sequence up to which every publication is confirmed; the lead of the writer stores it.
+    /// Highest sequence up to which every publication is confirmed: to be stored, and given as `resume` at the next start.
     pub published_through: Arc<AtomicU64>,
     /// Losses for the ledger.
     pub losses: mpsc::Sender<Loss>,
@@ -108,6 +108,8 @@ pub async fn run_publisher(publisher: Publisher) {
         keep_alive_us: AtomicU64::new(0),
         packet_bytes_max: AtomicU64::new(u64::MAX),
         published_through,
+        given_up: AtomicU64::new(0),
+        untold: AtomicU64::new(0),
         losses,
         metrics,
     });
@@ -141,6 +143,9 @@ struct Shared {
     keep_alive_us: AtomicU64,
     packet_bytes_max: AtomicU64,
     published_through: Arc<AtomicU64>,
+    /// Publications given up, and those that the ledger has not been told of.
+    given_up: AtomicU64,
+    untold: AtomicU64,
     losses: mpsc::Sender<Loss>,
     metrics: Arc<Metrics>,
 }
@@ -183,7 +188,13 @@ impl Shared {
     }
 
     fn lose(&self, kind: LossKind, object: &str, count: u64, reason: &str) {
-        tracing::error!(broker = %self.settings.name, object, count, reason, "publications are given up");
+        let before = self.given_up.fetch_add(count, Ordering::Relaxed);
+        // Logged at 1, 2, 4, 8, ...: a wrong topic is wrong for every prediction.
+        if before.checked_ilog2() != (before + count).checked_ilog2() {
+            let total = before + count;
+            tracing::error!(broker = %self.settings.name, object, total, reason, "publications are given up");
+        }
+        let count = self.untold.swap(0, Ordering::Relaxed) + count;
         let loss = Loss {
             kind,
             object: object.to_owned(),
@@ -193,7 +204,7 @@ impl Shared {
             reason: reason.to_owned(),
         };
         if self.losses.try_send(loss).is_err() {
-            tracing::warn!(object, count, reason, "a loss could not be put into the ledger");
+            self.untold.fetch_add(count, Ordering::Relaxed);
         }
     }
 

@@ -24,6 +24,8 @@ use crate::metrics::Metrics;
 
 /// Filters of one SUBSCRIBE packet, so that it stays under any sensible packet limit.
 const FILTERS_PER_PACKET: usize = 64;
+/// A row of the ledger each second at most, however many messages are dropped.
+const LEDGER_INTERVAL_US: i64 = 1_000_000;
 /// Packet identifiers have 16 bits; one bit each.
 const PACKET_WORDS: usize = 65_536 / 64;
 
@@ -68,8 +70,8 @@ impl Shared {
         link.as_ref().filter(|link| link.connection == connection).cloned()
     }
 
-    /// Puts a loss into the ledger; where that is full, the log has it.
-    pub(super) fn lose(&self, count: u64, reason: &str) {
+    /// Puts a loss into the ledger; tells whether its queue had room.
+    pub(super) fn lose(&self, count: u64, reason: &str) -> bool {
         let loss = Loss {
             kind: LossKind::Messages,
             object: self.settings.name.clone(),
@@ -78,9 +80,7 @@ impl Shared {
             count,
             reason: reason.to_owned(),
         };
-        if self.losses.try_send(loss).is_err() {
-            tracing::warn!(broker = %self.settings.name, reason, count, "a loss could not be put into the ledger");
-        }
+        self.losses.try_send(loss).is_ok()
     }
 
     fn hand(&self, delivery: Delivery) -> Handed {
@@ -176,11 +176,25 @@ pub(super) struct Session {
     messages: u64,
     payload_bytes: u64,
     dropped: u64,
+    /// Dropped messages that the ledger has not been told of, and when it was told last.
+    untold: u64,
+    told_us: i64,
 }
 
 impl Session {
     pub(super) const fn new(shared: Arc<Shared>, link: Arc<Link>, start: SessionStart) -> Self {
-        Self { shared, link, start, held: Duration::ZERO, messages: 0, payload_bytes: 0, dropped: 0 }
+        let (messages, payload_bytes, dropped, untold) = (0, 0, 0, 0);
+        Self {
+            shared,
+            link,
+            start,
+            held: Duration::ZERO,
+            messages,
+            payload_bytes,
+            dropped,
+            untold,
+            told_us: 0,
+        }
     }
 
     /// Polls until the connection ends and says how.
@@ -196,6 +210,7 @@ impl Session {
             }
         }
         self.count();
+        self.tell_losses();
         end
     }
 
@@ -248,7 +263,7 @@ impl Session {
                 broker = %settings.name,
                 "the broker has lost the session: what it held for the daemon is gone; check its persistence"
             );
-            self.shared.lose(0, "session_lost");
+            let _ = self.shared.lose(0, "session_lost");
         }
         tracing::info!(broker = %settings.name, session = connack.session_present, "connected");
         self.shared.metrics.broker(&settings.name, |counts| {
@@ -354,8 +369,16 @@ impl Session {
             counts.dropped += dropped;
             counts.in_flight = in_flight;
         });
-        if dropped > 0 {
-            self.shared.lose(dropped, "queue_full");
+        self.untold += dropped;
+        if self.untold > 0 && monotonic_micros() - self.told_us > LEDGER_INTERVAL_US {
+            self.tell_losses();
         }
+    }
+
+    fn tell_losses(&mut self) {
+        if self.untold > 0 && self.shared.lose(self.untold, "queue_full") {
+            self.untold = 0;
+        }
+        self.told_us = monotonic_micros();
     }
 }
