@@ -558,3 +558,65 @@ fn a_read_only_disk_leaves_a_log_in_memory_that_knows_the_past() {
     assert_eq!(running.metrics.store_counts().state, "read_only");
     running.stop();
 }
+
+/// Writes `count` transactions of one step, saves a checkpoint with the last, and runs retention until it is done.
+fn written_and_retained(folder: &Path, settings: &StorageSettings, count: u64) {
+    let lock = FolderLock::acquire(folder).unwrap();
+    let set = Moment { wall_us: BUILD_EPOCH_MICROS * 2, ..moment() };
+    let (mut store, _) = Store::open(&lock, settings, &set, LastStop::Clean).unwrap();
+    for n in 1..=count {
+        let mut step = step(n);
+        step.checkpoint = (n == count).then(|| b"windows".to_vec());
+        commit(&mut store, [step]).unwrap();
+    }
+    let mut memory = Retention::default();
+    while memory.turn(&mut store, Pressure::Routine).unwrap() == Turn::More {}
+}
+
+#[test]
+fn old_readings_go_by_the_time_of_their_commit_and_their_predictions_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let aged = StorageSettings { readings_age_max: Some(std::time::Duration::ZERO), ..settings() };
+    written_and_retained(folder.path(), &aged, 200);
+    let overview = StoreReader::open(folder.path()).unwrap().overview().unwrap();
+    assert_eq!((overview.readings, overview.predictions), (64, 200), "the newest rows are kept");
+    assert_eq!(accounts(folder.path()), (200, 200));
+    assert_eq!(sequences(folder.path()).0, (1..=200).collect::<Vec<_>>());
+
+    let kept = tempfile::tempdir().unwrap();
+    let aged =
+        StorageSettings { readings_age_max: Some(std::time::Duration::from_secs(3_600)), ..settings() };
+    written_and_retained(kept.path(), &aged, 200);
+    let overview = StoreReader::open(kept.path()).unwrap().overview().unwrap();
+    assert_eq!(overview.readings, 200, "event times of years ago do not make a reading old");
+}
+
+#[test]
+fn summaries_stand_for_the_predictions_they_replace() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = StorageSettings {
+        bytes_max: 256 << 10,
+        predictions_retention: PredictionRetention::Summarise,
+        ..settings()
+    };
+    let (_lock, mut store, _) = open(folder.path(), &small);
+    let mut memory = Retention::default();
+    for batch in 0..700_u64 {
+        let mut steps: Vec<_> = (batch * 60 + 1..=batch * 60 + 60).map(step).collect();
+        steps[59].checkpoint = Some(vec![1]);
+        commit(&mut store, steps).unwrap();
+        while memory.turn(&mut store, Pressure::Routine).unwrap() == Turn::More {}
+    }
+    let mut reader = StoreReader::open(folder.path()).unwrap();
+    let lost = reader.losses().unwrap().into_iter().find(|l| l.loss.reason == "summarised").unwrap().loss;
+    assert_eq!((lost.kind, lost.object.as_str()), (LossKind::Predictions, "frost"));
+    let (mut count, mut halves) = (0, true);
+    reader
+        .summaries(&mut |s| {
+            count += if s.element == 1 { s.count } else { 0 };
+            halves &= s.element == 0 || (s.mean, s.low, s.high) == (0.5, 0.5, 0.5);
+        })
+        .unwrap();
+    assert_eq!(count, lost.count);
+    assert!(halves);
+}
