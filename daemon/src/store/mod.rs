@@ -4,7 +4,7 @@
 //! writer's thread; queries and the publisher's catch-up read by connections of their own.
 //!
 //! The log is one row a transaction (`batch`): its readings and predictions in one compact body under a checksum.
-//! `body` frames the contents, `batch` the row, `ledger` what was given up, `open` brings a folder up, `salvage`
+//! `body` frames the contents, `batch` the row, `tables` what stands beside it, `ledger` what was given up, `open` brings a folder up, `salvage`
 //! rescues a damaged one, `writer` runs commits by `policy`, `retention` and `reserve` keep them in bounds.
 
 pub mod batch;
@@ -22,6 +22,7 @@ pub mod retention;
 mod salvage;
 mod schema;
 pub mod state;
+mod tables;
 mod wire;
 pub mod writer;
 
@@ -29,6 +30,7 @@ pub use error::{FailureClass, StoreError};
 pub use folder_lock::FolderLock;
 pub use open::{DeliveryMark, Moment, Recovery, Store};
 pub use reader::StoreReader;
+pub use salvage::SalvageReport;
 pub use state::{LastStop, StateDatabase};
 pub use writer::{WriterCommand, WriterSettings, spawn_writer};
 

@@ -17,7 +17,7 @@ use super::batch::{self, BatchError, BatchFigures, DecodedBatch};
 use super::body::StoredPrediction;
 use super::clock_fix::ClockSteps;
 use super::ledger::{self, LedgerEntry};
-use super::open::{identities, used_bytes};
+use super::tables::{identities, used_bytes};
 use super::{StoreError, TELEMETRY_FILE, schema};
 
 /// What of the log is asked for.

@@ -10,8 +10,9 @@ use dunlin_pipeline::reading::SeriesIdentity;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::batch::{self, Table};
-use super::open::{Moment, Position, checkpoint, damaged_batches, identities, put_checkpoint, put_identity};
+use super::open::{Moment, damaged_batches};
 use super::schema::{self, Schema};
+use super::tables::{Position, checkpoint, identities, put_checkpoint, put_identity};
 use super::{StoreError, TELEMETRY_FILE, ledger};
 
 /// Rows that are looked for beyond an unreadable place before the rest is given up.

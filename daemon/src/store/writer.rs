@@ -110,7 +110,8 @@ struct Writer {
     pending: PendingBatch,
     /// Acknowledgements that wait for room in a connection's queue, by broker.
     unsent: Vec<Vec<AckToken>>,
-    stalled_until_us: Option<i64>,
+    /// Until when the disk is not tried again, and why.
+    stalled: Option<(i64, &'static str)>,
     look_us: i64,
     retention_due: bool,
     check: Option<BackgroundCheck>,
@@ -142,7 +143,7 @@ impl Writer {
             retention: Retention::default(),
             pending: PendingBatch::default(),
             unsent,
-            stalled_until_us: None,
+            stalled: None,
             look_us: 0,
             retention_due: true,
             check,
@@ -248,7 +249,7 @@ impl Writer {
 
     fn end(&mut self) -> Result<(), StoreError> {
         // The last chance for what waits, the ledger above all.
-        self.stalled_until_us = None;
+        self.stalled = None;
         self.commit()?;
         self.send_acks();
         if let Err(e) = self.store.truncate_wal() {
@@ -268,8 +269,8 @@ impl Writer {
     fn commit_always(&mut self) -> Result<(), StoreError> {
         let mut pending = std::mem::take(&mut self.pending);
         let now = monotonic_micros();
-        if self.stalled_until_us.is_some_and(|until| now < until) {
-            self.store.give_up(&mut pending, "disk_full");
+        if let Some((_, reason)) = self.stalled.filter(|(until, _)| now < *until) {
+            self.store.give_up(&mut pending, reason);
         } else if let Some(reason) = self.store_durably(&pending)? {
             self.store.give_up(&mut pending, reason);
         } else {
@@ -344,6 +345,9 @@ impl Writer {
         if Space::of(&self.store.folder).free < FULL_BYTES && self.store.reserve.release() {
             tracing::warn!("the file system is full: the reserve is released and old rows are dropped");
         }
+        // The room may have shrunk since the last look: the file must not grow into the little that is left.
+        self.store.apply_quota();
+        let _ = self.store.truncate_wal();
         let need = self.store.quota / 16;
         for _ in 0..ROOM_TURNS_MAX {
             match self.retention.turn(&mut self.store, Pressure::Emergency) {
@@ -365,7 +369,7 @@ impl Writer {
     }
 
     fn note_stall(&mut self, state: &'static str, reason: &'static str, error: &StoreError) -> &'static str {
-        self.stalled_until_us = Some(monotonic_micros() + STALL_US);
+        self.stalled = Some((monotonic_micros() + STALL_US, reason));
         self.note_state(state, &Chain(error).to_string());
         reason
     }
@@ -386,7 +390,7 @@ impl Writer {
         if self.store.memory_only {
             return;
         }
-        self.stalled_until_us = None;
+        self.stalled = None;
         let mut news = false;
         self.metrics.store(|s| {
             news = s.state != "ok";
@@ -427,7 +431,7 @@ impl Writer {
     fn look(&mut self) -> Result<(), StoreError> {
         self.look_us = monotonic_micros() + LOOK_US;
         self.store.apply_quota();
-        let stalled = self.stalled_until_us.is_some() || self.store.memory_only;
+        let stalled = self.stalled.is_some() || self.store.memory_only;
         if !stalled && let Err(e) = self.store.reserve.ensure() {
             tracing::debug!(error = %Chain(&e), "no room for the reserve");
         }
