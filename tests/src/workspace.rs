@@ -87,7 +87,9 @@ fn is_current(program: &Path) -> bool {
 
 fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|ext| ext == "rs" || ext == "toml" || ext == "sql")
-        && !path.components().any(|part| part.as_os_str() == "tests")
+        && path
+            .strip_prefix(root())
+            .is_ok_and(|path| path.components().all(|part| part.as_os_str() != "tests"))
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
