@@ -59,6 +59,9 @@ pub(crate) struct Generation {
     drain: Duration,
 }
 
+/// The way of acknowledgements back to one broker.
+type AckChannel = (mpsc::Sender<Vec<AckToken>>, mpsc::Receiver<Vec<AckToken>>);
+
 /// The channels between the stages.
 struct Channels {
     deliveries: (mpsc::Sender<Delivery>, mpsc::Receiver<Delivery>),
@@ -66,7 +69,7 @@ struct Channels {
     losses: (mpsc::Sender<Loss>, mpsc::Receiver<Loss>),
     steps: (store::queue::Sender<WriterCommand>, store::queue::Receiver<WriterCommand>),
     committed: (watch::Sender<u64>, watch::Receiver<u64>),
-    acks: Vec<(mpsc::Sender<Vec<AckToken>>, mpsc::Receiver<Vec<AckToken>>)>,
+    acks: Vec<AckChannel>,
 }
 
 impl Channels {

@@ -143,5 +143,5 @@ fn stream<R: Send + 'static>(
 }
 
 fn damaged(error: &BatchError) -> ReadFault {
-    ReadFault::DamagedBatch { sequence: error.seq.unsigned_abs(), reason: error.to_string() }
+    ReadFault::DamagedBatch { sequence: error.seq().unsigned_abs(), reason: error.to_string() }
 }

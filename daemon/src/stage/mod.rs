@@ -377,7 +377,9 @@ impl Stage {
             return StageEnd::WriterGone;
         }
         self.parts.publishing.committed(u64::MAX);
-        self.flushes.drain(..).for_each(|reply| drop(reply.send(())));
+        for reply in self.flushes.drain(..) {
+            let _ = reply.send(());
+        }
         for slot in self.parts.slots {
             slot.shutdown(Duration::from_secs(1)).await;
         }

@@ -161,6 +161,16 @@ impl StoreReader {
         refreshed.map_err(StoreError::sqlite("read series and instances"))
     }
 
+    /// Returns all instances that have predictions, or had some.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceIdentity> {
+        self.instances.values().map(|(identity, _)| identity)
+    }
+
+    /// Returns all series that have readings, or had some.
+    pub fn series(&self) -> impl Iterator<Item = &SeriesIdentity> {
+        self.series.values()
+    }
+
     /// Hands on the selected predictions in the order they were made, until told to stop.
     ///
     /// *Errors*: those of the database; damaged batches are in the report.
