@@ -1,40 +1,45 @@
-//! Makes a package's golden vectors from a recorded stream: `golden PACKAGE_FOLDER CONFIG_JSON STREAM_NDJSON`.
+//! Makes the golden vectors of an example: `golden EXAMPLE_FOLDER`.
 //!
-//! CONFIG_JSON is the header line of the golden file (sources and model). Writes `golden.jsonl` and names it in the
-//! manifest. `cargo xtask golden` calls it.
+//! Reads the folder's `dunlind.toml` (sources and the first model), runs its `generate.py` and the pipeline over the
+//! stream, writes `package/golden.jsonl` and names it in the manifest. `cargo xtask golden` calls it.
+
+#![expect(clippy::print_stderr, reason = "a program for developers: it says what it made")]
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use dunlin_model_package::golden::{GoldenHeader, GoldenRecord, RecordedMessage};
 use dunlin_model_package::manifest::BlobSpec;
-use dunlin_model_package::{Digest, Golden, Package};
+use dunlin_model_package::{Digest, Golden, ModelSpec, Package, SourceSpec};
 use dunlin_pipeline::runner::{expectation, golden_runner, recorded_message, run_golden};
+
+/// Messages of a golden file: enough for full windows, gaps, late and missing values.
+const MESSAGES: usize = 160;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [package, header, stream] = arguments.as_slice() else {
-        eprintln!("usage: golden PACKAGE_FOLDER HEADER_JSON STREAM_NDJSON");
+    let [folder] = arguments.as_slice() else {
+        eprintln!("usage: golden EXAMPLE_FOLDER");
         return ExitCode::from(2);
     };
-    match make(Path::new(package), Path::new(header), Path::new(stream)) {
+    match make(Path::new(folder)) {
         Ok(text) => {
-            eprintln!("{text}");
+            eprintln!("{folder}: {text}");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("golden: {error}");
+            eprintln!("{folder}: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn make(folder: &Path, header: &Path, stream: &Path) -> Result<String, Box<dyn std::error::Error>> {
-    let header: GoldenHeader = serde_json::from_slice(&std::fs::read(header)?)?;
-    let package = Package::open(folder).or_else(|_| without_golden(folder))?;
-    let mut golden = Golden { header, records: Vec::new() };
+fn make(example: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let folder = example.join("package");
+    let mut golden = Golden { header: header(&example.join("dunlind.toml"))?, records: Vec::new() };
+    let package = Package::open(&folder).or_else(|_| without_golden(&folder))?;
     let mut runner = golden_runner(&package, &golden)?;
-    for line in std::fs::read_to_string(stream)?.lines().filter(|line| !line.trim().is_empty()) {
+    for line in stream(&example.join("generate.py"))?.lines().take(MESSAGES) {
         let recorded: RecordedMessage = serde_json::from_str(line)?;
         let payload = recorded.payload_bytes()?;
         let (predicted, _) =
@@ -47,16 +52,36 @@ fn make(folder: &Path, header: &Path, stream: &Path) -> Result<String, Box<dyn s
     let bytes = golden.to_bytes();
     dunlin_kit::atomic_file::write(&folder.join("golden.jsonl"), &bytes)?;
     let mut manifest = package.manifest.clone();
-    manifest.blobs.insert(
-        "golden.jsonl".to_owned(),
-        BlobSpec { sha256: Digest::of(&bytes), bytes: bytes.len() as u64 },
-    );
-    write_manifest(folder, &manifest)?;
-    let report = run_golden(&Package::open(folder)?)?.ok_or("the package has no golden vectors")?;
+    let blob = BlobSpec { sha256: Digest::of(&bytes), bytes: bytes.len() as u64 };
+    manifest.blobs.insert("golden.jsonl".to_owned(), blob);
+    write_manifest(&folder, &manifest)?;
+    let report = run_golden(&Package::open(&folder)?)?.ok_or("the package has no golden vectors")?;
     Ok(format!(
         "{} golden predictions, worst difference on a second run {:.1e}",
         report.predictions, report.worst
     ))
+}
+
+fn header(configuration: &Path) -> Result<GoldenHeader, Box<dyn std::error::Error>> {
+    #[derive(serde::Deserialize)]
+    struct Part {
+        source: Vec<SourceSpec>,
+        model: Vec<ModelSpec>,
+    }
+    let part: Part = toml::from_str(&std::fs::read_to_string(configuration)?)?;
+    let mut model = part.model.into_iter().next().ok_or("the configuration has no model")?;
+    model.package = ".".to_owned();
+    Ok(GoldenHeader { golden: 1, sources: part.source, model })
+}
+
+fn stream(generator: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let output = Command::new("python3").arg(generator).output()?;
+    if !output.status.success() {
+        return Err(
+            format!("`{}` failed: {}", generator.display(), String::from_utf8_lossy(&output.stderr)).into()
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Opens a package whose golden file is missing or out of date: it is about to be made.
