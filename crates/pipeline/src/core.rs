@@ -178,8 +178,9 @@ impl Core {
         turn.new_instances.append(&mut self.unannounced);
         let routes = match self.routes_of(message) {
             Ok(routes) => routes,
-            Err(refusal) => {
-                turn.refusals.push((None, refusal));
+            Err((source, refusal)) => {
+                turn.matched.extend(source);
+                turn.refusals.push((source, refusal));
                 return;
             }
         };
@@ -198,7 +199,7 @@ impl Core {
         }
     }
 
-    fn routes_of(&mut self, message: &Message<'_>) -> Result<Rc<[TopicRoute]>, Refusal> {
+    fn routes_of(&mut self, message: &Message<'_>) -> Result<Rc<[TopicRoute]>, (Option<usize>, Refusal)> {
         if let Some(routes) = self
             .routes
             .get(&message.broker.map(str::to_owned))
@@ -220,15 +221,14 @@ impl Core {
             })
             .collect();
         if found.is_empty() {
-            return Err(Refusal::new(Reason::UnknownTopic, "no source reads this topic"));
+            return Err((None, Refusal::new(Reason::UnknownTopic, "no source reads this topic")));
         }
         for topic_route in &found {
             let limit = self.limits[topic_route.source].1;
             if !self.rates[topic_route.source].admit(message.arrival_us, limit) {
-                return Err(Refusal::new(
-                    Reason::TopicRate,
-                    format!("more than {limit} new topics a second"),
-                ));
+                let refusal =
+                    Refusal::new(Reason::TopicRate, format!("more than {limit} new topics a second"));
+                return Err((Some(topic_route.source), refusal));
             }
         }
         let routes: Rc<[TopicRoute]> = found.into();

@@ -123,7 +123,10 @@ impl Stage {
         Self {
             clock: ArrivalClock::new(clock::wall_micros(), now),
             in_flight: InFlight::new(parts.next_sequence),
-            tally: Tally::new(parts.core.sources().iter().map(|source| source.name().to_owned()).collect()),
+            tally: Tally::new(
+                parts.core.sources().iter().map(|source| source.name().to_owned()).collect(),
+                &parts.metrics,
+            ),
             models: parts.core.models().iter().map(|model| model.binding.spec.name.clone()).collect(),
             turn: Turn::default(),
             unsent: parts.slots.iter().map(|_| VecDeque::new()).collect(),
