@@ -205,12 +205,11 @@ impl Stage {
         step.new_instances.append(&mut self.turn.new_instances);
         self.logged_bytes += step.readings.iter().map(|reading| 16 + 8 * reading.values.len()).sum::<usize>();
         let heads: Vec<_> = self.turn.windows.iter().map(|window| window.head).zip(arrivals).collect();
-        let mut ticket = self.in_flight.next_ticket();
+        let first = self.in_flight.next_ticket();
         self.in_flight.open(step, &heads);
-        for window in self.turn.windows.drain(..) {
+        for (ticket, window) in (first..).zip(self.turn.windows.drain(..)) {
             self.unsent[usize::from(window.head.model.0)]
                 .push_back(SlotJob { ticket, values: window.values });
-            ticket += 1;
         }
         self.submit();
     }
