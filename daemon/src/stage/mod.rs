@@ -46,6 +46,10 @@ const LOGGED_BYTES_MIN: usize = 1 << 20;
 const LOGGED_PER_STATE: usize = 4;
 /// "Everything that had arrived" is in once nothing more came for this long.
 const FLUSH_QUIET_US: i64 = 250_000;
+/// Where messages never cease, a flush waits this long: what had arrived before is with the writer then.
+const FLUSH_US_MAX: i64 = 5_000_000;
+/// How often gauges are set.
+const GAUGE_US: i64 = 1_000_000;
 /// How often the clock is compared and waiting requests are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -107,12 +111,14 @@ pub struct Stage {
     /// Windows that their slot has no room for.
     unsent: Vec<VecDeque<SlotJob>>,
     steps: VecDeque<Step>,
-    flushes: Vec<oneshot::Sender<()>>,
+    /// Who waits for a flush, and since when.
+    flushes: Vec<(i64, oneshot::Sender<()>)>,
     last_delivery_us: i64,
     logged_bytes: usize,
     state_bytes: usize,
     saving: bool,
-    writer_commits: u64,
+    committed_seen: u64,
+    gauged_us: i64,
 }
 
 impl Stage {
@@ -136,7 +142,8 @@ impl Stage {
             logged_bytes: 0,
             state_bytes: 0,
             saving: false,
-            writer_commits: 0,
+            committed_seen: 0,
+            gauged_us: 0,
             parts,
         }
     }
@@ -148,13 +155,10 @@ impl Stage {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut open = true;
         loop {
+            // What is rare comes first: under load the last two are always ready.
             tokio::select! {
                 biased;
-                Some(group) = links.results.recv() => self.take_results(group, &mut links.results),
-                count = links.deliveries.recv_many(&mut buffer, MESSAGES_PER_STEP), if open && self.takes_messages() => {
-                    open = count > 0;
-                    self.take_deliveries(&mut buffer);
-                }
+                _ = ticks.tick() => self.tick(&links),
                 changed = links.committed.changed() => {
                     if changed.is_err() {
                         return StageEnd::WriterGone;
@@ -165,7 +169,13 @@ impl Stage {
                 Some(request) = links.control.recv() => self.take_request(request, &links.writer),
                 Some(loss) = links.losses.recv() => drop(links.writer.try_send(WriterCommand::Loss(loss))),
                 () = links.writer.has_room(), if !self.steps.is_empty() => {}
-                _ = ticks.tick() => self.tick(&links),
+                Some(group) = links.results.recv() => self.take_results(group, &mut links.results),
+                count = links.deliveries.recv_many(&mut buffer, MESSAGES_PER_STEP),
+                    if open && self.takes_messages() =>
+                {
+                    open = count > 0;
+                    self.take_deliveries(&mut buffer);
+                }
             }
             self.hand_on(&links);
             if !open && self.in_flight.steps() == 0 && self.steps.is_empty() {
@@ -285,7 +295,7 @@ impl Stage {
 
     fn take_request(&mut self, request: ControlRequest, writer: &Sender<WriterCommand>) {
         match request {
-            ControlRequest::Flush(reply) => self.flushes.push(reply),
+            ControlRequest::Flush(reply) => self.flushes.push((clock::monotonic_micros(), reply)),
             ControlRequest::Quarantine(sequence) => {
                 let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
                 drop(writer.try_send(WriterCommand::Quarantine(sequence)));
@@ -303,17 +313,22 @@ impl Stage {
         }
         let (stage, writer) = &self.parts.heartbeats;
         stage.beat_at(now);
-        let commits = self.parts.metrics.store_counts().commits;
-        if links.writer.waiting() == 0 || commits != self.writer_commits {
-            self.writer_commits = commits;
+        let committed = *links.committed.borrow();
+        if links.writer.waiting() == 0 || committed != self.committed_seen {
+            self.committed_seen = committed;
             writer.beat_at(now);
         }
-        self.gauge(links);
-        let quiet = now - self.last_delivery_us >= FLUSH_QUIET_US && links.deliveries.is_empty();
-        if quiet && self.in_flight.steps() == 0 && self.steps.is_empty() {
-            for reply in self.flushes.drain(..) {
-                let _ = links.writer.try_send(WriterCommand::Flush(reply));
-            }
+        if now - self.gauged_us >= GAUGE_US {
+            self.gauged_us = now;
+            self.gauge(links);
+        }
+        let quiet = now - self.last_delivery_us >= FLUSH_QUIET_US
+            && links.deliveries.is_empty()
+            && self.in_flight.steps() == 0
+            && self.steps.is_empty();
+        let due = |asked_us: i64| quiet || now - asked_us >= FLUSH_US_MAX;
+        for (_, reply) in self.flushes.extract_if(.., |(asked_us, _)| due(*asked_us)) {
+            let _ = links.writer.try_send(WriterCommand::Flush(reply));
         }
     }
 
@@ -379,7 +394,7 @@ impl Stage {
             return StageEnd::WriterGone;
         }
         self.parts.publishing.committed(u64::MAX);
-        for reply in self.flushes.drain(..) {
+        for (_, reply) in self.flushes.drain(..) {
             let _ = reply.send(());
         }
         for slot in self.parts.slots {
