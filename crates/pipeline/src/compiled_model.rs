@@ -16,6 +16,9 @@ use crate::postprocess::PostProcess;
 use crate::refusal::SpecFinding;
 use crate::window::{InputColumns, WindowShape};
 
+/// Most cells of a time grid that a silence may last before the grid starts anew: a day at a cell a second.
+const SILENCE_CELLS_MAX: i64 = 100_000;
+
 /// A model and the package it runs.
 #[derive(Debug, Clone)]
 pub struct ModelBinding {
@@ -95,6 +98,8 @@ pub struct Grid {
     pub every_us: i64,
     /// What stands for the values of a cell.
     pub method: ResampleMethod,
+    /// Most cells that one reading closes; after a longer silence the grid and the window start anew.
+    pub silence_cells_max: i64,
 }
 
 /// When a row is made.
@@ -453,6 +458,7 @@ fn compile_window(
             cell_us: resample.as_micros(),
             every_us: every.as_micros(),
             method: spec.method.unwrap_or_default(),
+            silence_cells_max: shape.catch_up_max().min(SILENCE_CELLS_MAX),
         },
         _ => {
             found.push(SpecFinding::new("window", "time windows need both `every` and `resample`"));
