@@ -33,11 +33,16 @@ pub struct WindowShape {
 }
 
 impl WindowShape {
+    /// Returns how many values a window holds.
+    #[must_use]
+    pub const fn values(self) -> usize {
+        (self.length as usize).saturating_mul(self.columns as usize)
+    }
+
     /// Returns how many windows one reading may bring after a silence.
     #[must_use]
     pub(crate) fn catch_up_max(self) -> i64 {
-        let values = (self.length as usize).saturating_mul(self.columns as usize);
-        i64::try_from(CATCH_UP_VALUES_MAX / values.max(1)).unwrap_or(i64::MAX).max(1)
+        i64::try_from(CATCH_UP_VALUES_MAX / self.values().max(1)).unwrap_or(i64::MAX).max(1)
     }
 }
 
