@@ -276,11 +276,15 @@ async fn predictions_made_while_the_broker_is_away_are_published_when_it_is_back
     timeout(LONG, async { while !matches!(watch.poll().await, Ok(Event::Incoming(Packet::SubAck(_)))) {} })
         .await
         .expect("the subscription is granted");
-    (1..=10).for_each(|sequence| publishing.feed.offer(prediction(sequence)));
+    for sequence in 1..=10 {
+        publishing.feed.offer(prediction(sequence));
+    }
     confirmed(&publishing.through, 9).await;
     broker.stop();
     // Far more than the queue holds: the rest comes from the store.
-    (11..=4_000).for_each(|sequence| publishing.feed.offer(prediction(sequence)));
+    for sequence in 11..=4_000 {
+        publishing.feed.offer(prediction(sequence));
+    }
     broker.run().await;
     let seen = payloads(&mut watch, 4_000).await;
     assert_eq!(seen, (1..=4_000).map(|sequence: u64| sequence.to_string()).collect());

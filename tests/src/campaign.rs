@@ -86,7 +86,9 @@ impl Campaign {
         let proxy = Proxy::start(broker.port())?;
         let through =
             if matches!(self.trouble, Trouble::ConnectionCut(_)) { proxy.port() } else { broker.port() };
-        let plan = DaemonPlan::new(&self.config, folder.path()).set("mqtt.url", url_of(through));
+        let plan = DaemonPlan::new(&self.config, folder.path())
+            .set("mqtt.url", url_of(through))
+            .set("mqtt.reconnect_max", "1s");
         let mut daemon = plan.start_ready()?;
         let mut publisher = Publisher::connect(broker.port(), "campaign")?;
         let pieces = self.trouble.count() + 1;

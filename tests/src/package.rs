@@ -115,6 +115,17 @@ pub fn lab_readings(sensor: &str, first: usize, count: usize) -> Vec<Message> {
     (first..first + count).map(reading).collect()
 }
 
+/// Returns readings like [`lab_readings`] whose values no encoding makes small: they fill a disk soon.
+#[must_use]
+pub fn lab_readings_noisy(sensor: &str, first: usize, count: usize) -> Vec<Message> {
+    let reading = |n: usize| {
+        let at = LAB_START_MS + n as i64 * 1_000;
+        let value = (n as f64 * 12.9898).sin() * 43_758.545_3;
+        Message::timed(format!("lab/{sensor}/data"), format!("{{\"t\": {at}, \"v\": {value}}}"), at)
+    };
+    (first..first + count).map(reading).collect()
+}
+
 /// Returns what `double` must predict of the readings `0..count` of one sensor.
 #[must_use]
 pub fn lab_expected(count: usize) -> Expected {

@@ -1,6 +1,6 @@
 //! A TCP proxy on loopback that does what networks do: cuts, hangs, delays, garbage.
 //!
-//! Forwards bytes between a client and one target; knows nothing of MQTT. At most [`CONNECTIONS_MAX`] connections;
+//! Forwards bytes between a client and one target; knows nothing of MQTT. At most `CONNECTIONS_MAX` connections;
 //! all of its threads end soon after it is dropped.
 
 use std::io::{ErrorKind, Read, Write};

@@ -190,7 +190,10 @@ impl Core {
                 self.take_routed(&routes, message, turn);
                 self.remember(message, routes);
             }
-            Err(refused) => turn.refusals.push(refused),
+            Err((source, refusal)) => {
+                turn.matched.extend(source);
+                turn.refusals.push((source, refusal));
+            }
         }
     }
 

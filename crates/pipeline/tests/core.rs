@@ -1,5 +1,7 @@
 //! The path from messages to windows and predictions, driven as the daemon drives it, without broker or store.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be built fails the test that names it")]
+
 use dunlin_model_package::{Digest, Manifest, ModelSpec, SourceSpec};
 use dunlin_pipeline::message::{ClockState, Message};
 use dunlin_pipeline::prediction::{Prediction, QualityFlags};

@@ -70,7 +70,7 @@ impl End {
             Self::ClosedByBroker => "the broker closed the connection".to_owned(),
             Self::Lost(text) | Self::Refused(text) => text.clone(),
             Self::TakenOver => format!(
-                "another client takes over the client id `{}` again and again: give each gateway its own `client_id`",
+                "the broker closes connections soon after it has accepted them: another client takes over the client id `{}` (give each gateway its own `client_id`), or the link is unstable",
                 settings.client_id
             ),
             Self::Unreadable(text) => format!("the broker sent a packet that cannot be read: {text}"),

@@ -1,3 +1,5 @@
+//! The hand-written JSON against a JSON parser.
+
 use dunlin_model_package::Digest;
 use dunlin_pipeline::prediction::{InstanceId, ModelIndex, WindowHead};
 use proptest::prelude::*;

@@ -157,7 +157,12 @@ mod tests {
                 in_flight.open(Step::default(), &windows);
             }
             let mut left = Vec::new();
-            let order: Vec<u64> = picks.iter().filter_map(|pick| (!waiting.is_empty()).then(|| waiting.remove(pick.index(waiting.len())))).collect();
+            let mut order = Vec::new();
+            for pick in picks {
+                if !waiting.is_empty() {
+                    order.push(waiting.remove(pick.index(waiting.len())));
+                }
+            }
             for ticket in order.into_iter().chain(waiting) {
                 prop_assert!(in_flight.lowest_open() <= ticket);
                 in_flight.answer(ticket, prediction(ticket));

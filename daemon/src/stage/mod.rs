@@ -144,7 +144,10 @@ impl Stage {
         Self {
             clock: ArrivalClock::new(clock::wall_micros(), now),
             in_flight: InFlight::new(parts.next_sequence),
-            tally: Tally::new(parts.core.sources().iter().map(|source| source.name().to_owned()).collect()),
+            tally: Tally::new(
+                parts.core.sources().iter().map(|source| source.name().to_owned()).collect(),
+                &parts.metrics,
+            ),
             models: parts.core.models().iter().map(|model| model.binding.spec.name.clone()).collect(),
             turn: Turn::default(),
             unsent: parts.slots.iter().map(|_| VecDeque::new()).collect(),
@@ -244,13 +247,12 @@ impl Stage {
         step.new_instances.append(&mut self.turn.new_instances);
         self.logged_bytes += step.readings.iter().map(|reading| 16 + 8 * reading.values.len()).sum::<usize>();
         let heads: Vec<_> = self.turn.windows.iter().map(|window| window.head).zip(arrivals).collect();
-        let mut ticket = self.in_flight.next_ticket();
+        let first = self.in_flight.next_ticket();
         self.in_flight.open(step, &heads);
         self.steps.0 += 1;
-        for window in self.turn.windows.drain(..) {
+        for (ticket, window) in (first..).zip(self.turn.windows.drain(..)) {
             self.unsent[usize::from(window.head.model.0)]
                 .push_back(SlotJob { ticket, values: window.values });
-            ticket += 1;
         }
         self.submit();
     }

@@ -29,9 +29,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Returns an empty tally for sources of these names, in order.
+    /// Returns an empty tally for sources of these names, in order, and makes them known to the counters.
     #[must_use]
-    pub fn new(mut names: Vec<String>) -> Self {
+    pub fn new(mut names: Vec<String>, metrics: &Metrics) -> Self {
+        names.iter().for_each(|name| metrics.source(name, |_| {}));
         names.push(NO_SOURCE.to_owned());
         Self { sources: vec![SourceTally::default(); names.len()], names, rows: BTreeMap::new() }
     }
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn a_turn_is_counted_once() {
         let metrics = Metrics::new(0);
-        let mut tally = Tally::new(vec!["s".into()]);
+        let mut tally = Tally::new(vec!["s".into()], &metrics);
         tally.message(&[0], 2);
         tally.refusal(None, Refusal::new(Reason::UnknownTopic, "x"), "t", b"p", 5);
         tally.settle(&metrics, &[]);

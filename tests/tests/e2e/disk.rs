@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use dunlin_e2e::broker::{Broker, BrokerPlan};
 use dunlin_e2e::daemon::DaemonPlan;
-use dunlin_e2e::package::{lab_readings, write, write_lab};
+use dunlin_e2e::package::{lab_readings, lab_readings_noisy, write, write_lab};
 use dunlin_e2e::seed::Choices;
 use dunlin_e2e::stream::{Listener, Publisher};
 use dunlin_e2e::wait::wait_for;
 use dunlin_e2e::wire::Qos;
 use dunlin_e2e::workspace::{note, skip};
 use dunlin_e2e::{Failure, Outcome};
+use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(40);
 const QUIET: Duration = Duration::from_millis(100);
@@ -51,6 +52,10 @@ impl Drop for SmallDisk {
     }
 }
 
+fn has_losses(status: &Value) -> bool {
+    status["store"]["lost"].as_object().is_some_and(|lost| !lost.is_empty())
+}
+
 /// Takes published predictions until there are `count` different ones.
 fn wait_published(listener: &mut Listener, seen: &mut BTreeSet<Vec<u8>>, count: usize) -> Outcome<()> {
     let mut have = 0;
@@ -64,7 +69,8 @@ fn wait_published(listener: &mut Listener, seen: &mut BTreeSet<Vec<u8>>, count: 
 
 #[test]
 fn a_store_that_outgrows_its_disk_drops_the_oldest_and_tells_what_went() -> Outcome<()> {
-    const READINGS: usize = 30_000;
+    const READINGS_MAX: usize = 300_000;
+    const PIECE: usize = 10_000;
     let folder = tempfile::tempdir()?;
     let Some(_disk) = SmallDisk::mount(&folder.path().join("state"))? else { return Ok(()) };
     let broker = Broker::start(&BrokerPlan { in_flight_max: 1_000, queued_max: 0 })?;
@@ -73,17 +79,16 @@ fn a_store_that_outgrows_its_disk_drops_the_oldest_and_tells_what_went() -> Outc
     let mut listener = Listener::connect(broker.port(), "listener", "out/double/+")?;
     let mut publisher = Publisher::connect(broker.port(), "sensor")?;
     let mut seen = BTreeSet::new();
-    for first in (0..READINGS).step_by(5_000) {
-        publisher.publish_all(&lab_readings("a", first, 5_000), Qos::AtLeastOnce)?;
-        wait_published(&mut listener, &mut seen, first + 5_000)
-            .map_err(|f| daemon.failure(&f.to_string()))?;
+    let mut sent = 0;
+    while sent < READINGS_MAX && !has_losses(&daemon.status()?) {
+        publisher.publish_all(&lab_readings_noisy("a", sent, PIECE), Qos::AtLeastOnce)?;
+        sent += PIECE;
+        wait_published(&mut listener, &mut seen, sent).map_err(|f| daemon.failure(&f.to_string()))?;
     }
-    let status = daemon.wait_status("the ledger tells what went", |status| {
-        status["store"]["lost"].as_object().is_some_and(|lost| !lost.is_empty())
-    })?;
+    let status = daemon.wait_status("the ledger tells what went", has_losses)?;
     assert!(status["store"]["used_bytes"].as_u64() <= Some(3 << 20), "{status}");
     let kept = plan.export("double")?.lines().count() - 1;
-    assert!(kept > 0 && kept <= READINGS, "{kept} rows are kept");
+    assert!(kept > 0 && kept <= sent, "{kept} rows are kept");
     Ok(())
 }
 
@@ -102,14 +107,15 @@ fn a_disk_filled_by_others_does_not_stop_inference() -> Outcome<()> {
     publisher.publish_all(&lab_readings("a", 0, 200), Qos::AtLeastOnce)?;
     wait_published(&mut listener, &mut seen, 200).map_err(|f| daemon.failure(&f.to_string()))?;
     disk.fill()?;
-    for first in (200..6_200).step_by(1_000) {
-        publisher.publish_all(&lab_readings("a", first, 1_000), Qos::AtLeastOnce)?;
-        wait_published(&mut listener, &mut seen, first + 1_000)
-            .map_err(|f| daemon.failure(&f.to_string()))?;
+    let mut sent = 200;
+    let told = |status: &Value| has_losses(status) || status["store"]["state"] != "ok";
+    while sent < 100_000 && !told(&daemon.status()?) {
+        publisher.publish_all(&lab_readings_noisy("a", sent, 1_000), Qos::AtLeastOnce)?;
+        sent += 1_000;
+        wait_published(&mut listener, &mut seen, sent).map_err(|f| daemon.failure(&f.to_string()))?;
     }
-    let store = daemon.status()?["store"].clone();
-    let lost = store["lost"].as_object().is_some_and(|lost| !lost.is_empty());
-    assert!(lost || store["state"] != "ok", "nobody is told of the full disk: {store}");
+    let status = daemon.status()?;
+    assert!(told(&status), "nobody is told of the full disk: {status}");
     Ok(())
 }
 

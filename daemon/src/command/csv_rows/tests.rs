@@ -1,3 +1,5 @@
+//! CSV rows: what is written reads back, and empty cells stand for what is not there.
+
 use dunlin_model_package::Digest;
 use dunlin_pipeline::prediction::{AlertChange, PredictionId, QualityFlags};
 use proptest::prelude::*;

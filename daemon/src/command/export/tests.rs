@@ -1,3 +1,5 @@
+//! Exports over a history that is passed in: formats, selections, damage, limits.
+
 use std::fs;
 
 use dunlin_model_package::Digest;

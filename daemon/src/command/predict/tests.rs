@@ -1,3 +1,5 @@
+//! Inputs of every shape, and lines that are refused without stopping the others.
+
 use dunlin_model_package::manifest::Dim;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Nothing is skipped and nothing counts as confirmed too early, whatever the order of events.
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;

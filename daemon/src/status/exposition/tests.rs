@@ -1,3 +1,5 @@
+//! The metrics as a Prometheus server would read them.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;

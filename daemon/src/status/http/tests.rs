@@ -1,3 +1,5 @@
+//! The metrics server over real connections: paths, limits, health.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;

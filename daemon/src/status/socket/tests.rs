@@ -1,3 +1,5 @@
+//! The status socket over real connections: requests, limits, slow and garbling clients.
+
 use std::sync::Arc;
 
 use tempfile::TempDir;

@@ -1,3 +1,5 @@
+//! The status text, with hostile names above all.
+
 use proptest::prelude::*;
 
 use super::*;
