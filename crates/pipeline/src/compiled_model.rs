@@ -4,7 +4,7 @@
 //! state: instances do.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dunlin_model_package::manifest::{FeatureDeclaration, Manifest, WINDOW_VALUES_MAX};
 use dunlin_model_package::model_spec::{ResampleMethod, TriggerSpec};
@@ -15,6 +15,9 @@ use crate::decode::CompiledSource;
 use crate::postprocess::PostProcess;
 use crate::refusal::SpecFinding;
 use crate::window::{InputColumns, WindowShape};
+
+/// Most cells of a time grid that a silence may last before the grid starts anew: a day at a cell a second.
+const SILENCE_CELLS_MAX: i64 = 100_000;
 
 /// A model and the package it runs.
 #[derive(Debug, Clone)]
@@ -95,6 +98,8 @@ pub struct Grid {
     pub every_us: i64,
     /// What stands for the values of a cell.
     pub method: ResampleMethod,
+    /// Most cells that one reading closes; after a longer silence the grid and the window start anew.
+    pub silence_cells_max: i64,
 }
 
 /// When a row is made.
@@ -112,7 +117,7 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
     /// Pairs of positions: the source's field, the model's field.
-    pub fields: Rc<[(usize, usize)]>,
+    pub fields: Arc<[(usize, usize)]>,
     /// Positions of the key's tags among the source's tags.
     pub key: Vec<usize>,
 }
@@ -453,6 +458,7 @@ fn compile_window(
             cell_us: resample.as_micros(),
             every_us: every.as_micros(),
             method: spec.method.unwrap_or_default(),
+            silence_cells_max: shape.catch_up_max().min(SILENCE_CELLS_MAX),
         },
         _ => {
             found.push(SpecFinding::new("window", "time windows need both `every` and `resample`"));

@@ -3,9 +3,8 @@
 //! Pure: the caller brings messages, runs the engine, keeps what comes out and passes time in. The whole state can be
 //! saved and restored; a restored core that is given the later readings again is in exactly the same state.
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use dunlin_model_package::{Digest, SourceSpec};
 
@@ -19,7 +18,7 @@ use crate::prediction::{
 };
 use crate::reading::{Reading, SeriesId, SeriesIdentity};
 use crate::refusal::{Reason, Refusal, SpecFinding};
-use crate::series::{Series, SeriesOrder, SeriesTable, Target, TopicRate};
+use crate::series::{Series, SeriesKey, SeriesOrder, SeriesTable, Target, TopicRate};
 
 /// What one or more messages led to. Cleared and used again by the caller.
 #[derive(Debug, Default)]
@@ -59,8 +58,11 @@ struct TopicRoute {
     source: usize,
     route: Route,
     /// The series of the topic, once known, where the payload holds no tags.
-    series: Cell<Option<SeriesId>>,
+    series: OnceLock<SeriesId>,
 }
+
+/// How the known topics of one broker are read.
+type RoutesByTopic = HashMap<Box<str>, Arc<[TopicRoute]>>;
 
 /// An instance of the running configuration.
 #[derive(Debug)]
@@ -79,15 +81,18 @@ pub struct Core {
     /// Largest lateness of the models that read a source.
     lateness_us: Vec<i64>,
     pub(crate) models: Vec<CompiledModel>,
-    routes: HashMap<Option<String>, HashMap<String, Rc<[TopicRoute]>>>,
+    routes: HashMap<Option<String>, RoutesByTopic>,
     routes_max: usize,
     routes_count: usize,
     pub(crate) series: SeriesTable,
-    pub(crate) instance_ids: HashMap<InstanceIdentity, InstanceId>,
-    pub(crate) instances: HashMap<InstanceId, Running>,
+    /// By the digest of the identity.
+    instance_ids: HashMap<Digest, InstanceId>,
+    pub(crate) instances: HashMap<InstanceId, Box<Running>>,
     next_instance: u32,
     /// Instances that no turn has named yet.
     unannounced: Vec<(InstanceId, InstanceIdentity)>,
+    /// Tags that topics gave to running series, where payloads give others: these topics are not new.
+    captures: HashSet<(usize, Box<[String]>)>,
     decoded: Decoded,
     ready: Vec<Reading>,
 }
@@ -142,6 +147,7 @@ impl Core {
             instances: HashMap::new(),
             next_instance: 0,
             unannounced: Vec::new(),
+            captures: HashSet::new(),
             decoded: Decoded::default(),
             ready: Vec::new(),
         })
@@ -176,15 +182,25 @@ impl Core {
     /// Takes a message: decodes it, puts its readings in order, and adds what comes of it to `turn`.
     pub fn take(&mut self, message: &Message<'_>, turn: &mut Turn) {
         turn.new_instances.append(&mut self.unannounced);
-        let routes = match self.routes_of(message) {
-            Ok(routes) => routes,
+        let known = self.routes.get(&message.broker.map(str::to_owned));
+        if let Some(routes) = known.and_then(|by_topic| by_topic.get(message.topic)).map(Arc::clone) {
+            self.take_routed(&routes, message, turn);
+            return;
+        }
+        match self.new_routes(message) {
+            Ok(routes) => {
+                self.take_routed(&routes, message, turn);
+                self.remember(message, routes);
+            }
             Err((source, refusal)) => {
                 turn.matched.extend(source);
                 turn.refusals.push((source, refusal));
-                return;
             }
-        };
-        for topic_route in routes.iter() {
+        }
+    }
+
+    fn take_routed(&mut self, routes: &[TopicRoute], message: &Message<'_>, turn: &mut Turn) {
+        for topic_route in routes {
             let source = topic_route.source;
             turn.matched.push(source);
             let mut decoded = std::mem::take(&mut self.decoded);
@@ -199,14 +215,7 @@ impl Core {
         }
     }
 
-    fn routes_of(&mut self, message: &Message<'_>) -> Result<Rc<[TopicRoute]>, (Option<usize>, Refusal)> {
-        if let Some(routes) = self
-            .routes
-            .get(&message.broker.map(str::to_owned))
-            .and_then(|by_topic| by_topic.get(message.topic))
-        {
-            return Ok(Rc::clone(routes));
-        }
+    fn new_routes(&mut self, message: &Message<'_>) -> Result<Vec<TopicRoute>, (Option<usize>, Refusal)> {
         let found: Vec<TopicRoute> = self
             .sources
             .iter()
@@ -216,36 +225,54 @@ impl Core {
                 source.route(message.topic).map(|route| TopicRoute {
                     source: index,
                     route,
-                    series: Cell::new(None),
+                    series: OnceLock::new(),
                 })
             })
             .collect();
         if found.is_empty() {
             return Err((None, Refusal::new(Reason::UnknownTopic, "no source reads this topic")));
         }
-        for topic_route in &found {
-            let limit = self.limits[topic_route.source].1;
-            if !self.rates[topic_route.source].admit(message.arrival_us, limit) {
-                let refusal =
-                    Refusal::new(Reason::TopicRate, format!("more than {limit} new topics a second"));
-                return Err((Some(topic_route.source), refusal));
+        // A topic that was taken before, perhaps before a restart, is not new.
+        if !found.iter().any(|topic_route| self.is_known(topic_route)) {
+            for TopicRoute { source, .. } in &found {
+                let limit = self.limits[*source].1;
+                if !self.rates[*source].admit(message.arrival_us, limit) {
+                    let text = format!("more than {limit} new topics a second");
+                    return Err((Some(*source), Refusal::new(Reason::TopicRate, text)));
+                }
             }
         }
-        let routes: Rc<[TopicRoute]> = found.into();
-        if self.routes_count < self.routes_max {
-            self.routes_count += 1;
-            self.routes
-                .entry(message.broker.map(str::to_owned))
-                .or_default()
-                .insert(message.topic.to_owned(), Rc::clone(&routes));
+        Ok(found)
+    }
+
+    /// Keeps the routes of a topic, without the tags that its series stands for.
+    fn remember(&mut self, message: &Message<'_>, mut routes: Vec<TopicRoute>) {
+        if self.routes_count >= self.routes_max {
+            return;
         }
-        Ok(routes)
+        for TopicRoute { route, series, .. } in &mut routes {
+            if series.get().is_some() {
+                route.tags = Vec::new();
+            }
+        }
+        self.routes_count += 1;
+        let by_topic = self.routes.entry(message.broker.map(str::to_owned)).or_default();
+        by_topic.insert(message.topic.into(), routes.into());
+    }
+
+    /// Tells whether a series runs that the topic belongs to.
+    fn is_known(&self, TopicRoute { source, route, .. }: &TopicRoute) -> bool {
+        let compiled = &self.sources[*source];
+        if compiled.has_payload_tags() {
+            return self.captures.contains(&(*source, captures_of(compiled, &route.tags).into()));
+        }
+        self.series.id_of(&self.key(*source, &route.tags)).is_some_and(|id| self.series.is_running(id))
     }
 
     fn take_record(&mut self, topic_route: &TopicRoute, record: Record, turn: &mut Turn) {
         let source = topic_route.source;
         let series = match topic_route.series.get() {
-            Some(series) => series,
+            Some(series) => *series,
             None => match self.series_of(source, &record.tags, turn) {
                 Ok(series) => series,
                 Err(refusal) => {
@@ -255,7 +282,7 @@ impl Core {
             },
         };
         if !self.sources[source].has_payload_tags() {
-            topic_route.series.set(Some(series));
+            let _ = topic_route.series.set(series);
         }
         let reading =
             Reading { series, event_us: record.event_us, timed_by: record.timed_by, values: record.values };
@@ -268,8 +295,7 @@ impl Core {
     }
 
     fn series_of(&mut self, source: usize, tags: &[String], turn: &mut Turn) -> Result<SeriesId, Refusal> {
-        let identity = self.identity(source, tags);
-        let known = self.series.id_of(&identity);
+        let known = self.series.id_of(&self.key(source, tags));
         if let Some(id) = known.filter(|id| self.series.is_running(*id)) {
             return Ok(id);
         }
@@ -278,13 +304,20 @@ impl Core {
             return Err(Refusal::new(Reason::SeriesLimit, format!("more than {limit} series")));
         }
         let id = known.unwrap_or_else(|| {
-            let id = self.series.create(identity.clone());
+            let identity = self.identity(source, tags);
+            let id = self.series.create(&identity);
             turn.new_series.push((id, identity));
             id
         });
         self.run_series(id, source, tags);
         turn.new_instances.append(&mut self.unannounced);
         Ok(id)
+    }
+
+    fn key(&self, source: usize, tags: &[String]) -> SeriesKey {
+        let source = &self.sources[source];
+        let names = source.tag_names().iter().map(String::as_str);
+        SeriesKey::of(source.name(), names.zip(tags.iter().map(String::as_str)), source.field_names())
     }
 
     fn identity(&self, source: usize, tags: &[String]) -> SeriesIdentity {
@@ -318,7 +351,7 @@ impl Core {
 
     fn feed(&mut self, reading: &Reading, turn: &mut Turn) {
         let Some(series) = self.series.running_mut(reading.series) else { return };
-        for target in &series.targets {
+        for target in &*series.targets {
             let Some(running) = self.instances.get_mut(&target.instance) else { continue };
             let model = &self.models[target.model];
             let share = Share {
@@ -368,20 +401,21 @@ impl Core {
     /// the configuration still has.
     pub fn register(
         &mut self,
-        series: Vec<(SeriesId, SeriesIdentity)>,
+        mut series: Vec<(SeriesId, SeriesIdentity)>,
         instances: Vec<(InstanceId, InstanceIdentity)>,
     ) {
         for (id, identity) in instances {
             self.next_instance = self.next_instance.max(id.0.saturating_add(1));
-            self.instance_ids.insert(identity, id);
+            self.instance_ids.insert(instance_digest(&identity), id);
         }
+        // The oldest first, wherever they come from: a limit that was lowered always leaves out the same.
+        series.sort_by_key(|(id, _)| *id);
         for (id, identity) in series {
-            self.series.register(id, identity);
-        }
-        for source in 0..self.sources.len() {
-            for (identity, id) in self.series.known_of(self.sources[source].name()) {
-                let tags: Vec<String> = identity.tags.iter().map(|(_, value)| value.clone()).collect();
-                if self.identity(source, &tags) == identity
+            self.series.register(id, &identity);
+            let tags: Vec<String> = identity.tags.iter().map(|(_, value)| value.clone()).collect();
+            for source in 0..self.sources.len() {
+                if self.sources[source].name() == identity.source
+                    && self.identity(source, &tags) == identity
                     && self.series.count_of(source) < self.limits[source].0
                 {
                     self.run_series(id, source, &tags);
@@ -390,12 +424,17 @@ impl Core {
         }
     }
 
+    /// Returns the instances that no turn has named yet, so that a snapshot can go with their names.
+    pub fn announce(&mut self) -> Vec<(InstanceId, InstanceIdentity)> {
+        std::mem::take(&mut self.unannounced)
+    }
+
     /// Returns the feed's fields that are read for these tags: where a topic brings one quantity, a reading says
     /// nothing of the others.
-    fn active_fields(&self, source: usize, tags: &[String], feed: &Feed) -> Rc<[(usize, usize)]> {
+    fn active_fields(&self, source: usize, tags: &[String], feed: &Feed) -> Arc<[(usize, usize)]> {
         let active = |(own, _): &(usize, usize)| self.sources[source].is_active(*own, tags);
         if feed.fields.iter().all(active) {
-            Rc::clone(&feed.fields)
+            Arc::clone(&feed.fields)
         } else {
             feed.fields.iter().copied().filter(active).collect()
         }
@@ -417,22 +456,28 @@ impl Core {
                 .zip(feed.key.iter().map(|position| tags[*position].clone()))
                 .collect();
             let identity = instance_identity(compiled, key);
-            let instance = *self.instance_ids.entry(identity.clone()).or_insert_with(|| {
+            let digest = instance_digest(&identity);
+            let instance = *self.instance_ids.entry(digest).or_insert_with(|| {
                 let instance = InstanceId(self.next_instance);
                 self.next_instance += 1;
-                self.unannounced.push((instance, identity.clone()));
+                self.unannounced.push((instance, identity));
                 instance
             });
-            let digest = instance_digest(&identity);
-            self.instances.entry(instance).or_insert_with(|| Running {
-                model,
-                digest,
-                state: Instance::default(),
-            });
+            self.instances
+                .entry(instance)
+                .or_insert_with(|| Box::new(Running { model, digest, state: Instance::default() }));
             targets.push(Target { model, instance, fields });
         }
-        self.series.run(id, Series { source, targets, order: SeriesOrder::default() });
+        let compiled = &self.sources[source];
+        if compiled.has_payload_tags() {
+            self.captures.insert((source, captures_of(compiled, tags).into()));
+        }
+        self.series.run(id, Series { source, targets: targets.into(), order: SeriesOrder::default() });
     }
+}
+
+fn captures_of<'t>(source: &CompiledSource, tags: &'t [String]) -> &'t [String] {
+    tags.get(..source.captured_tags()).unwrap_or_default()
 }
 
 fn failed(head: WindowHead, id: PredictionId) -> Prediction {

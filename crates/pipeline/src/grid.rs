@@ -12,9 +12,8 @@ use crate::compiled_model::Grid;
 use crate::instance::{Outcome, Share};
 use crate::reading::TimedBy;
 use crate::refusal::Reason;
+use crate::series::is_set_back;
 
-/// Most empty cells that are closed one by one; after a longer silence the grid starts anew.
-const EMPTY_CELLS_MAX: i64 = 100_000;
 /// Most cells open at once: beyond it the oldest close early, however large the lateness.
 const OPEN_CELLS_MAX: usize = 4_096;
 
@@ -65,17 +64,24 @@ impl GridState {
         outcome: &mut Outcome,
         mut close: impl FnMut(ClosedCell<'_>, &mut Outcome),
     ) {
-        let index = share.event_us.div_euclid(grid.cell_us);
+        let mut index = share.event_us.div_euclid(grid.cell_us);
+        if self.next.is_none() {
+            self.newest_us = share.event_us;
+        }
         let start = *self.next.get_or_insert(index);
         if index < start {
             if share.timed_by == TimedBy::Payload {
                 outcome.refused.push(Reason::Late);
                 return;
             }
-            // The gateway's clock was set back: what is open belongs to another time.
-            *self = Self { next: Some(index), ..Self::default() };
+            if is_set_back(start.saturating_mul(grid.cell_us), share.event_us) {
+                // The gateway's clock was set back: what is open belongs to another time.
+                *self = Self { open: BTreeMap::new(), next: Some(index), newest_us: share.event_us };
+            } else {
+                index = start;
+            }
         }
-        if index.saturating_sub(start) > EMPTY_CELLS_MAX {
+        if index.saturating_sub(start) > grid.silence_cells_max {
             self.close_through(i64::MAX, grid, fields, outcome, &mut close);
             self.next = Some(index);
         }
@@ -106,7 +112,7 @@ impl GridState {
         close: &mut impl FnMut(ClosedCell<'_>, &mut Outcome),
     ) {
         let Some(mut next) = self.next else { return };
-        let newest_open = self.open.keys().next_back().map_or(next, |index| index + 1);
+        let newest_open = self.open.keys().next_back().map_or(next, |index| index.saturating_add(1));
         while next < end.min(newest_open) {
             let cell = self.open.remove(&next);
             let timed_by = cell.as_ref().map_or(TimedBy::Payload, |cell| cell.timed_by);
@@ -114,7 +120,7 @@ impl GridState {
                 Some(cell) => cell.fields.iter().map(|gathered| gathered.value(grid.method)).collect(),
                 None => vec![f64::NAN; fields],
             };
-            next += 1;
+            next = next.saturating_add(1);
             close(
                 ClosedCell { end_us: next.saturating_mul(grid.cell_us), values: &values, timed_by },
                 outcome,
@@ -133,7 +139,7 @@ impl Gathered {
             *self = Self { count: 1, sum: value, last: value, last_us: at_us, min: value, max: value };
             return;
         }
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         self.sum += value;
         self.min = self.min.min(value);
         self.max = self.max.max(value);

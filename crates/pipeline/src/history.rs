@@ -67,7 +67,7 @@ impl History {
     /// Least-squares slope per second; times are taken relative to `end_us` so that microseconds since 1970 lose no
     /// digits.
     fn slope(&self, range: std::ops::Range<usize>, mean_value: f64, end_us: i64) -> f64 {
-        let seconds = |at_us: i64| (at_us - end_us) as f64 / 1e6;
+        let seconds = |at_us: i64| at_us.saturating_sub(end_us) as f64 / 1e6;
         let count = range.len() as f64;
         let mean_time = self.points.range(range.clone()).map(|(at, _)| seconds(*at)).sum::<f64>() / count;
         let (mut covariance, mut variance) = (0.0, 0.0);

@@ -15,6 +15,7 @@ use crate::postprocess::PostState;
 use crate::prediction::QualityFlags;
 use crate::reading::TimedBy;
 use crate::refusal::Reason;
+use crate::series::{arrival_after, is_set_back};
 use crate::window::{Due, Window};
 
 /// Most rows that one reading may trigger by `trigger.every`: after a longer silence the window restarts anyway.
@@ -28,8 +29,8 @@ pub(crate) struct Instance {
     grid: Option<Box<GridState>>,
     /// Event time of the last accepted row.
     last_row_us: Option<i64>,
-    /// Flags of the rows in the window, each until `length` rows later.
-    flagged: VecDeque<(u32, QualityFlags)>,
+    /// Flags of the rows in the window, each with the rows that it stays for; no flag is there twice.
+    flagged: Vec<(u32, QualityFlags)>,
     /// State of the post-processing.
     pub(crate) post: PostState,
 }
@@ -48,7 +49,8 @@ struct FieldState {
     known_us: i64,
     history: Option<Box<History>>,
     /// Values of the last rows, for lags.
-    rows: VecDeque<f64>,
+    #[expect(clippy::box_collection, reason = "lags are rare, and 24 bytes a field of every series add up")]
+    rows: Option<Box<VecDeque<f64>>>,
 }
 
 impl Default for FieldState {
@@ -61,7 +63,7 @@ impl Default for FieldState {
             known: f64::NAN,
             known_us: i64::MIN,
             history: None,
-            rows: VecDeque::new(),
+            rows: None,
         }
     }
 }
@@ -109,6 +111,7 @@ impl Instance {
             return;
         }
         if let Trigger::Every(interval_us) = model.trigger {
+            self.follow_clock(share);
             self.rows_until(model, share.event_us, interval_us, outcome);
         }
         self.store_values(model, share);
@@ -165,6 +168,20 @@ impl Instance {
         self.row(model, last, timed_by, outcome);
     }
 
+    /// Starts anew where the gateway's clock was set back: rows would wait until it is where it was.
+    fn follow_clock(&mut self, share: Share<'_>) {
+        let set_back = self.last_row_us.is_some_and(|last| is_set_back(last, share.event_us));
+        if !set_back || share.timed_by == TimedBy::Payload {
+            return;
+        }
+        self.restart();
+        self.last_row_us = None;
+        for field in &mut self.fields {
+            field.current_us = field.current_us.min(share.event_us);
+            field.known_us = field.known_us.min(share.event_us);
+        }
+    }
+
     fn rows_until(&mut self, model: &CompiledModel, before_us: i64, interval_us: i64, outcome: &mut Outcome) {
         let newest = self.fields.iter().map(|field| field.current_us).max().unwrap_or(i64::MIN);
         if newest == i64::MIN {
@@ -177,9 +194,11 @@ impl Instance {
             .saturating_sub(first)
             .div_euclid(interval_us)
             .saturating_add(1)
-            .min(CATCH_UP_ROWS_MAX);
+            .min(CATCH_UP_ROWS_MAX)
+            .min(model.shape.catch_up_max());
         for n in 0..rows.max(0) {
-            self.row(model, first + n * interval_us, TimedBy::Payload, outcome);
+            let row_us = first.saturating_add(n.saturating_mul(interval_us));
+            self.row(model, row_us, TimedBy::Payload, outcome);
         }
     }
 
@@ -203,6 +222,10 @@ impl Instance {
                 }
             }
         }
+        let width_us = model.grid.map_or(i64::MAX, |grid| grid.cell_us);
+        if self.last_row_us.is_some_and(|last| cell.end_us.saturating_sub(last) > width_us) {
+            self.restart();
+        }
         let refused = outcome.refused.len();
         self.row(model, cell.end_us, cell.timed_by, outcome);
         if outcome.refused.len() > refused {
@@ -213,11 +236,14 @@ impl Instance {
     fn restart(&mut self) {
         self.window.restart();
         self.flagged.clear();
-        self.fields.iter_mut().for_each(|field| field.rows.clear());
+        self.fields.iter_mut().for_each(|field| field.rows = None);
     }
 
-    fn row(&mut self, model: &CompiledModel, row_us: i64, timed_by: TimedBy, outcome: &mut Outcome) {
+    fn row(&mut self, model: &CompiledModel, mut row_us: i64, timed_by: TimedBy, outcome: &mut Outcome) {
         if let Some(last) = self.last_row_us {
+            if timed_by == TimedBy::Arrival && model.grid.is_none() {
+                row_us = arrival_after(last, row_us);
+            }
             if row_us <= last {
                 if timed_by == TimedBy::Payload {
                     outcome.refused.push(Reason::Late);
@@ -252,12 +278,13 @@ impl Instance {
         flags: QualityFlags,
         outcome: &mut Outcome,
     ) {
-        self.flagged.iter_mut().for_each(|(left, _)| *left -= 1);
-        while self.flagged.front().is_some_and(|(left, _)| *left == 0) {
-            self.flagged.pop_front();
+        for (left, older) in &mut self.flagged {
+            *left = left.saturating_sub(1);
+            older.0 &= !flags.0;
         }
+        self.flagged.retain(|(left, older)| *left > 0 && *older != QualityFlags::default());
         if flags != QualityFlags::default() {
-            self.flagged.push_back((model.shape.length, flags));
+            self.flagged.push((model.shape.length, flags));
         }
         let due = match model.grid {
             None => self.window.push(model.shape, row) == Due::Now,
@@ -288,9 +315,10 @@ impl Instance {
                 Aggregate::Value => state.value_at(row_us, model.skew_max_us),
                 Aggregate::Last => (!state.known.is_nan()).then_some(state.known).ok_or(Reason::MissingValue),
                 Aggregate::Lag(rows) => {
-                    let value = state.rows.len().checked_sub(rows as usize).and_then(|i| state.rows.get(i));
+                    let past = state.rows.as_deref();
+                    let value = past.and_then(|past| past.get(past.len().checked_sub(rows as usize)?));
                     complete &= value.is_some();
-                    Ok(value.copied().unwrap_or(0.0))
+                    Some(value.copied().unwrap_or(0.0)).filter(|v| !v.is_nan()).ok_or(Reason::MissingValue)
                 }
                 other => match &state.history {
                     Some(history) => history.aggregate(other, row_us).ok_or(Reason::MissingValue),
@@ -299,6 +327,7 @@ impl Instance {
                 },
             };
             let value = match found {
+                Ok(value) if !value.is_finite() => return Err(Reason::NotFinite),
                 Ok(value) => value,
                 Err(reason) => {
                     let substitute = state.substitute(field.missing, row_us).ok_or(reason)?;
@@ -313,7 +342,11 @@ impl Instance {
             if column.range.is_some_and(|[low, high]| converted < low || converted > high) {
                 flags.insert(QualityFlags::OUT_OF_TRAINING_RANGE);
             }
-            row.push(converted as f32);
+            let narrowed = converted as f32;
+            if narrowed.is_infinite() {
+                return Err(Reason::NotFinite);
+            }
+            row.push(narrowed);
         }
         Ok(complete.then_some(row))
     }
@@ -327,9 +360,11 @@ impl Instance {
             let value = state.value_at(row_us, model.skew_max_us).ok();
             let value =
                 value.or_else(|| state.substitute(field.missing, row_us).map(|substitute| substitute.value));
-            state.rows.push_back(value.unwrap_or(state.known));
-            while state.rows.len() > field.lag as usize {
-                state.rows.pop_front();
+            let value = value.unwrap_or(state.known);
+            let past = state.rows.get_or_insert_default();
+            past.push_back(value);
+            while past.len() > field.lag as usize {
+                past.pop_front();
             }
         }
     }
@@ -349,7 +384,8 @@ impl FieldState {
     fn substitute(&self, policy: MissingPolicy, row_us: i64) -> Option<Substitute> {
         match policy {
             MissingPolicy::Hold(span) => {
-                let young = !self.known.is_nan() && row_us.saturating_sub(self.known_us) <= span.as_micros();
+                let young = !self.known.is_nan()
+                    && row_us.saturating_sub(self.known_us).saturating_abs() <= span.as_micros();
                 young.then_some(Substitute { value: self.known, flags: QualityFlags::HELD_VALUE })
             }
             MissingPolicy::Const(value) => Some(Substitute { value, flags: QualityFlags::SUBSTITUTED_VALUE }),

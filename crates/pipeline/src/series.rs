@@ -4,8 +4,9 @@
 //! new topics and series. Pure; its state is saved with the instances'.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
 
+use dunlin_model_package::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::prediction::InstanceId;
@@ -40,7 +41,7 @@ pub(crate) struct Series {
     /// Position of its source.
     pub(crate) source: usize,
     /// Instances that read it.
-    pub(crate) targets: Vec<Target>,
+    pub(crate) targets: Box<[Target]>,
     /// Its order.
     pub(crate) order: SeriesOrder,
 }
@@ -53,7 +54,7 @@ pub(crate) struct Target {
     /// The instance.
     pub(crate) instance: InstanceId,
     /// Pairs of positions: the reading's value, the model's field.
-    pub(crate) fields: Rc<[(usize, usize)]>,
+    pub(crate) fields: Arc<[(usize, usize)]>,
 }
 
 impl SeriesOrder {
@@ -68,23 +69,24 @@ impl SeriesOrder {
         ready: &mut Vec<Reading>,
     ) -> Result<i64, Reason> {
         let mut event_us = reading.event_us;
-        if let Some(last) = self.last_us {
-            match reading.timed_by {
-                TimedBy::Payload if event_us == last => return Err(Reason::Duplicate),
-                TimedBy::Payload if event_us < last => return Err(Reason::Late),
-                TimedBy::Arrival if event_us <= last && last - event_us < SET_BACK_US_MIN => {
-                    event_us = last + 1
-                }
+        let by_arrival = reading.timed_by == TimedBy::Arrival;
+        if !by_arrival {
+            match self.last_us {
+                Some(last) if event_us == last => return Err(Reason::Duplicate),
+                Some(last) if event_us < last => return Err(Reason::Late),
+                _ if self.waiting.contains_key(&event_us) => return Err(Reason::Duplicate),
                 _ => {}
             }
         }
-        if lateness_us == 0 || reading.timed_by == TimedBy::Arrival {
+        if lateness_us == 0 || by_arrival {
+            // What waits is from before: of readings with times of their own, or of a larger lateness.
+            self.release_through(event_us, reading.series, ready);
+            if by_arrival && let Some(last) = self.last_us {
+                event_us = arrival_after(last, event_us);
+            }
             self.last_us = Some(event_us);
             ready.push(Reading { event_us, ..reading.clone() });
             return Ok(event_us);
-        }
-        if self.waiting.contains_key(&event_us) {
-            return Err(Reason::Duplicate);
         }
         self.newest_us = if self.last_us.is_none() && self.waiting.is_empty() {
             event_us
@@ -92,27 +94,64 @@ impl SeriesOrder {
             self.newest_us.max(event_us)
         };
         self.waiting.insert(event_us, Waiting { timed_by: reading.timed_by, values: reading.values.clone() });
+        let crowded = self.waiting.len().checked_sub(WAITING_MAX + 1);
+        let crowded = crowded.and_then(|surplus| self.waiting.keys().nth(surplus).copied());
         let settled = self.newest_us.saturating_sub(lateness_us);
-        while self.waiting.len() > WAITING_MAX
-            || self.waiting.first_key_value().is_some_and(|(at, _)| *at <= settled)
-        {
-            let Some((at, waiting)) = self.waiting.pop_first() else { break };
-            self.last_us = Some(at);
-            ready.push(Reading {
-                series: reading.series,
-                event_us: at,
-                timed_by: waiting.timed_by,
-                values: waiting.values,
-            });
-        }
+        self.release_through(settled.max(crowded.unwrap_or(i64::MIN)), reading.series, ready);
         Ok(event_us)
+    }
+
+    fn release_through(&mut self, through_us: i64, series: SeriesId, ready: &mut Vec<Reading>) {
+        while self.waiting.first_key_value().is_some_and(|(at, _)| *at <= through_us) {
+            let Some((event_us, Waiting { timed_by, values })) = self.waiting.pop_first() else { break };
+            self.last_us = Some(event_us);
+            ready.push(Reading { series, event_us, timed_by, values });
+        }
+    }
+}
+
+/// Returns the time under which something that arrived at `event_us` stands after `last_us`: right after it where
+/// the two crossed or came together, its own where the clock was set back.
+pub(crate) const fn arrival_after(last_us: i64, event_us: i64) -> i64 {
+    if event_us <= last_us && !is_set_back(last_us, event_us) { last_us.saturating_add(1) } else { event_us }
+}
+
+/// Tells whether an arrival at `event_us` after `last_us` means that the clock was set back.
+pub(crate) const fn is_set_back(last_us: i64, event_us: i64) -> bool {
+    last_us.saturating_sub(event_us) >= SET_BACK_US_MIN
+}
+
+/// What stands for an identity in memory: half a SHA-256, so that ten thousand series cost no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SeriesKey([u8; 16]);
+
+impl SeriesKey {
+    /// Returns the key of the series of a source with these tags and fields.
+    pub(crate) fn of<'t>(
+        source: &str,
+        tags: impl Iterator<Item = (&'t str, &'t str)>,
+        fields: &[String],
+    ) -> Self {
+        // Each part has its length before it, and the fields begin after the empty name of a tag.
+        let mut parts: Vec<&[u8]> = vec![source.as_bytes()];
+        tags.for_each(|(name, value)| parts.extend([name.as_bytes(), value.as_bytes()]));
+        parts.push(b"");
+        parts.extend(fields.iter().map(String::as_bytes));
+        let mut key = [0; 16];
+        key.copy_from_slice(&Digest::of_parts(&parts).as_bytes()[..16]);
+        Self(key)
+    }
+
+    fn of_identity(identity: &SeriesIdentity) -> Self {
+        let tags = identity.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Self::of(&identity.source, tags, &identity.fields)
     }
 }
 
 /// The numbers of the known series, and those of the running configuration.
 #[derive(Debug, Default)]
 pub(crate) struct SeriesTable {
-    ids: HashMap<SeriesIdentity, SeriesId>,
+    ids: HashMap<SeriesKey, SeriesId>,
     running: HashMap<SeriesId, Series>,
     by_source: HashMap<usize, u32>,
     next: u32,
@@ -120,19 +159,19 @@ pub(crate) struct SeriesTable {
 
 impl SeriesTable {
     /// Registers a series that the store knows.
-    pub(crate) fn register(&mut self, id: SeriesId, identity: SeriesIdentity) {
+    pub(crate) fn register(&mut self, id: SeriesId, identity: &SeriesIdentity) {
         self.next = self.next.max(id.0.saturating_add(1));
-        self.ids.insert(identity, id);
+        self.ids.insert(SeriesKey::of_identity(identity), id);
     }
 
     /// Returns the number of a series, if it has one.
     #[must_use]
-    pub(crate) fn id_of(&self, identity: &SeriesIdentity) -> Option<SeriesId> {
-        self.ids.get(identity).copied()
+    pub(crate) fn id_of(&self, key: &SeriesKey) -> Option<SeriesId> {
+        self.ids.get(key).copied()
     }
 
     /// Gives a number to a new series.
-    pub(crate) fn create(&mut self, identity: SeriesIdentity) -> SeriesId {
+    pub(crate) fn create(&mut self, identity: &SeriesIdentity) -> SeriesId {
         let id = SeriesId(self.next);
         self.register(id, identity);
         id
@@ -170,16 +209,6 @@ impl SeriesTable {
     /// Iterates over the running series.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SeriesId, &Series)> {
         self.running.iter().map(|(id, series)| (*id, series))
-    }
-
-    /// Returns all known series of a source.
-    #[must_use]
-    pub(crate) fn known_of(&self, source: &str) -> Vec<(SeriesIdentity, SeriesId)> {
-        self.ids
-            .iter()
-            .filter(|(identity, _)| identity.source == source)
-            .map(|(identity, id)| (identity.clone(), *id))
-            .collect()
     }
 }
 
@@ -236,7 +265,32 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_waits_goes_before_an_arrival_and_before_a_smaller_lateness() {
+        let mut order = SeriesOrder::default();
+        let mut ready = Vec::new();
+        for t in [10, 30, 20] {
+            order.accept(&reading(t, TimedBy::Payload), 100, &mut ready).unwrap();
+        }
+        assert_eq!(order.accept(&reading(25, TimedBy::Arrival), 100, &mut ready), Ok(25));
+        assert_eq!(order.accept(&reading(30, TimedBy::Payload), 0, &mut ready), Err(Reason::Duplicate));
+        assert_eq!(order.accept(&reading(40, TimedBy::Payload), 0, &mut ready), Ok(40));
+        assert_eq!(ready.iter().map(|r| r.event_us).collect::<Vec<_>>(), [10, 20, 25, 30, 40]);
+    }
+
     proptest! {
+        #[test]
+        fn no_event_time_is_too_extreme(
+            times in prop::collection::vec((prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(i64::MAX - 1), any::<i64>()], any::<bool>()), 1..20),
+            lateness in prop_oneof![Just(0), Just(i64::MAX), 0..1_000_i64],
+        ) {
+            let (mut order, mut ready) = (SeriesOrder::default(), Vec::new());
+            for (t, arrival) in times {
+                let timed_by = if arrival { TimedBy::Arrival } else { TimedBy::Payload };
+                let _ = order.accept(&reading(t, timed_by), lateness, &mut ready);
+            }
+        }
+
         #[test]
         fn within_the_lateness_any_order_comes_out_sorted_once(
             times in prop::collection::btree_set(0..1_000_i64, 1..50), seed in any::<u64>()

@@ -17,7 +17,14 @@ use crate::series::SeriesOrder;
 /// First byte of a snapshot: the version of its format.
 const FORMAT: u8 = 1;
 
-#[derive(Serialize, Deserialize)]
+/// What is written borrows: the state may be large, and is not to be in memory twice.
+#[derive(Serialize)]
+struct Written<'c> {
+    series: Vec<(SeriesId, &'c SeriesOrder)>,
+    instances: Vec<(InstanceId, [u8; 32], &'c Instance)>,
+}
+
+#[derive(Deserialize)]
 struct Snapshot {
     series: Vec<(SeriesId, SeriesOrder)>,
     instances: Vec<(InstanceId, [u8; 32], Instance)>,
@@ -46,25 +53,20 @@ impl fmt::Display for SnapshotError {
 impl std::error::Error for SnapshotError {}
 
 impl Core {
-    /// Returns the state of all series and instances. To be taken when no window waits for its outputs.
+    /// Returns the state of all series and instances. To be taken when no window waits for its outputs, and stored
+    /// with the instances of [`Core::announce`].
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut series: Vec<_> = self.series.iter().map(|(id, series)| (id, series.order.clone())).collect();
+        let mut series: Vec<_> = self.series.iter().map(|(id, series)| (id, &series.order)).collect();
         series.sort_by_key(|(id, _)| *id);
         let mut instances: Vec<_> = self
             .instances
             .iter()
-            .map(|(id, running)| {
-                (*id, *self.models[running.model].fingerprint.as_bytes(), running.state.clone())
-            })
+            .map(|(id, running)| (*id, *self.models[running.model].fingerprint.as_bytes(), &running.state))
             .collect();
         instances.sort_by_key(|(id, _, _)| *id);
-        let body = postcard::to_stdvec(&Snapshot { series, instances })
-            .expect("a snapshot has only sized and counted parts");
-        let mut bytes = Vec::with_capacity(body.len() + 1);
-        bytes.push(FORMAT);
-        bytes.extend(body);
-        bytes
+        postcard::to_extend(&Written { series, instances }, vec![FORMAT])
+            .expect("a snapshot has only sized and counted parts")
     }
 
     /// Takes the state from a snapshot, for the series and instances that were registered and whose model is still

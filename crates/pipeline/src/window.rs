@@ -5,6 +5,9 @@
 use dunlin_model_package::manifest::Layout;
 use serde::{Deserialize, Serialize};
 
+/// Most values of the windows that one reading may bring after a silence: 16 MB.
+const CATCH_UP_VALUES_MAX: usize = 4 * 1024 * 1024;
+
 /// The last rows of an instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
@@ -27,6 +30,20 @@ pub struct WindowShape {
     pub columns: u32,
     /// Rows between two windows.
     pub hop: u32,
+}
+
+impl WindowShape {
+    /// Returns how many values a window holds.
+    #[must_use]
+    pub const fn values(self) -> usize {
+        (self.length as usize).saturating_mul(self.columns as usize)
+    }
+
+    /// Returns how many windows one reading may bring after a silence.
+    #[must_use]
+    pub(crate) fn catch_up_max(self) -> i64 {
+        i64::try_from(CATCH_UP_VALUES_MAX / self.values().max(1)).unwrap_or(i64::MAX).max(1)
+    }
 }
 
 /// The part of a row that belongs to one model input.

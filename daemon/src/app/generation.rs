@@ -174,12 +174,13 @@ impl Generation {
         request: &LoadRequest,
         loaded: &Loaded,
     ) -> Result<Ended, CommandError> {
-        let mut stage = pin!(self.stage.run(self.links));
+        // A task of its own, not this future: waking a task costs no system call.
+        let mut stage = tokio::spawn(self.stage.run(self.links));
         let mut ended = None;
         let mut deadline = pin!(tokio::time::sleep(Duration::MAX));
         let end = loop {
             tokio::select! {
-                end = &mut stage => break end,
+                end = &mut stage => break end.map_err(|error| CommandError::failed("the stage panicked", error))?,
                 signal = signals.next() => {
                     if let Some(found) = react(signal, request, loaded).filter(|_| ended.is_none()) {
                         ended = Some(found);
@@ -194,15 +195,21 @@ impl Generation {
             }
         };
         let _ = self.shutdown.send(true);
-        wait_for_writer(self.writer_ended, self.drain).await;
+        if !has_ended(self.writer_ended, self.drain).await {
+            let text = "the telemetry log did not end within `run.drain`; what it lacks was not acknowledged";
+            return Err(CommandError::Failed { message: text.to_owned(), source: None });
+        }
         let written = self.writer.join().map_err(|_| CommandError::Failed {
             message: "the writer's thread panicked".to_owned(),
             source: None,
         })?;
         written
             .map_err(|error| CommandError::failed("the telemetry log cannot be written any more", error))?;
-        for task in self.tasks {
-            let _ = tokio::time::timeout(self.drain, task).await;
+        for mut task in self.tasks {
+            // The next generation takes over its session: this one must not be there any more.
+            if tokio::time::timeout(self.drain, &mut task).await.is_err() {
+                task.abort();
+            }
         }
         match (end, ended) {
             (StageEnd::Drained, Some(ended)) => Ok(ended),
@@ -211,9 +218,10 @@ impl Generation {
     }
 }
 
-/// Waits until the writer has dropped its end of the channel: its thread is at its last lines then.
-async fn wait_for_writer(mut ended: watch::Receiver<u64>, limit: Duration) {
-    let _ = tokio::time::timeout(limit, async { while ended.changed().await.is_ok() {} }).await;
+/// Waits until the writer has dropped its end of the channel, and tells whether it has: its thread is at its last
+/// lines then.
+async fn has_ended(mut writer: watch::Receiver<u64>, limit: Duration) -> bool {
+    tokio::time::timeout(limit, async { while writer.changed().await.is_ok() {} }).await.is_ok()
 }
 
 fn start_ingest(
@@ -316,7 +324,7 @@ fn stage_parts(
     publishing: Publishing,
     recovery: &Recovery,
 ) -> StageParts {
-    let mut redelivery = Redelivery::default();
+    let mut redelivery = Redelivery::new(settings.brokers.iter().map(|broker| broker.receive_max.max(1)));
     for mark in &recovery.delivered {
         redelivery.remember(BrokerIndex(mark.broker), mark.packet_id, mark.content_crc);
     }

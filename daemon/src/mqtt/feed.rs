@@ -126,6 +126,37 @@ impl PublishFeed {
             Err(TrySendError::Closed(_)) => Offered::LeftOut,
         }
     }
+
+    /// Hands on a publication that comes after ones with higher sequences. In the queue it stands under `given`,
+    /// which is above everything that was offered, so that it is not taken for one that was read back.
+    pub fn offer_late(&self, publication: Publication, given: u64) -> OfferedLate {
+        let mut gap = self.gap.lock();
+        let own = publication.sequence;
+        if let Some(gap) = gap.as_mut() {
+            if own < gap.first {
+                return OfferedLate::Refused(publication);
+            }
+            gap.last = gap.last.max(own);
+            return OfferedLate::LeftOut;
+        }
+        match self.queue.try_send(Publication { sequence: given, ..publication }) {
+            Ok(()) => OfferedLate::Queued,
+            Err(TrySendError::Full(refused) | TrySendError::Closed(refused)) => {
+                OfferedLate::Refused(Publication { sequence: own, ..refused })
+            }
+        }
+    }
+}
+
+/// What became of a late offer.
+#[derive(Debug)]
+pub enum OfferedLate {
+    /// The publisher has it.
+    Queued,
+    /// It will be read back from the store, by its own sequence.
+    LeftOut,
+    /// It is to be offered again: what will be read back begins after it, or there is no room.
+    Refused(Publication),
 }
 
 /// The receiving end for the publisher.

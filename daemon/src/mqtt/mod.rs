@@ -15,3 +15,6 @@ pub mod outbox;
 pub mod probe;
 pub mod publisher;
 pub mod tls;
+
+#[cfg(test)]
+mod progress_tests;

@@ -37,8 +37,8 @@ use tally::Tally;
 const MESSAGES_PER_STEP: usize = 256;
 /// Messages are taken while fewer windows than this are with the slots.
 const WINDOWS_MAX: usize = 4_096;
-/// Complete steps that may wait for the writer here, beside its queue.
-const STEPS_WAITING_MAX: usize = 32;
+/// Commands that may wait for the writer here, beside its queue.
+const WAITING_MAX: usize = 32;
 /// Readings logged since the last saved state that make a new one worth its bytes: a replay of this much takes well
 /// under a second.
 const LOGGED_BYTES_MIN: usize = 1 << 20;
@@ -46,12 +46,14 @@ const LOGGED_BYTES_MIN: usize = 1 << 20;
 const LOGGED_PER_STATE: usize = 4;
 /// "Everything that had arrived" is in once nothing more came for this long.
 const FLUSH_QUIET_US: i64 = 250_000;
-/// Where messages never cease, a flush waits this long: what had arrived before is with the writer then.
-const FLUSH_US_MAX: i64 = 5_000_000;
+/// Where it never gets quiet, what had arrived at the request is enough after this.
+const FLUSH_WAIT_US: i64 = 2_000_000;
+/// Messages are taken while the windows with the slots hold fewer values than this: 32 MB.
+const VALUES_MAX: usize = 8 * 1024 * 1024;
 /// How often gauges are set.
 const GAUGE_US: i64 = 1_000_000;
 /// How often the clock is compared and waiting requests are looked at.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(250);
 
 /// Receiving ends and partners of the stage.
 pub struct StageLinks {
@@ -100,6 +102,14 @@ pub enum StageEnd {
     WriterGone,
 }
 
+/// Somebody waits until all that has arrived is on disk.
+struct FlushRequest {
+    reply: oneshot::Sender<()>,
+    since_us: i64,
+    /// Steps opened when all that had arrived was taken.
+    steps: Option<u64>,
+}
+
 /// The stage.
 pub struct Stage {
     parts: StageParts,
@@ -110,10 +120,18 @@ pub struct Stage {
     turn: Turn,
     /// Windows that their slot has no room for.
     unsent: Vec<VecDeque<SlotJob>>,
-    steps: VecDeque<Step>,
-    /// Who waits for a flush, and since when.
-    flushes: Vec<(i64, oneshot::Sender<()>)>,
+    /// What goes to the writer, in order.
+    outgoing: VecDeque<WriterCommand>,
+    /// A step of the clock: goes to the writer after all that was timed before it.
+    clock_step: Option<WriterCommand>,
+    flushes: Vec<FlushRequest>,
     last_delivery_us: i64,
+    /// Latest arrival that was taken.
+    taken_us: i64,
+    /// Steps that were opened, and those of them that are complete.
+    steps: (u64, u64),
+    /// Values of the windows with the slots.
+    values: usize,
     logged_bytes: usize,
     state_bytes: usize,
     saving: bool,
@@ -136,9 +154,13 @@ impl Stage {
             models: parts.core.models().iter().map(|model| model.binding.spec.name.clone()).collect(),
             turn: Turn::default(),
             unsent: parts.slots.iter().map(|_| VecDeque::new()).collect(),
-            steps: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            clock_step: None,
             flushes: Vec::new(),
             last_delivery_us: now,
+            taken_us: 0,
+            steps: (0, 0),
+            values: 0,
             logged_bytes: 0,
             state_bytes: 0,
             saving: false,
@@ -155,10 +177,10 @@ impl Stage {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut open = true;
         loop {
-            // What is rare comes first: under load the last two are always ready.
+            let (taking, room) = (self.takes_messages(), self.outgoing.len() < WAITING_MAX);
+            // What is seldom ready comes first: no load keeps it from its turn.
             tokio::select! {
                 biased;
-                _ = ticks.tick() => self.tick(&links),
                 changed = links.committed.changed() => {
                     if changed.is_err() {
                         return StageEnd::WriterGone;
@@ -166,19 +188,20 @@ impl Stage {
                     let through = *links.committed.borrow_and_update();
                     self.parts.publishing.committed(through);
                 }
-                Some(request) = links.control.recv() => self.take_request(request, &links.writer),
-                Some(loss) = links.losses.recv() => drop(links.writer.try_send(WriterCommand::Loss(loss))),
-                () = links.writer.has_room(), if !self.steps.is_empty() => {}
+                _ = ticks.tick() => self.tick(&links),
+                Some(request) = links.control.recv(), if room => self.take_request(request),
+                Some(loss) = links.losses.recv(), if room => self.outgoing.push_back(WriterCommand::Loss(loss)),
                 Some(group) = links.results.recv() => self.take_results(group, &mut links.results),
-                count = links.deliveries.recv_many(&mut buffer, MESSAGES_PER_STEP),
-                    if open && self.takes_messages() =>
-                {
+                () = std::future::ready(()), if taking && !buffer.is_empty() => self.take_deliveries(&mut buffer),
+                count = links.deliveries.recv_many(&mut buffer, MESSAGES_PER_STEP), if open && taking => {
                     open = count > 0;
                     self.take_deliveries(&mut buffer);
                 }
+                () = links.writer.has_room(), if !self.outgoing.is_empty() => {}
             }
             self.hand_on(&links);
-            if !open && self.in_flight.steps() == 0 && self.steps.is_empty() {
+            let taken = !open && buffer.is_empty();
+            if taken && self.in_flight.steps() == 0 && self.outgoing.is_empty() {
                 return self.finish(&links).await;
             }
         }
@@ -186,10 +209,15 @@ impl Stage {
 
     fn takes_messages(&self) -> bool {
         !self.saving
-            && self.in_flight.windows() < WINDOWS_MAX
+            && self.clock_step.is_none()
+            && Self::has_room(self.in_flight.windows(), self.values)
             && self.in_flight.steps() < flow::STEPS
-            && self.steps.len() < STEPS_WAITING_MAX
+            && self.outgoing.len() < WAITING_MAX
             && self.unsent.iter().all(VecDeque::is_empty)
+    }
+
+    const fn has_room(windows: usize, values: usize) -> bool {
+        windows < WINDOWS_MAX && values < VALUES_MAX
     }
 
     fn take_deliveries(&mut self, buffer: &mut Vec<Delivery>) {
@@ -200,13 +228,21 @@ impl Stage {
         self.turn.clear();
         let mut step = Step::default();
         let mut arrivals = Vec::new();
-        let count = buffer.len() as u64;
-        for delivery in buffer.drain(..) {
+        let mut count = 0;
+        for delivery in buffer.iter() {
             step.acks.extend(delivery.ack);
-            self.take_delivery(&delivery);
+            self.take_delivery(delivery);
+            let made = self.turn.windows.iter().skip(arrivals.len());
+            self.values += made.map(|window| window.values.len()).sum::<usize>();
             arrivals.resize(self.turn.windows.len(), delivery.arrived_us);
+            self.taken_us = self.taken_us.max(delivery.arrived_us);
+            count += 1;
+            if !Self::has_room(self.in_flight.windows() + arrivals.len(), self.values) {
+                break;
+            }
         }
-        self.count_turn(count);
+        buffer.drain(..count);
+        self.count_turn(count as u64);
         step.readings.append(&mut self.turn.readings);
         step.new_series.append(&mut self.turn.new_series);
         for (id, identity) in &self.turn.new_instances {
@@ -217,6 +253,7 @@ impl Stage {
         let heads: Vec<_> = self.turn.windows.iter().map(|window| window.head).zip(arrivals).collect();
         let first = self.in_flight.next_ticket();
         self.in_flight.open(step, &heads);
+        self.steps.0 += 1;
         for (ticket, window) in (first..).zip(self.turn.windows.drain(..)) {
             self.unsent[usize::from(window.head.model.0)]
                 .push_back(SlotJob { ticket, values: window.values });
@@ -280,6 +317,8 @@ impl Stage {
         while let Some(group) = next {
             for result in group {
                 let Some(window) = self.in_flight.window(result.ticket) else { continue };
+                let shape = self.parts.core.models()[usize::from(window.head.model.0)].shape;
+                self.values = self.values.saturating_sub(shape.values());
                 let prediction = self.parts.core.finish(window.head, result.outputs.ok());
                 self.parts.publishing.predicted(result.ticket, &prediction);
                 let metrics = &self.parts.metrics;
@@ -293,12 +332,15 @@ impl Stage {
         self.submit();
     }
 
-    fn take_request(&mut self, request: ControlRequest, writer: &Sender<WriterCommand>) {
+    fn take_request(&mut self, request: ControlRequest) {
         match request {
-            ControlRequest::Flush(reply) => self.flushes.push((clock::monotonic_micros(), reply)),
+            ControlRequest::Flush(reply) => {
+                let since_us = clock::monotonic_micros();
+                self.flushes.push(FlushRequest { reply, since_us, steps: None });
+            }
             ControlRequest::Quarantine(sequence) => {
                 let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
-                drop(writer.try_send(WriterCommand::Quarantine(sequence)));
+                self.outgoing.push_back(WriterCommand::Quarantine(sequence));
             }
         }
     }
@@ -308,8 +350,7 @@ impl Stage {
         if let Some(step) = self.clock.observe(clock::wall_micros(), now) {
             let seconds = (step.to_offset - step.from_offset) as f64 / 1e6;
             tracing::warn!(seconds, "the wall clock was set; arrival times follow it");
-            let _ =
-                links.writer.try_send(WriterCommand::ClockStep { mono_us: now, offset_us: step.to_offset });
+            self.clock_step = Some(WriterCommand::ClockStep { mono_us: now, offset_us: step.to_offset });
         }
         let (stage, writer) = &self.parts.heartbeats;
         stage.beat_at(now);
@@ -322,13 +363,18 @@ impl Stage {
             self.gauged_us = now;
             self.gauge(links);
         }
-        let quiet = now - self.last_delivery_us >= FLUSH_QUIET_US
-            && links.deliveries.is_empty()
-            && self.in_flight.steps() == 0
-            && self.steps.is_empty();
-        let due = |asked_us: i64| quiet || now - asked_us >= FLUSH_US_MAX;
-        for (_, reply) in self.flushes.extract_if(.., |(asked_us, _)| due(*asked_us)) {
-            let _ = links.writer.try_send(WriterCommand::Flush(reply));
+        let empty = links.deliveries.is_empty();
+        let idle = self.in_flight.steps() == 0 && self.outgoing.is_empty();
+        let quiet = empty && idle && now - self.last_delivery_us >= FLUSH_QUIET_US;
+        for mut request in std::mem::take(&mut self.flushes) {
+            if now - request.since_us >= FLUSH_WAIT_US && (empty || self.taken_us >= request.since_us) {
+                request.steps.get_or_insert(self.steps.0);
+            }
+            if quiet || request.steps.is_some_and(|steps| steps <= self.steps.1) {
+                self.outgoing.push_back(WriterCommand::Flush(request.reply));
+            } else if !request.reply.is_closed() {
+                self.flushes.push(request);
+            }
         }
     }
 
@@ -337,7 +383,7 @@ impl Stage {
         metrics.series.set(self.parts.core.counts().0 as i64);
         metrics.windows_waiting.set(self.in_flight.windows() as i64);
         metrics.deliveries_waiting.set(links.deliveries.len() as i64);
-        metrics.steps_waiting.set((self.steps.len() + links.writer.waiting()) as i64);
+        metrics.steps_waiting.set((self.outgoing.len() + links.writer.waiting()) as i64);
         for (model, instances) in self.models.iter().zip(self.parts.core.instances_by_model()) {
             metrics.slot(model, |counts| counts.instances = instances);
         }
@@ -349,7 +395,11 @@ impl Stage {
             for (n, prediction) in step.predictions.iter().enumerate() {
                 self.parts.publishing.to_be_committed(step.prediction_sequence + n as u64, prediction);
             }
-            self.steps.push_back(step);
+            self.outgoing.push_back(WriterCommand::Step(step));
+            self.steps.1 += 1;
+        }
+        if self.in_flight.steps() == 0 {
+            self.outgoing.extend(self.clock_step.take());
         }
         self.parts.publishing.advance(self.in_flight.lowest_open());
         let enough =
@@ -359,15 +409,15 @@ impl Stage {
             self.save_state();
             links.checkpoint_wanted.store(false, Ordering::Relaxed);
         }
-        while let Some(step) = self.steps.pop_front() {
-            match links.writer.try_send(WriterCommand::Step(step)) {
+        while let Some(command) = self.outgoing.pop_front() {
+            match links.writer.try_send(command) {
                 Ok(()) => {}
-                Err(SendFailure::Full(WriterCommand::Step(step))) => {
-                    self.steps.push_front(step);
+                Err(SendFailure::Full(command)) => {
+                    self.outgoing.push_front(command);
                     break;
                 }
                 // The writer has ended: its side of `committed` says so at the next turn.
-                Err(_) => break,
+                Err(SendFailure::Closed(_)) => break,
             }
         }
     }
@@ -377,15 +427,18 @@ impl Stage {
         self.state_bytes = state.len();
         self.logged_bytes = 0;
         self.saving = false;
+        let new_instances = self.parts.core.announce();
+        new_instances.iter().for_each(|(id, identity)| self.parts.publishing.introduce(*id, identity));
         let prediction_sequence = self.in_flight.next_ticket();
-        self.steps.push_back(Step { checkpoint: Some(state), prediction_sequence, ..Step::default() });
+        let step = Step { checkpoint: Some(state), prediction_sequence, new_instances, ..Step::default() };
+        self.outgoing.push_back(WriterCommand::Step(step));
     }
 
     async fn finish(mut self, links: &StageLinks) -> StageEnd {
         self.save_state();
         self.hand_on(links);
-        while let Some(step) = self.steps.pop_front() {
-            if links.writer.send(WriterCommand::Step(step)).await.is_err() {
+        while let Some(command) = self.outgoing.pop_front() {
+            if links.writer.send(command).await.is_err() {
                 return StageEnd::WriterGone;
             }
         }
@@ -394,8 +447,8 @@ impl Stage {
             return StageEnd::WriterGone;
         }
         self.parts.publishing.committed(u64::MAX);
-        for (_, reply) in self.flushes.drain(..) {
-            let _ = reply.send(());
+        for request in self.flushes.drain(..) {
+            let _ = request.reply.send(());
         }
         for slot in self.parts.slots {
             slot.shutdown(Duration::from_secs(1)).await;

@@ -13,7 +13,7 @@ use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, Prediction};
 
 use crate::config::settings::PublishMode;
 use crate::flow::Publication;
-use crate::mqtt::feed::{Offered, PublishFeed};
+use crate::mqtt::feed::{OfferedLate, PublishFeed};
 use crate::publication::InstanceRenderer;
 
 /// Most late publications that wait for the publisher to catch up: about 1 MB. The newest are left to the next start,
@@ -108,12 +108,15 @@ pub struct Publishing {
     renderers: HashMap<InstanceId, InstanceRenderer>,
     /// For `committed`: what waits for its commit, in order.
     held: VecDeque<Publication>,
-    /// Highest sequence number offered.
+    /// Highest sequence number of a prediction so far.
     highest: u64,
-    /// Late publications: their own sequence, and the higher one under which the publisher has them.
+    /// Late publications with the publisher: their own sequence, and the one they have there. Both rise: an earlier
+    /// one with a higher own sequence says nothing that a later one does not.
     late: VecDeque<(u64, u64)>,
     /// Late publications that the publisher had no room for.
     waiting: VecDeque<Publication>,
+    /// Lowest sequence that is left to the next start.
+    left_to_restart: Option<u64>,
     made: Vec<Publication>,
 }
 
@@ -137,6 +140,7 @@ impl Publishing {
             highest: committed_through,
             late: VecDeque::new(),
             waiting: VecDeque::new(),
+            left_to_restart: None,
             made: Vec::new(),
         }
     }
@@ -169,46 +173,69 @@ impl Publishing {
     pub fn committed(&mut self, through: u64) {
         while self.held.front().is_some_and(|publication| publication.sequence <= through) {
             if let Some(publication) = self.held.pop_front() {
-                self.offer(publication);
+                self.feed.offer(publication);
             }
         }
     }
 
     /// Brings the progress up to date; `lowest_open` is the first sequence without a prediction yet.
     pub fn advance(&mut self, lowest_open: u64) {
-        for _ in 0..self.waiting.len() {
-            if let Some(publication) = self.waiting.pop_front() {
-                self.offer(publication);
+        while let Some(publication) = self.waiting.pop_front() {
+            if let Some(refused) = self.offer_late(publication) {
+                self.waiting.push_front(refused);
+                break;
             }
         }
         let confirmed = self.progress.publisher.load(Ordering::Acquire);
-        self.late.retain(|(_, given)| *given > confirmed);
-        let late = self.late.iter().map(|(own, _)| *own).min();
+        while self.late.front().is_some_and(|(_, given)| *given <= confirmed) {
+            self.late.pop_front();
+        }
+        let late = self.late.front().map(|(own, _)| *own);
         let waiting = self.waiting.iter().map(|publication| publication.sequence).min();
-        let unpublished = late.into_iter().chain(waiting).chain([lowest_open]).min().unwrap_or(lowest_open);
+        let open = [late, waiting, self.left_to_restart];
+        let unpublished = open.into_iter().flatten().fold(lowest_open, u64::min);
         self.progress.stored.store(confirmed.min(unpublished.saturating_sub(1)), Ordering::Release);
     }
 
     fn offer_all(&mut self, sequence: u64, prediction: &Prediction) {
-        let Some(renderer) = self.renderers.get(&prediction.head.instance) else { return };
         let mut made = std::mem::take(&mut self.made);
-        publications(renderer, sequence, prediction, &mut made);
-        made.drain(..).for_each(|publication| self.offer(publication));
+        if let Some(renderer) = self.renderers.get(&prediction.head.instance) {
+            publications(renderer, sequence, prediction, &mut made);
+        }
+        for publication in made.drain(..) {
+            if sequence >= self.highest {
+                self.feed.offer(publication);
+            } else if let Some(refused) = self.offer_late(publication) {
+                self.keep(refused);
+            }
+        }
         self.made = made;
+        // One that is not published counts too: the store covers it when it is read back.
+        self.highest = self.highest.max(sequence);
     }
 
-    /// Sequences that the publisher gets never fall: a late publication goes under the highest one so far.
-    fn offer(&mut self, publication: Publication) {
-        let (own, given) = (publication.sequence, publication.sequence.max(self.highest));
-        let kept = (given > own).then(|| publication.clone());
-        match (self.feed.offer(Publication { sequence: given, ..publication }), kept) {
-            (Offered::Queued, Some(_)) => self.late.push_back((own, given)),
-            // The publisher will read back from here on, and would miss what is before.
-            (Offered::LeftOut, Some(publication)) if self.waiting.len() < LATE_MAX => {
-                self.waiting.push_back(publication);
+    /// Offers a publication after ones with higher sequences; gives it back where it is to be offered again.
+    fn offer_late(&mut self, publication: Publication) -> Option<Publication> {
+        let (own, given) = (publication.sequence, self.highest + 1);
+        match self.feed.offer_late(publication, given) {
+            OfferedLate::Queued => {
+                while self.late.back().is_some_and(|(earlier, _)| *earlier >= own) {
+                    self.late.pop_back();
+                }
+                self.late.push_back((own, given));
+                None
             }
-            (Offered::LeftOut, Some(_)) => self.late.push_back((own, u64::MAX)),
-            (_, None) => self.highest = given,
+            OfferedLate::LeftOut => None,
+            OfferedLate::Refused(refused) => Some(refused),
+        }
+    }
+
+    fn keep(&mut self, publication: Publication) {
+        if self.waiting.len() < LATE_MAX {
+            self.waiting.push_back(publication);
+        } else {
+            let own = publication.sequence;
+            self.left_to_restart = Some(self.left_to_restart.map_or(own, |lowest| lowest.min(own)));
         }
     }
 }

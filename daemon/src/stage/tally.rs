@@ -62,7 +62,8 @@ impl Tally {
         let source = source.unwrap_or(self.sources.len() - 1);
         let (count, sample) = self.sources[source].refused.entry(refusal.reason).or_default();
         *count += 1;
-        *sample = Some(RefusedSample {
+        // One a turn: a flood of refusals is not to cost a text each.
+        sample.get_or_insert_with(|| RefusedSample {
             topic: topic.chars().take(SAMPLE_BYTES_MAX).collect(),
             detail: refusal.detail,
             payload: sample_text(payload),

@@ -278,8 +278,8 @@ impl Store {
         let checkpoint = checkpoint(&self.connection)?;
         self.checkpoint_seq = checkpoint.as_ref().map_or(0, |(seq, _)| *seq);
         self.next_seq = position.seq_last.max(self.checkpoint_seq) + 1;
-        self.prediction_next = position.prediction_next;
-        self.published_through = position.published_through;
+        self.prediction_next = position.prediction_next.max(1);
+        self.published_through = position.published_through.min(self.prediction_next - 1);
         found.checkpoint = checkpoint.map(|(_, state)| state);
         found.next_prediction_sequence = self.prediction_next;
         found.published_through = self.published_through;
@@ -374,7 +374,10 @@ impl Store {
         pending: &PendingBatch,
         published_through: u64,
     ) -> Result<(), StoreError> {
-        let published_through = published_through.max(self.published_through);
+        // What was published at once and is not on disk gets its number anew after a kill, perhaps for another
+        // prediction: it must not count as published then.
+        let prediction_next = pending.prediction_next.unwrap_or(0).max(self.prediction_next);
+        let published_through = published_through.min(prediction_next - 1).max(self.published_through);
         let row = self.row_of(pending, published_through);
         let first_step = self.next_seq;
         let checkpoint = pending

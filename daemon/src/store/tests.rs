@@ -370,6 +370,18 @@ impl Running {
 }
 
 #[test]
+fn what_was_published_before_its_commit_does_not_count_as_published_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lock, mut store, _) = open(folder.path(), &settings());
+    let mut pending = PendingBatch::default();
+    pending.push(step(1));
+    store.commit(&pending, 7).unwrap();
+    drop((lock, store));
+    let (_lock, _store, recovery) = open(folder.path(), &settings());
+    assert_eq!((recovery.next_prediction_sequence, recovery.published_through), (2, 1));
+}
+
+#[test]
 fn acknowledgements_follow_the_commit_and_a_stop_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let (_lock, store, _) = open(folder.path(), &settings());

@@ -107,7 +107,8 @@ fields.v = {}
     }
     let export = plan.export_of("double", 600, LIMIT)?;
     let of_sensor = |sensor: &str| {
-        let own = |line: &&str| line.starts_with("window_end_ms") || line.contains(&format!("sensor={sensor}"));
+        let own =
+            |line: &&str| line.starts_with("window_end_ms") || line.contains(&format!("sensor={sensor}"));
         export.lines().filter(own).collect::<Vec<_>>().join("\n")
     };
     for sensor in ["a", "b"] {

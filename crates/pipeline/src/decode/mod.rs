@@ -150,6 +150,12 @@ impl CompiledSource {
         !self.payload_tags().is_empty()
     }
 
+    /// Returns how many of the tags come from the topic: the first ones.
+    #[must_use]
+    pub fn captured_tags(&self) -> usize {
+        self.payload_tags().start
+    }
+
     /// Tells whether the field at this position is read for these values of the tags.
     #[must_use]
     pub fn is_active(&self, position: usize, tags: &[String]) -> bool {
