@@ -21,6 +21,9 @@ use crate::reading::{Reading, SeriesId, SeriesIdentity};
 use crate::refusal::{Reason, Refusal, SpecFinding};
 use crate::series::{Series, SeriesKey, SeriesOrder, SeriesTable, Target, TopicRate};
 
+/// Longest topic: with ten thousand series, what is kept of topics stays within some ten megabytes at the worst.
+const TOPIC_BYTES_MAX: usize = 1_024;
+
 /// What one or more messages led to. Cleared and used again by the caller.
 #[derive(Debug, Default)]
 pub struct Turn {
@@ -62,6 +65,9 @@ struct TopicRoute {
     series: Cell<Option<SeriesId>>,
 }
 
+/// How the topics of one broker are read.
+type TopicRoutes = HashMap<Box<str>, Rc<[TopicRoute]>>;
+
 /// An instance of the running configuration.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -79,7 +85,7 @@ pub struct Core {
     /// Largest lateness of the models that read a source.
     lateness_us: Vec<i64>,
     pub(crate) models: Vec<CompiledModel>,
-    routes: HashMap<Option<String>, HashMap<Box<str>, Rc<[TopicRoute]>>>,
+    routes: HashMap<Option<String>, TopicRoutes>,
     routes_max: usize,
     routes_count: usize,
     pub(crate) series: SeriesTable,
@@ -214,6 +220,10 @@ impl Core {
     }
 
     fn new_routes(&mut self, message: &Message<'_>) -> Result<Vec<TopicRoute>, (Option<usize>, Refusal)> {
+        if message.topic.len() > TOPIC_BYTES_MAX {
+            let text = format!("the topic has more than {TOPIC_BYTES_MAX} bytes");
+            return Err((None, Refusal::new(Reason::BadTopic, text)));
+        }
         let found: Vec<TopicRoute> = self
             .sources
             .iter()

@@ -1,5 +1,7 @@
 //! Awkward event times, silences and values on the path from messages to windows.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be built fails the test that names it")]
+
 use dunlin_model_package::{Digest, Manifest, ModelSpec, SourceSpec};
 use dunlin_pipeline::message::{ClockState, Message};
 use dunlin_pipeline::reading::{Reading, SeriesId, TimedBy};
@@ -138,6 +140,13 @@ fn known_series_are_no_new_topics_after_a_restart() {
     assert_eq!(plain(&mut second, "new", 9_000_000, 1.0).refusals.len(), 0);
     let refused = &plain(&mut second, "newer", 9_000_000, 1.0).refusals;
     assert_eq!((refused[0].0, refused[0].1.reason), (Some(0), Reason::TopicRate));
+}
+
+#[test]
+fn a_topic_of_many_kilobytes_becomes_no_series() {
+    let mut core = core(PLAIN, "key = [\"id\"]", manifest(1, &["a"]));
+    let turn = plain(&mut core, &"x".repeat(60_000), 0, 1.0);
+    assert_eq!((turn.readings.len(), turn.refusals[0].1.reason), (0, Reason::BadTopic));
 }
 
 #[test]
