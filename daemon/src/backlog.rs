@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_pipeline::prediction::{InstanceId, ModelIndex, Prediction, WindowHead};
 
 use crate::mqtt::feed::{Backlog, BacklogPage, PageEnd};
-use crate::publication::InstanceRenderer;
+use crate::publication::{InstanceRenderer, ModelTexts};
 use crate::stage::publishing::{Topics, publications};
 use crate::store::StoreReader;
 
@@ -19,13 +20,14 @@ pub struct StoredBacklog {
     topics: Topics,
     reader: Option<StoreReader>,
     renderers: HashMap<InstanceId, Option<InstanceRenderer>>,
+    texts: Vec<Arc<ModelTexts>>,
 }
 
 impl StoredBacklog {
     /// Returns the backlog of a state folder.
     #[must_use]
     pub fn new(folder: PathBuf, topics: Topics) -> Self {
-        Self { folder, topics, reader: None, renderers: HashMap::new() }
+        Self { folder, topics, reader: None, renderers: HashMap::new(), texts: Vec::new() }
     }
 }
 
@@ -43,10 +45,11 @@ impl Backlog for StoredBacklog {
                 seen += 1;
                 page.through = record.stored.sequence;
                 let stored = record.stored;
-                let renderer = self
-                    .renderers
-                    .entry(stored.instance)
-                    .or_insert_with(|| self.topics.renderer(record.identity));
+                let renderer = self.renderers.entry(stored.instance).or_insert_with(|| {
+                    let mut renderer = self.topics.renderer(record.identity)?;
+                    renderer.share_texts(&mut self.texts);
+                    Some(renderer)
+                });
                 let Some(renderer) = renderer else { return };
                 let head = WindowHead {
                     // Renderers do not look at it.

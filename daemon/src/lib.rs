@@ -12,6 +12,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mqtt;
 pub mod publication;
+pub mod resident;
 pub mod slot;
 pub mod stage;
 pub mod status;

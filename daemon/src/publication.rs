@@ -3,6 +3,8 @@
 //! Writes into a buffer that is used again, with everything that is fixed for an instance written once before. Never
 //! rounds: numbers read back exactly. Shared by the stage, `replay`, `predict` and `export`.
 
+use std::sync::Arc;
+
 use dunlin_pipeline::prediction::{AlertChange, InstanceIdentity, Prediction, PredictionId, QualityFlags};
 
 /// Longest text of a time: `-292277-01-09T04:00:54.775807Z` with room.
@@ -31,16 +33,49 @@ pub struct PredictionParts<'p> {
 /// outputs.
 #[derive(Debug, Clone)]
 pub struct InstanceRenderer {
-    topic: String,
-    alert_topic: Option<String>,
-    /// From after the id to before the window's end.
+    topic: Box<str>,
+    alert_topic: Option<Box<str>>,
+    /// The key as JSON.
+    key: Box<[u8]>,
+    texts: Arc<ModelTexts>,
+}
+
+/// What the renderers of one model have in common; shared, since there may be ten thousand of them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ModelTexts {
+    /// From after the id to before the key.
     head: Vec<u8>,
-    /// From after the id to before the alert.
+    /// From after the id to before the key of an alert.
     alert_head: Vec<u8>,
     /// `"name":[` and the number of values, by output.
     outputs: Vec<(Vec<u8>, usize)>,
     /// The labels as JSON texts.
     labels: Vec<Vec<u8>>,
+}
+
+impl ModelTexts {
+    fn of(identity: &InstanceIdentity) -> Self {
+        let mut head = b"\",\"model\":".to_vec();
+        push_text(&mut head, &identity.model);
+        let mut alert_head = head.clone();
+        head.extend_from_slice(b",\"version\":");
+        push_text(&mut head, &identity.version);
+        for part in [&mut head, &mut alert_head] {
+            part.extend_from_slice(b",\"key\":");
+        }
+        let outputs = identity.outputs.iter().map(|(name, count)| {
+            let mut text = Vec::new();
+            push_text(&mut text, name);
+            text.extend_from_slice(b":[");
+            (text, *count as usize)
+        });
+        let labels = identity.labels.iter().map(|label| {
+            let mut text = Vec::new();
+            push_text(&mut text, label);
+            text
+        });
+        Self { head, alert_head, outputs: outputs.collect(), labels: labels.collect() }
+    }
 }
 
 impl InstanceRenderer {
@@ -55,29 +90,20 @@ impl InstanceRenderer {
             push_text(&mut key, value);
         }
         key.extend_from_slice(if identity.key.is_empty() { b"{}" } else { b"}" });
-        let mut head = b"\",\"model\":".to_vec();
-        push_text(&mut head, &identity.model);
-        let mut alert_head = head.clone();
-        head.extend_from_slice(b",\"version\":");
-        push_text(&mut head, &identity.version);
-        for part in [&mut head, &mut alert_head] {
-            part.extend_from_slice(b",\"key\":");
-            part.extend_from_slice(&key);
+        Self {
+            topic: topic.into(),
+            alert_topic: alert_topic.map(Into::into),
+            key: key.into(),
+            texts: Arc::new(ModelTexts::of(identity)),
         }
-        head.extend_from_slice(b",\"window_end\":\"");
-        alert_head.extend_from_slice(b",\"alert\":\"");
-        let outputs = identity.outputs.iter().map(|(name, count)| {
-            let mut text = Vec::new();
-            push_text(&mut text, name);
-            text.extend_from_slice(b":[");
-            (text, *count as usize)
-        });
-        let labels = identity.labels.iter().map(|label| {
-            let mut text = Vec::new();
-            push_text(&mut text, label);
-            text
-        });
-        Self { topic, alert_topic, head, alert_head, outputs: outputs.collect(), labels: labels.collect() }
+    }
+
+    /// Shares the model's texts with other renderers: takes equal ones from `known`, or adds its own.
+    pub fn share_texts(&mut self, known: &mut Vec<Arc<ModelTexts>>) {
+        match known.iter().find(|texts| **texts == self.texts) {
+            Some(texts) => self.texts = Arc::clone(texts),
+            None => known.push(Arc::clone(&self.texts)),
+        }
     }
 
     /// Returns the topic of predictions.
@@ -117,7 +143,9 @@ impl InstanceRenderer {
     /// Appends the JSON form of the alert that a prediction of this instance changed.
     pub fn render_alert(&self, prediction: &Prediction, change: AlertChange, out: &mut Vec<u8>) {
         push_id(out, prediction.id);
-        out.extend_from_slice(&self.alert_head);
+        out.extend_from_slice(&self.texts.alert_head);
+        out.extend_from_slice(&self.key);
+        out.extend_from_slice(b",\"alert\":\"");
         out.extend_from_slice(alert_text(change).as_bytes());
         out.extend_from_slice(b"\",\"label\":");
         out.extend_from_slice(self.label_text(prediction.label));
@@ -127,17 +155,19 @@ impl InstanceRenderer {
     }
 
     fn label_text(&self, label: Option<u16>) -> &[u8] {
-        label.and_then(|position| self.labels.get(usize::from(position))).map_or(b"null", Vec::as_slice)
+        label.and_then(|position| self.texts.labels.get(usize::from(position))).map_or(b"null", Vec::as_slice)
     }
 
     fn push_prediction(&self, parts: &PredictionParts<'_>, label: &[u8], out: &mut Vec<u8>) {
         push_id(out, parts.id);
-        out.extend_from_slice(&self.head);
+        out.extend_from_slice(&self.texts.head);
+        out.extend_from_slice(&self.key);
+        out.extend_from_slice(b",\"window_end\":\"");
         push_time(out, parts.window_end_us);
         out.extend_from_slice(b"\",\"outputs\":{");
         let mut rest = if parts.flags.is_valid() { parts.outputs } else { &[] };
         if !rest.is_empty() {
-            for (index, (name, count)) in self.outputs.iter().enumerate() {
+            for (index, (name, count)) in self.texts.outputs.iter().enumerate() {
                 let (values, others) = rest.split_at((*count).min(rest.len()));
                 rest = others;
                 if index > 0 {

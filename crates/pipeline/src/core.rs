@@ -20,6 +20,9 @@ use crate::reading::{Reading, SeriesId, SeriesIdentity};
 use crate::refusal::{Reason, Refusal, SpecFinding};
 use crate::series::{Series, SeriesKey, SeriesOrder, SeriesTable, Target, TopicRate};
 
+/// Longest topic: with ten thousand series, what is kept of topics stays within some ten megabytes at the worst.
+const TOPIC_BYTES_MAX: usize = 1_024;
+
 /// What one or more messages led to. Cleared and used again by the caller.
 #[derive(Debug, Default)]
 pub struct Turn {
@@ -216,6 +219,10 @@ impl Core {
     }
 
     fn new_routes(&mut self, message: &Message<'_>) -> Result<Vec<TopicRoute>, (Option<usize>, Refusal)> {
+        if message.topic.len() > TOPIC_BYTES_MAX {
+            let text = format!("the topic has more than {TOPIC_BYTES_MAX} bytes");
+            return Err((None, Refusal::new(Reason::BadTopic, text)));
+        }
         let found: Vec<TopicRoute> = self
             .sources
             .iter()

@@ -143,6 +143,13 @@ fn known_series_are_no_new_topics_after_a_restart() {
 }
 
 #[test]
+fn a_topic_of_many_kilobytes_becomes_no_series() {
+    let mut core = core(PLAIN, "key = [\"id\"]", manifest(1, &["a"]));
+    let turn = plain(&mut core, &"x".repeat(60_000), 0, 1.0);
+    assert_eq!((turn.readings.len(), turn.refusals[0].1.reason), (0, Reason::BadTopic));
+}
+
+#[test]
 fn series_beyond_a_lowered_limit_are_the_youngest_ones() {
     let (mut first, mut series) = (core(PLAIN, "key = [\"id\"]", manifest(1, &["a"])), Vec::new());
     for n in 0..50 {

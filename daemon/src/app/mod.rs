@@ -19,6 +19,7 @@ use crate::command::CommandError;
 use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
 use crate::logging::{self, LogFilter};
 use crate::metrics::Metrics;
+use crate::resident;
 use crate::status::ControlRequest;
 use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
@@ -137,6 +138,7 @@ async fn serve(
         let generation = Generation::start(&surroundings, &loaded, compiled, last_stop).await?;
         systemd::ready();
         tracing::info!("ready");
+        resident::release_program_pages();
         match generation.run(&mut signals, request, &loaded).await? {
             Ended::Stopped => break,
             Ended::Reload(new) => {

@@ -348,13 +348,18 @@ impl SlotTask {
         }
     }
 
-    async fn send_outputs(&self, tickets: Vec<u64>, outputs: Vec<Vec<f32>>) {
+    async fn send_outputs(&self, mut tickets: Vec<u64>, outputs: Vec<Vec<f32>>) {
+        // The engine answers every window; one without an answer would hold up the stage for ever.
+        let unanswered = tickets.split_off(outputs.len().min(tickets.len()));
         self.metrics.slot(&self.spec.name, |counts| counts.windows += tickets.len() as u64);
         let model = self.spec.model;
         let results = tickets.into_iter().zip(outputs);
         let results = results.map(|(ticket, outputs)| SlotResult { model, ticket, outputs: Ok(outputs) });
         // Without a receiver the daemon is ending; the sender of the windows follows.
         let _ = self.results.send(results.collect()).await;
+        if !unanswered.is_empty() {
+            self.send_failure(unanswered, SlotFailure::Engine).await;
+        }
     }
 
     async fn send_failure(&self, tickets: Vec<u64>, failure: SlotFailure) {

@@ -202,7 +202,7 @@ impl Stage {
             self.hand_on(&links);
             let taken = !open && buffer.is_empty();
             if taken && self.in_flight.steps() == 0 && self.outgoing.is_empty() {
-                return self.finish(&links).await;
+                return self.finish(&mut links).await;
             }
         }
     }
@@ -434,7 +434,10 @@ impl Stage {
         self.outgoing.push_back(WriterCommand::Step(step));
     }
 
-    async fn finish(mut self, links: &StageLinks) -> StageEnd {
+    async fn finish(mut self, links: &mut StageLinks) -> StageEnd {
+        while let Ok(loss) = links.losses.try_recv() {
+            self.outgoing.push_back(WriterCommand::Loss(loss));
+        }
         self.save_state();
         self.hand_on(links);
         while let Some(command) = self.outgoing.pop_front() {
@@ -457,3 +460,6 @@ impl Stage {
         StageEnd::Drained
     }
 }
+
+#[cfg(test)]
+mod tests;

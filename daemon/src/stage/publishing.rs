@@ -14,7 +14,7 @@ use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, Prediction};
 use crate::config::settings::PublishMode;
 use crate::flow::Publication;
 use crate::mqtt::feed::{OfferedLate, PublishFeed};
-use crate::publication::InstanceRenderer;
+use crate::publication::{InstanceRenderer, ModelTexts};
 
 /// Most late publications that wait for the publisher to catch up: about 1 MB. The newest are left to the next start,
 /// which publishes everything that is not known to be published.
@@ -106,6 +106,7 @@ pub struct Publishing {
     topics: Topics,
     progress: PublishProgress,
     renderers: HashMap<InstanceId, InstanceRenderer>,
+    texts: Vec<Arc<ModelTexts>>,
     /// For `committed`: what waits for its commit, in order.
     held: VecDeque<Publication>,
     /// Highest sequence number of a prediction so far.
@@ -136,6 +137,7 @@ impl Publishing {
             topics,
             progress,
             renderers: HashMap::new(),
+            texts: Vec::new(),
             held: VecDeque::new(),
             highest: committed_through,
             late: VecDeque::new(),
@@ -147,7 +149,8 @@ impl Publishing {
 
     /// Learns the identity of an instance.
     pub fn introduce(&mut self, id: InstanceId, identity: &InstanceIdentity) {
-        if let Some(renderer) = self.topics.renderer(identity) {
+        if let Some(mut renderer) = self.topics.renderer(identity) {
+            renderer.share_texts(&mut self.texts);
             self.renderers.insert(id, renderer);
         }
     }

@@ -9,6 +9,9 @@ use crate::flow::{AckToken, BrokerIndex, Delivery};
 /// Packet identifiers are 16 bits wide.
 const PACKET_IDS: usize = 1 << 16;
 
+/// A broker may hold as many unacknowledged messages from a time when the configuration allowed more.
+const IN_FLIGHT_MIN: u32 = 2_048;
+
 /// What was last seen under each packet identifier of each broker.
 #[derive(Debug, Default)]
 pub struct Redelivery {
@@ -33,7 +36,7 @@ impl Redelivery {
     /// if it has the same content, as with a sensor whose value stands still.
     #[must_use]
     pub fn new(in_flight_max: impl IntoIterator<Item = u16>) -> Self {
-        let seen = |max| Seen { marks: Vec::new(), count: 0, age_max: 2 * u32::from(max) };
+        let seen = |max| Seen { marks: Vec::new(), count: 0, age_max: 2 * u32::from(max).max(IN_FLIGHT_MIN) };
         Self { brokers: in_flight_max.into_iter().map(seen).collect() }
     }
 
@@ -97,11 +100,11 @@ mod tests {
     #[test]
     fn the_same_content_under_an_identifier_of_long_ago_is_another_message() {
         let mut redelivery = Redelivery::new([10]);
-        for packet_id in 1..=21 {
+        for packet_id in 1..=5_000 {
             assert!(!redelivery.is_repeated(&delivery(packet_id, 7, false)));
         }
-        assert!(redelivery.is_repeated(&delivery(3, 7, true)), "18 messages ago");
-        assert!(!redelivery.is_repeated(&delivery(1, 7, true)), "21 messages ago");
+        assert!(redelivery.is_repeated(&delivery(1_000, 7, true)), "4,001 messages ago");
+        assert!(!redelivery.is_repeated(&delivery(900, 7, true)), "4,102 messages ago");
         assert!(!Redelivery::new([10]).is_repeated(&delivery(1, 7, true)), "never");
     }
 }
