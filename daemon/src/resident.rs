@@ -16,7 +16,8 @@ use nix::sys::mman::{MmapAdvise, madvise};
 struct Mapping {
     start: usize,
     end: usize,
-    /// Not writable, of this program's file, and without a page that was ever written.
+    /// Not writable, of this program's file, and without a page that was ever written: such a page is anonymous.
+    /// (Dirty pages say nothing: the file itself may just have been installed.)
     is_clean_program: bool,
 }
 
@@ -33,7 +34,7 @@ pub fn release_program_pages() -> usize {
             continue;
         };
         // SAFETY: the range is one mapping of this process, read-only, backed by the program's file and without
-        // anonymous or dirty pages, so dropping its pages loses nothing: the next access reads the same bytes from
+        // anonymous pages, so dropping its pages loses nothing: the next access reads the same bytes from
         // the file. Nothing can make it writable meanwhile: no code here calls mprotect on the program.
         if unsafe { madvise(start, length, MmapAdvise::MADV_DONTNEED) }.is_ok() {
             released += length;
@@ -54,7 +55,7 @@ fn mappings(smaps: &str, program: &str) -> Vec<Mapping> {
                 words.next().is_some_and(|rights| rights.starts_with("r-") && rights.ends_with('p'));
             let is_program = line.ends_with(program);
             found.push(Mapping { start, end, is_clean_program: is_fixed && is_program });
-        } else if matches!(first, "Private_Dirty:" | "Shared_Dirty:" | "Anonymous:" | "Swap:")
+        } else if matches!(first, "Anonymous:" | "Swap:")
             && words.next() != Some("0")
             && let Some(mapping) = found.last_mut()
         {
@@ -74,18 +75,13 @@ mod tests {
 
     const SMAPS: &str = "\
 1000-2000 r--p 00000000 fe:00 1 /bin/d
-Private_Dirty:         0 kB
 Anonymous:             0 kB
 2000-5000 r-xp 00001000 fe:00 1 /bin/d
-Private_Dirty:         0 kB
 Anonymous:             0 kB
 5000-6000 r--p 00004000 fe:00 1 /bin/d
-Private_Dirty:         4 kB
 Anonymous:             4 kB
 6000-7000 rw-p 00005000 fe:00 1 /bin/d
-Private_Dirty:         0 kB
 7000-8000 r-xp 00000000 fe:00 2 /lib/c
-Private_Dirty:         0 kB
 ";
 
     #[test]
