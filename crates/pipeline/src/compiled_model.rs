@@ -4,7 +4,7 @@
 //! state: instances do.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dunlin_model_package::manifest::{FeatureDeclaration, Manifest, WINDOW_VALUES_MAX};
 use dunlin_model_package::model_spec::{ResampleMethod, TriggerSpec};
@@ -117,7 +117,7 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
     /// Pairs of positions: the source's field, the model's field.
-    pub fields: Rc<[(usize, usize)]>,
+    pub fields: Arc<[(usize, usize)]>,
     /// Positions of the key's tags among the source's tags.
     pub key: Vec<usize>,
 }

@@ -3,9 +3,8 @@
 //! Pure: the caller brings messages, runs the engine, keeps what comes out and passes time in. The whole state can be
 //! saved and restored; a restored core that is given the later readings again is in exactly the same state.
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
 use dunlin_model_package::{Digest, SourceSpec};
 
@@ -62,11 +61,11 @@ struct TopicRoute {
     source: usize,
     route: Route,
     /// The series of the topic, once known, where the payload holds no tags.
-    series: Cell<Option<SeriesId>>,
+    series: OnceLock<SeriesId>,
 }
 
-/// How the topics of one broker are read.
-type TopicRoutes = HashMap<Box<str>, Rc<[TopicRoute]>>;
+/// How the known topics of one broker are read.
+type RoutesByTopic = HashMap<Box<str>, Arc<[TopicRoute]>>;
 
 /// An instance of the running configuration.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ pub struct Core {
     /// Largest lateness of the models that read a source.
     lateness_us: Vec<i64>,
     pub(crate) models: Vec<CompiledModel>,
-    routes: HashMap<Option<String>, TopicRoutes>,
+    routes: HashMap<Option<String>, RoutesByTopic>,
     routes_max: usize,
     routes_count: usize,
     pub(crate) series: SeriesTable,
@@ -187,7 +186,7 @@ impl Core {
     pub fn take(&mut self, message: &Message<'_>, turn: &mut Turn) {
         turn.new_instances.append(&mut self.unannounced);
         let known = self.routes.get(&message.broker.map(str::to_owned));
-        if let Some(routes) = known.and_then(|by_topic| by_topic.get(message.topic)).map(Rc::clone) {
+        if let Some(routes) = known.and_then(|by_topic| by_topic.get(message.topic)).map(Arc::clone) {
             self.take_routed(&routes, message, turn);
             return;
         }
@@ -233,7 +232,7 @@ impl Core {
                 source.route(message.topic).map(|route| TopicRoute {
                     source: index,
                     route,
-                    series: Cell::new(None),
+                    series: OnceLock::new(),
                 })
             })
             .collect();
@@ -280,7 +279,7 @@ impl Core {
     fn take_record(&mut self, topic_route: &TopicRoute, record: Record, turn: &mut Turn) {
         let source = topic_route.source;
         let series = match topic_route.series.get() {
-            Some(series) => series,
+            Some(series) => *series,
             None => match self.series_of(source, &record.tags, turn) {
                 Ok(series) => series,
                 Err(refusal) => {
@@ -290,7 +289,7 @@ impl Core {
             },
         };
         if !self.sources[source].has_payload_tags() {
-            topic_route.series.set(Some(series));
+            let _ = topic_route.series.set(series);
         }
         let reading =
             Reading { series, event_us: record.event_us, timed_by: record.timed_by, values: record.values };
@@ -439,10 +438,10 @@ impl Core {
 
     /// Returns the feed's fields that are read for these tags: where a topic brings one quantity, a reading says
     /// nothing of the others.
-    fn active_fields(&self, source: usize, tags: &[String], feed: &Feed) -> Rc<[(usize, usize)]> {
+    fn active_fields(&self, source: usize, tags: &[String], feed: &Feed) -> Arc<[(usize, usize)]> {
         let active = |(own, _): &(usize, usize)| self.sources[source].is_active(*own, tags);
         if feed.fields.iter().all(active) {
-            Rc::clone(&feed.fields)
+            Arc::clone(&feed.fields)
         } else {
             feed.fields.iter().copied().filter(active).collect()
         }

@@ -4,7 +4,7 @@
 //! new topics and series. Pure; its state is saved with the instances'.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dunlin_model_package::Digest;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ pub(crate) struct Target {
     /// The instance.
     pub(crate) instance: InstanceId,
     /// Pairs of positions: the reading's value, the model's field.
-    pub(crate) fields: Rc<[(usize, usize)]>,
+    pub(crate) fields: Arc<[(usize, usize)]>,
 }
 
 impl SeriesOrder {

@@ -174,12 +174,13 @@ impl Generation {
         request: &LoadRequest,
         loaded: &Loaded,
     ) -> Result<Ended, CommandError> {
-        let mut stage = pin!(self.stage.run(self.links));
+        // A task of its own, not this future: waking a task costs no system call.
+        let mut stage = tokio::spawn(self.stage.run(self.links));
         let mut ended = None;
         let mut deadline = pin!(tokio::time::sleep(Duration::MAX));
         let end = loop {
             tokio::select! {
-                end = &mut stage => break end,
+                end = &mut stage => break end.map_err(|error| CommandError::failed("the stage panicked", error))?,
                 signal = signals.next() => {
                     if let Some(found) = react(signal, request, loaded).filter(|_| ended.is_none()) {
                         ended = Some(found);

@@ -50,8 +50,10 @@ const FLUSH_QUIET_US: i64 = 250_000;
 const FLUSH_WAIT_US: i64 = 2_000_000;
 /// Messages are taken while the windows with the slots hold fewer values than this: 32 MB.
 const VALUES_MAX: usize = 8 * 1024 * 1024;
+/// How often gauges are set.
+const GAUGE_US: i64 = 1_000_000;
 /// How often the clock is compared and waiting requests are looked at.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(250);
 
 /// Receiving ends and partners of the stage.
 pub struct StageLinks {
@@ -133,7 +135,8 @@ pub struct Stage {
     logged_bytes: usize,
     state_bytes: usize,
     saving: bool,
-    writer_commits: u64,
+    committed_seen: u64,
+    gauged_us: i64,
 }
 
 impl Stage {
@@ -161,7 +164,8 @@ impl Stage {
             logged_bytes: 0,
             state_bytes: 0,
             saving: false,
-            writer_commits: 0,
+            committed_seen: 0,
+            gauged_us: 0,
             parts,
         }
     }
@@ -350,12 +354,15 @@ impl Stage {
         }
         let (stage, writer) = &self.parts.heartbeats;
         stage.beat_at(now);
-        let commits = self.parts.metrics.store_counts().commits;
-        if links.writer.waiting() == 0 || commits != self.writer_commits {
-            self.writer_commits = commits;
+        let committed = *links.committed.borrow();
+        if links.writer.waiting() == 0 || committed != self.committed_seen {
+            self.committed_seen = committed;
             writer.beat_at(now);
         }
-        self.gauge(links);
+        if now - self.gauged_us >= GAUGE_US {
+            self.gauged_us = now;
+            self.gauge(links);
+        }
         let empty = links.deliveries.is_empty();
         let idle = self.in_flight.steps() == 0 && self.outgoing.is_empty();
         let quiet = empty && idle && now - self.last_delivery_us >= FLUSH_QUIET_US;

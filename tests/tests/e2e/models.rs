@@ -76,3 +76,44 @@ fn a_model_runs_in_a_thread_of_the_daemon_on_request() -> Outcome<()> {
     assert!(comparison.is_exact(), "{comparison}");
     Ok(())
 }
+
+#[test]
+fn sensors_at_two_brokers_reach_one_gateway_and_outlive_its_death() -> Outcome<()> {
+    const FAR: &str = r#"
+[brokers.far]
+url = "mqtt://127.0.0.1:1"
+
+[[source]]
+name = "far"
+broker = "far"
+topics = ["lab/{sensor}/data"]
+format = "json"
+time = { pointer = "/t", format = "unix-ms" }
+fields.v = {}
+"#;
+    let folder = tempfile::tempdir()?;
+    let (near, far) = (Broker::start(&BrokerPlan::default())?, Broker::start(&BrokerPlan::default())?);
+    let plan = DaemonPlan::new(&write_lab_with(folder.path(), FAR)?, folder.path())
+        .set("mqtt.url", near.url())
+        .set("brokers.far.url", far.url());
+    let mut daemon = plan.start_ready()?;
+    for first in [0, 150] {
+        for (broker, sensor) in [(&near, "a"), (&far, "b")] {
+            let readings = lab_readings(sensor, first, 150);
+            Publisher::connect(broker.port(), "sensor")?.publish_all(&readings, Qos::AtLeastOnce)?;
+        }
+        daemon.kill();
+        daemon = plan.start_ready()?;
+    }
+    let export = plan.export_of("double", 600, LIMIT)?;
+    let of_sensor = |sensor: &str| {
+        let own =
+            |line: &&str| line.starts_with("window_end_ms") || line.contains(&format!("sensor={sensor}"));
+        export.lines().filter(own).collect::<Vec<_>>().join("\n")
+    };
+    for sensor in ["a", "b"] {
+        let comparison = Comparison::of(&lab_expected(300), &of_sensor(sensor))?;
+        assert!(comparison.is_exact(), "{sensor}: {comparison}");
+    }
+    Ok(())
+}
