@@ -49,7 +49,8 @@ struct FieldState {
     known_us: i64,
     history: Option<Box<History>>,
     /// Values of the last rows, for lags.
-    rows: VecDeque<f64>,
+    #[expect(clippy::box_collection, reason = "lags are rare, and 24 bytes a field of every series add up")]
+    rows: Option<Box<VecDeque<f64>>>,
 }
 
 impl Default for FieldState {
@@ -62,7 +63,7 @@ impl Default for FieldState {
             known: f64::NAN,
             known_us: i64::MIN,
             history: None,
-            rows: VecDeque::new(),
+            rows: None,
         }
     }
 }
@@ -235,7 +236,7 @@ impl Instance {
     fn restart(&mut self) {
         self.window.restart();
         self.flagged.clear();
-        self.fields.iter_mut().for_each(|field| field.rows.clear());
+        self.fields.iter_mut().for_each(|field| field.rows = None);
     }
 
     fn row(&mut self, model: &CompiledModel, mut row_us: i64, timed_by: TimedBy, outcome: &mut Outcome) {
@@ -314,8 +315,8 @@ impl Instance {
                 Aggregate::Value => state.value_at(row_us, model.skew_max_us),
                 Aggregate::Last => (!state.known.is_nan()).then_some(state.known).ok_or(Reason::MissingValue),
                 Aggregate::Lag(rows) => {
-                    let past = &state.rows;
-                    let value = past.len().checked_sub(rows as usize).and_then(|index| past.get(index));
+                    let past = state.rows.as_deref();
+                    let value = past.and_then(|past| past.get(past.len().checked_sub(rows as usize)?));
                     complete &= value.is_some();
                     Some(value.copied().unwrap_or(0.0)).filter(|v| !v.is_nan()).ok_or(Reason::MissingValue)
                 }
@@ -360,7 +361,7 @@ impl Instance {
             let value =
                 value.or_else(|| state.substitute(field.missing, row_us).map(|substitute| substitute.value));
             let value = value.unwrap_or(state.known);
-            let past = &mut state.rows;
+            let past = state.rows.get_or_insert_default();
             past.push_back(value);
             while past.len() > field.lag as usize {
                 past.pop_front();

@@ -135,7 +135,8 @@ pub struct Stage {
     logged_bytes: usize,
     state_bytes: usize,
     saving: bool,
-    committed_seen: u64,
+    /// Commits since the writer's heart last beat.
+    commits: u64,
     gauged_us: i64,
 }
 
@@ -164,7 +165,7 @@ impl Stage {
             logged_bytes: 0,
             state_bytes: 0,
             saving: false,
-            committed_seen: 0,
+            commits: 0,
             gauged_us: 0,
             parts,
         }
@@ -186,6 +187,7 @@ impl Stage {
                         return StageEnd::WriterGone;
                     }
                     let through = *links.committed.borrow_and_update();
+                    self.commits += 1;
                     self.parts.publishing.committed(through);
                 }
                 _ = ticks.tick() => self.tick(&links),
@@ -354,9 +356,8 @@ impl Stage {
         }
         let (stage, writer) = &self.parts.heartbeats;
         stage.beat_at(now);
-        let committed = *links.committed.borrow();
-        if links.writer.waiting() == 0 || committed != self.committed_seen {
-            self.committed_seen = committed;
+        if links.writer.waiting() == 0 || self.commits > 0 {
+            self.commits = 0;
             writer.beat_at(now);
         }
         if now - self.gauged_us >= GAUGE_US {

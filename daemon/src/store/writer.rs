@@ -294,9 +294,8 @@ impl Writer {
             }
         }
         self.send_acks();
-        if let Some(last) = pending.prediction_last() {
-            self.settings.committed.send_replace(last);
-        }
+        // Told without predictions too: it is the sign that the writer makes progress.
+        self.settings.committed.send_modify(|last| *last = pending.prediction_last().unwrap_or(*last));
         self.settings.checkpoint_wanted.store(self.store.wants_checkpoint(), Ordering::Relaxed);
         if monotonic_micros() >= self.look_us {
             self.look()?;
