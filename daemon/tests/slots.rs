@@ -11,10 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dunlin_daemon::app::StateLedger;
 use dunlin_daemon::config::settings::{InferenceSettings, Isolation};
 use dunlin_daemon::flow::{SLOT_RESULTS, SlotFailure, SlotJob, SlotResult};
 use dunlin_daemon::metrics::{Metrics, SlotCounts};
-use dunlin_daemon::slot::{FolderLedger, NoLedger, SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
+use dunlin_daemon::slot::{SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
+use dunlin_daemon::store::{FolderLock, StateDatabase};
 use dunlin_model_package::{Digest, Package};
 use dunlin_pipeline::prediction::ModelIndex;
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +24,17 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+
+/// Counts nothing.
+struct NoLedger;
+
+impl TryLedger for NoLedger {
+    fn record_start(&self, _: &str, _: &Digest) -> u32 {
+        1
+    }
+
+    fn record_ready(&self, _: &str, _: &Digest) {}
+}
 
 /// Longest wait for anything in these tests: far beyond what a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -327,7 +340,8 @@ async fn a_slot_that_is_down_answers_at_once_and_recovers_when_the_file_is_back(
 #[tokio::test]
 async fn a_model_that_never_became_ready_before_waits_first() {
     let folder = tempfile::tempdir().unwrap();
-    let ledger = Arc::new(FolderLedger::new(folder.path().to_owned()));
+    let lock = FolderLock::acquire(folder.path()).unwrap();
+    let ledger = Arc::new(StateLedger::new(StateDatabase::open(&lock).unwrap()));
     let model = samples::weighted_sum();
     let digest = write_package(folder.path(), &model, 1, "10s").digest;
     (0..3).for_each(|_| assert!(ledger.record_start("m", &digest) <= 3));

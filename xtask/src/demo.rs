@@ -121,9 +121,9 @@ fn build_daemon() -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os("DUNLIND_BIN") {
         return Ok(PathBuf::from(given));
     }
-    println!("building dunlind (release)");
+    println!("building dunlind (the first time takes some minutes)");
     let built = tools::cargo()
-        .args(["build", "--release", "-p", "dunlin-daemon", "--bin", "dunlind"])
+        .args(["build", "-p", "dunlin-daemon", "--bin", "dunlind"])
         .status()
         .map_err(|error| format!("cannot start cargo: {error}"))?;
     if !built.success() {
@@ -136,7 +136,7 @@ fn build_daemon() -> Result<PathBuf, String> {
     let metadata: serde_json::Value =
         serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata: {error}"))?;
     let target = metadata["target_directory"].as_str().ok_or("cargo metadata names no target folder")?;
-    Ok(PathBuf::from(target).join("release/dunlind"))
+    Ok(PathBuf::from(target).join("debug/dunlind"))
 }
 
 /// Receives everything that the daemon publishes, as topic and payload.

@@ -6,6 +6,8 @@ mod generation;
 mod signals;
 mod tries;
 
+pub use tries::StateLedger;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +31,6 @@ use crate::store::{FolderLock, LastStop, StateDatabase, StoreError};
 use crate::systemd::{self, Watchdog};
 use generation::{Ended, Generation};
 use signals::{Signal, Signals};
-use tries::StateLedger;
 
 /// Requests of local programs that wait for the stage.
 const CONTROL_REQUESTS: usize = 32;

@@ -11,16 +11,19 @@ use crate::slot::TryLedger;
 use crate::store::{StateDatabase, StoreError};
 
 /// The state database behind the slots' trait.
-pub(crate) struct StateLedger(Mutex<StateDatabase>);
+pub struct StateLedger(Mutex<StateDatabase>);
 
 impl StateLedger {
     /// Wraps the database.
-    pub(crate) const fn new(state: StateDatabase) -> Self {
+    #[must_use]
+    pub const fn new(state: StateDatabase) -> Self {
         Self(Mutex::new(state))
     }
 
     /// Records that the daemon stopped in order.
-    pub(crate) fn mark_clean(&self) -> Result<(), StoreError> {
+    ///
+    /// *Errors*: the database cannot be written; the next start checks more than it needs to.
+    pub fn mark_clean(&self) -> Result<(), StoreError> {
         self.lock().mark_clean()
     }
 
@@ -41,5 +44,24 @@ impl TryLedger for StateLedger {
         if let Err(error) = self.lock().record_ready(model, &digest.to_string()) {
             tracing::warn!(model, error = %Chain(&error), "starts cannot be counted");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::FolderLock;
+
+    #[test]
+    fn starts_count_up_across_restarts_until_the_model_is_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(folder.path()).unwrap();
+        let ledger = || StateLedger::new(StateDatabase::open(&lock).unwrap());
+        let digest = Digest::of(b"a");
+        assert_eq!(ledger().record_start("m", &digest), 1);
+        assert_eq!(ledger().record_start("m", &digest), 2);
+        assert_eq!(ledger().record_start("m", &Digest::of(b"b")), 1);
+        ledger().record_ready("m", &digest);
+        assert_eq!(ledger().record_start("m", &digest), 1);
     }
 }

@@ -171,7 +171,7 @@ pub enum RetentionName {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageTable {
-    /// `auto`: the least wear that keeps brokers flowing, at most a second apart; `ack`: at once; or an interval, as in `250ms`. *Range*: 1ms to 1m.
+    /// `auto`: the least wear that keeps brokers flowing, at most two seconds apart; `ack`: at once; or an interval, as in `250ms`. *Range*: 1ms to 1m.
     pub commit: Commit,
     /// Largest size of the telemetry database; less where the file system is smaller. *Range*: 1MiB and more.
     pub bytes_max: Bytes,

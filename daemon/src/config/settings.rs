@@ -125,7 +125,8 @@ pub struct PublishSettings {
 pub enum CommitProfile {
     /// As soon as the writer is free.
     Ack,
-    /// By rows, in-flight window and quiet, at most a second apart: the least wear that keeps brokers flowing.
+    /// By rows, in-flight window and quiet, at most two seconds apart (one at QoS 0): the least wear that keeps brokers
+    /// flowing.
     Auto,
     /// At this interval, sooner where the broker's in-flight window is full.
     Interval(Duration),

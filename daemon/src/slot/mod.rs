@@ -22,7 +22,7 @@ use dunlin_pipeline::prediction::ModelIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-pub use ledger::{FolderLedger, NoLedger, TryLedger};
+pub use ledger::TryLedger;
 
 use crate::config::settings::InferenceSettings;
 use crate::flow::{self, SlotJob, SlotResult};

@@ -11,8 +11,11 @@ pub const ROWS_MAX: usize = 8_192;
 /// two or three blocks whatever it holds, so these cost the card under 250 B a prediction; 32 would cost 320 B.
 const ROWS_WORTH: usize = 128;
 const AGE_WORTH_US: i64 = 250_000;
-/// The oldest row waits no longer in profile `auto`.
-pub const AGE_MAX_US: i64 = 1_000_000;
+/// The oldest row waits no longer in profile `auto`, where the broker still has its message: at ten readings a second
+/// a second would cost the card 1.2 kB a prediction, two cost 0.7.
+pub const AGE_MAX_US: i64 = 2_000_000;
+/// The oldest row waits no longer where nobody would send it again.
+const AGE_UNACKED_US: i64 = 1_000_000;
 /// Shortest quiet that can mean a full window: a turn of stage and worker on a slow board.
 const QUIET_US_MIN: i64 = 2_000;
 /// Windows below this are not told from sensors that happen to send together.
@@ -112,7 +115,8 @@ impl CommitPolicy {
         let by_age = match self.profile {
             CommitProfile::Ack => return self.first_us,
             CommitProfile::Auto if self.rows >= ROWS_WORTH => AGE_WORTH_US,
-            CommitProfile::Auto => AGE_MAX_US,
+            CommitProfile::Auto if self.acks > 0 => AGE_MAX_US,
+            CommitProfile::Auto => AGE_UNACKED_US,
             CommitProfile::Interval(interval) => i64::try_from(interval.as_micros()).unwrap_or(i64::MAX),
         };
         let by_age = self.first_us.saturating_add(by_age);
