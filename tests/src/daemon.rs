@@ -34,6 +34,18 @@ pub struct DaemonPlan {
     settings: Vec<String>,
 }
 
+/// Returns the daemon's program without the tests' own variables: it takes every `DUNLIN_…` for a setting.
+fn dunlind() -> Outcome<Command> {
+    let mut command = Command::new(daemon_program()?);
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_string_lossy().starts_with("DUNLIN_"))
+        .for_each(|name| {
+            command.env_remove(name);
+        });
+    Ok(command)
+}
+
 impl DaemonPlan {
     /// Returns the plan of a daemon with this configuration; its state is in `folder/state`.
     #[must_use]
@@ -107,7 +119,7 @@ impl DaemonPlan {
     fn start_with(&self, change: impl FnOnce(&mut Command)) -> Outcome<Daemon> {
         std::fs::create_dir_all(&self.state_dir)?;
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(daemon_program()?);
+        let mut command = dunlind()?;
         command.arg("run").arg("--config").arg(&self.config).arg("--state-dir").arg(&self.state_dir);
         self.settings.iter().for_each(|setting| {
             command.arg("--set").arg(setting);
@@ -165,7 +177,7 @@ impl DaemonPlan {
     ///
     /// *Errors*: there is no binary, or the process cannot be made.
     pub fn command(&self, name: &str, arguments: &[&str]) -> Outcome<Output> {
-        let mut command = Command::new(daemon_program()?);
+        let mut command = dunlind()?;
         command.arg(name).arg("--state-dir").arg(&self.state_dir).args(arguments).stdin(Stdio::null());
         command.output().map_err(Failure::of(format!("start `dunlind {name}`")))
     }
@@ -174,7 +186,7 @@ impl DaemonPlan {
     ///
     /// *Errors*: there is no binary, or the process cannot be made.
     pub fn config_command(&self, name: &str, arguments: &[&str]) -> Outcome<Output> {
-        let mut command = Command::new(daemon_program()?);
+        let mut command = dunlind()?;
         command.arg(name).arg("--config").arg(&self.config).args(arguments).stdin(Stdio::null());
         command.output().map_err(Failure::of(format!("start `dunlind {name}`")))
     }
