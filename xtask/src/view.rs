@@ -152,7 +152,7 @@ impl View {
     }
 
     fn totals(&self) -> String {
-        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+        let seconds = self.started.elapsed().as_secs_f64().max(1.0);
         let mut sorted: Vec<Duration> = self.latencies.iter().copied().collect();
         sorted.sort();
         let quantile = |q: f64| {
