@@ -44,8 +44,8 @@ const MODELS_READY_MAX: Duration = Duration::from_secs(10);
 pub(crate) enum Ended {
     /// The daemon is to stop.
     Stopped,
-    /// The daemon is to go on with this configuration.
-    Reload(Box<Loaded>),
+    /// The daemon is to go on with this configuration, compiled already.
+    Reload(Box<(Loaded, Core)>),
 }
 
 /// A generation's stages.

@@ -100,7 +100,7 @@ pub fn run(request: &LoadRequest) -> Result<ExitCode, CommandError> {
 async fn serve(
     request: &LoadRequest,
     mut loaded: Loaded,
-    core: Core,
+    mut core: Core,
     filter: &LogFilter,
 ) -> Result<ExitCode, CommandError> {
     let store_failed = |error: StoreError| CommandError::failed("cannot use the state folder", error);
@@ -127,26 +127,19 @@ async fn serve(
         models = loaded.settings.models.len(),
         "starting"
     );
-    let mut core = Some(core);
     loop {
-        let compiled = match core.take() {
-            Some(core) => core,
-            None => compile(&loaded).map_err(|errors| CommandError::Configuration {
-                message: errors.to_string(),
-                source: None,
-            })?,
-        };
-        let generation = Generation::start(&surroundings, &loaded, compiled, last_stop).await?;
+        let generation = Generation::start(&surroundings, &loaded, core, last_stop).await?;
         systemd::ready();
         tracing::info!("ready");
         resident::release_program_pages();
         match generation.run(&mut signals, request, &loaded).await? {
             Ended::Stopped => break,
-            Ended::Reload(new) => {
+            Ended::Reload(reloaded) => {
+                let (new, compiled) = *reloaded;
                 if let Err(error) = filter.replace(&new.settings.log) {
                     tracing::warn!(error = %Chain(&error), "the log filter stays as it was");
                 }
-                loaded = *new;
+                (loaded, core) = (new, compiled);
                 last_stop = LastStop::Clean;
                 surroundings.metrics.reloads.add(1);
             }
@@ -223,12 +216,12 @@ pub(crate) fn react(signal: Signal, request: &LoadRequest, loaded: &Loaded) -> O
             if reloaded.is_none() {
                 systemd::ready();
             }
-            reloaded.map(|loaded| Ended::Reload(Box::new(loaded)))
+            reloaded.map(|reloaded| Ended::Reload(Box::new(reloaded)))
         }
     }
 }
 
-fn reload(request: &LoadRequest, present: &Loaded) -> Option<Loaded> {
+fn reload(request: &LoadRequest, present: &Loaded) -> Option<(Loaded, Core)> {
     match load(request) {
         Ok((loaded, _)) if loaded.settings.state_dir != present.settings.state_dir => {
             tracing::error!(
@@ -236,9 +229,9 @@ fn reload(request: &LoadRequest, present: &Loaded) -> Option<Loaded> {
             );
             None
         }
-        Ok((loaded, _)) => {
+        Ok(reloaded) => {
             tracing::info!("going on with the new configuration");
-            Some(loaded)
+            Some(reloaded)
         }
         Err(error) => {
             tracing::error!("the configuration is kept, the new one is refused: {}", Chain(&error));

@@ -16,7 +16,7 @@ use dunlin_pipeline::prediction::InstanceIdentity;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::command::csv_rows::{PredictionCsv, ReadingCsv, timed_by_text};
-use crate::command::history::{Damage, History, PredictionRow, ReadingRow, unreadable};
+use crate::command::history::{Damage, History, PredictionRow, ReadingRow, Rows, unreadable};
 use crate::command::output::{Output, output_error};
 use crate::command::selection::{Selection, SelectionArgs};
 use crate::command::{CommandError, StateDirArgs, note};
@@ -120,6 +120,21 @@ struct Job<'j, H: History> {
 }
 
 impl<H: History> Job<'_, H> {
+    /// Hands on the rows to keep, up to the limit, and moves the progress bar with each.
+    fn each<R>(
+        &self,
+        damage: &mut Damage,
+        rows: Rows<'_, R>,
+        keep: impl Fn(&R) -> bool,
+        mut take: impl FnMut(R) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let counted = |row| {
+            self.progress.inc(1);
+            take(row)
+        };
+        damage.visit(rows, self.limit, keep, counted).map(drop)
+    }
+
     fn predictions(&self, output: Output, damage: &mut Damage) -> Result<Output, CommandError> {
         let mut instances = self.history.instances().map_err(unreadable)?;
         let names: BTreeSet<String> = instances.iter().map(|instance| instance.model.clone()).collect();
@@ -131,17 +146,13 @@ impl<H: History> Job<'_, H> {
             ExportFormat::Csv => {
                 one_alone(Kind::Model, &instances.iter().map(|i| i.model.as_str()).collect())?;
                 let mut table = PredictionCsv::new(output, &instances).map_err(csv_error)?;
-                damage.visit(rows, self.limit, keep, |row| {
-                    self.progress.inc(1);
-                    table.write(&row).map_err(csv_error)
-                })?;
+                self.each(damage, rows, keep, |row| table.write(&row).map_err(csv_error))?;
                 table.finish().map_err(output_error)
             }
             ExportFormat::Jsonl => {
                 let mut output = output;
                 let mut lines = PredictionLines::default();
-                damage.visit(rows, self.limit, keep, |row| {
-                    self.progress.inc(1);
+                self.each(damage, rows, keep, |row| {
                     output.write_all(lines.line(&row)).map_err(output_error)
                 })?;
                 Ok(output)
@@ -160,17 +171,13 @@ impl<H: History> Job<'_, H> {
             ExportFormat::Csv => {
                 one_alone(Kind::Source, &series.iter().map(|s| s.source.as_str()).collect())?;
                 let mut table = ReadingCsv::new(output, &series).map_err(csv_error)?;
-                damage.visit(rows, self.limit, keep, |row| {
-                    self.progress.inc(1);
-                    table.write(&row).map_err(csv_error)
-                })?;
+                self.each(damage, rows, keep, |row| table.write(&row).map_err(csv_error))?;
                 table.finish().map_err(output_error)
             }
             ExportFormat::Jsonl => {
                 let mut output = output;
                 let mut line = Vec::new();
-                damage.visit(rows, self.limit, keep, |row| {
-                    self.progress.inc(1);
+                self.each(damage, rows, keep, |row| {
                     line.clear();
                     push_reading(&mut line, &row);
                     output.write_all(&line).map_err(output_error)

@@ -64,7 +64,6 @@ impl Topics {
                 identity.key.iter().find(|(known, _)| known == tag).map_or("", |(_, value)| value.as_str())
             }
         };
-        // The closure's result outlives neither the identity nor the gateway's name, so the lifetimes are one.
         let fill = |template: &TopicTemplate| template.fill(value_of);
         Some(InstanceRenderer::new(identity, fill(&topics.output), topics.alert.as_ref().map(fill)))
     }
