@@ -8,6 +8,7 @@ pub mod backlog;
 pub mod command;
 pub mod config;
 pub mod flow;
+pub mod lanes;
 pub mod logging;
 pub mod metrics;
 pub mod mqtt;
