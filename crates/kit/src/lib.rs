@@ -5,4 +5,5 @@
 pub mod atomic_file;
 pub mod backoff;
 pub mod clock;
+pub mod digest;
 pub mod error_chain;

@@ -4,7 +4,6 @@
 //! content-addressed files, with limits on each. Never runs a model, never talks to a network, a broker or a
 //! database. Everything downstream (pipeline, daemon) reads these types; nothing here knows of them.
 
-pub mod digest;
 pub mod expression;
 pub mod feature_spec;
 pub mod golden;
@@ -15,7 +14,7 @@ pub mod span;
 pub mod topic;
 pub mod unit;
 
-pub use digest::Digest;
+pub use dunlin_kit::digest::{self, Digest};
 pub use expression::{Aggregate, FeatureExpression};
 pub use feature_spec::{FieldSpec, Format, Retained, SourceSpec, TimeFallback, TimeSpec};
 pub use golden::{Golden, GoldenRecord};

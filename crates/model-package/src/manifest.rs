@@ -8,8 +8,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
 use crate::span::Span;
+use dunlin_kit::digest::Digest;
 
 /// The version of the manifest's format that this build reads and writes.
 pub const SCHEMA: u32 = 1;

@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
 use crate::golden::{Golden, GoldenError};
 use crate::manifest::{BlobSpec, Manifest, ManifestError};
+use dunlin_kit::digest::Digest;
 
 /// Longest manifest: thousands of features with names and units.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;

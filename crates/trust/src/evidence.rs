@@ -1,0 +1,200 @@
+//! Portable proof that the owner approved one file: what a device keeps beside it, and checks again at every load.
+//!
+//! Holds the root, the targets metadata and the delegated roles on the way to the file. Judges signatures, paths, length
+//! and hash; never versions or expiry: these were judged when the file was accepted, and a model that was good keeps
+//! running when its metadata have expired.
+
+use dunlin_kit::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::Envelope;
+use crate::failure::{Code, Failure};
+use crate::key::Ed25519Only;
+use crate::metadata::{DelegatedRole, Delegations, ReleaseNote, Root, TargetDescription, Targets};
+use crate::verified::Verified;
+
+/// Most roles on the way to a file, the top-level one included.
+pub const ROLES_MAX: usize = 8;
+
+/// The files that prove a target, as texts of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Path of the target, as in `models/frost/1.4.0/manifest.json`.
+    pub target: String,
+    /// The root whose keys signed.
+    pub root: String,
+    /// The top-level targets metadata, then each delegated role up to the one that names the target.
+    pub roles: Vec<String>,
+}
+
+/// A file that the owner's keys approved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetFile {
+    /// Its path in the repository.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What the metadata say of it beside its hash.
+    pub note: Option<ReleaseNote>,
+    /// The proof, to be kept beside the file.
+    pub evidence: Evidence,
+}
+
+impl Evidence {
+    /// Checks that the root is `anchor` (the SHA-256 of a root that is trusted), that its keys approved the target, and
+    /// that `bytes` are the target.
+    ///
+    /// *Errors*: `signature` for another root or missing signatures, `not_approved` where no role names the target,
+    /// `mismatch` for other bytes.
+    pub fn verify(&self, anchor: &Digest, bytes: Vec<u8>) -> Result<Verified<TargetFile>, Failure> {
+        let description = self.description(anchor)?;
+        require_same(&description, &bytes, &self.target)?;
+        let note = description.custom.and_then(|custom| serde_json::from_value(custom).ok());
+        let file = TargetFile { path: self.target.clone(), bytes, note, evidence: self.clone() };
+        Ok(Verified::attest(file))
+    }
+
+    fn description(&self, anchor: &Digest) -> Result<TargetDescription, Failure> {
+        if Digest::of(self.root.as_bytes()) != *anchor {
+            let reason = "is not the root that this gateway trusts";
+            return Err(Failure::new(Code::Signature, "root.json", reason));
+        }
+        let root = Envelope::<Root>::parse(self.root.as_bytes(), "root.json")?;
+        let root = root.role();
+        let (Some((top, delegated)), true) = (self.roles.split_first(), self.roles.len() <= ROLES_MAX) else {
+            return Err(self.refuse("has no chain of roles to it, or one that is too long"));
+        };
+        let mut role = Envelope::<Targets>::parse(top.as_bytes(), "targets.json")?;
+        let keys = root.roles.get("targets").ok_or_else(|| self.refuse("has a root without targets role"))?;
+        role.require_signatures(keys, &root.keys, &Ed25519Only, "targets.json")?;
+        for text in delegated {
+            role = self.step(&role, text)?;
+        }
+        role.role().targets.get(&self.target).cloned().ok_or_else(|| self.refuse("is named by no role"))
+    }
+
+    /// Returns the delegated role that `text` is, where `role` lets it name the target. Of a delegator's roles the one
+    /// whose keys signed: files do not hold their own names.
+    fn step(&self, role: &Envelope<Targets>, text: &str) -> Result<Envelope<Targets>, Failure> {
+        let file = Envelope::<Targets>::parse(text.as_bytes(), "delegated role")?;
+        let delegations =
+            role.role().delegations.as_ref().ok_or_else(|| self.refuse("is delegated by nobody"))?;
+        let mut refused = self.refuse("is delegated to no role that may name it");
+        for delegated in delegations.roles_for(&self.target) {
+            match file.require_signatures(
+                &delegated.role_keys(),
+                &delegations.keys,
+                &Ed25519Only,
+                &delegated.name,
+            ) {
+                Ok(()) => return Ok(file),
+                Err(failure) => refused = failure,
+            }
+        }
+        Err(refused)
+    }
+
+    fn refuse(&self, reason: &str) -> Failure {
+        Failure::new(Code::NotApproved, &self.target, reason)
+    }
+}
+
+/// Checks length and SHA-256 of a file.
+fn require_same(description: &TargetDescription, bytes: &[u8], object: &str) -> Result<(), Failure> {
+    let sha256 = description.hashes.get("sha256").map(|text| text.to_ascii_lowercase());
+    if bytes.len() as u64 != description.length || sha256 != Some(Digest::of(bytes).to_string()) {
+        let reason = "is not the file that was signed (length or SHA-256 differs)";
+        return Err(Failure::new(Code::Mismatch, object, reason));
+    }
+    Ok(())
+}
+
+impl DelegatedRole {
+    /// Returns the keys that speak for the role.
+    #[must_use]
+    pub fn role_keys(&self) -> crate::metadata::RoleKeys {
+        crate::metadata::RoleKeys { keyids: self.keyids.clone(), threshold: self.threshold }
+    }
+}
+
+impl Delegations {
+    /// Returns the roles that may name the path, in order of precedence.
+    #[must_use]
+    pub fn roles_for(&self, path: &str) -> Vec<DelegatedRole> {
+        self.roles.iter().flatten().filter(|role| role.may_name(path)).cloned().collect()
+    }
+}
+
+impl DelegatedRole {
+    /// Tells whether the role may name the path.
+    #[must_use]
+    pub fn may_name(&self, path: &str) -> bool {
+        let by_pattern = self.paths.iter().flatten().any(|pattern| matches(pattern, path));
+        let hash = Digest::of(path.as_bytes()).to_string();
+        by_pattern || self.path_hash_prefixes.iter().flatten().any(|prefix| hash.starts_with(prefix.as_str()))
+    }
+}
+
+/// Tells whether a path has a pattern's form: as many folders, `*` for any text and `?` for one character within one.
+fn matches(pattern: &str, path: &str) -> bool {
+    let (patterns, folders): (Vec<&str>, Vec<&str>) =
+        (pattern.split('/').collect(), path.split('/').collect());
+    patterns.len() == folders.len()
+        && patterns.iter().zip(folders).all(|(pattern, name)| {
+            let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+            matches_name(&pattern, &name)
+        })
+}
+
+/// Matches without recursion: after a mismatch the last `*` takes one character more.
+fn matches_name(pattern: &[char], name: &[char]) -> bool {
+    let (mut p, mut n, mut star) = (0, 0, None);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == name[n] => (p, n) = (p + 1, n + 1),
+            _ => match star {
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    (p, n) = (at + 1, taken + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::Development;
+
+    #[test]
+    fn what_a_key_signed_is_verified_and_nothing_else() {
+        let (evidence, anchor) = Development::new().sign("models/m/1/manifest.json", b"{}", None);
+        let file = evidence.verify(&anchor, b"{}".to_vec()).unwrap();
+        assert_eq!(
+            (file.path.as_str(), file.bytes.as_slice()),
+            ("models/m/1/manifest.json", b"{}".as_slice())
+        );
+        assert_eq!(evidence.verify(&anchor, b"{ }".to_vec()).unwrap_err().code, Code::Mismatch);
+        assert_eq!(evidence.verify(&Digest::of(b""), b"{}".to_vec()).unwrap_err().code, Code::Signature);
+        let other = Evidence { target: "models/n/1/manifest.json".to_owned(), ..evidence.clone() };
+        assert_eq!(other.verify(&anchor, b"{}".to_vec()).unwrap_err().code, Code::NotApproved);
+        let (forged, _) = Development::new().sign("models/m/1/manifest.json", b"{}", None);
+        let forged = Evidence { root: evidence.root.clone(), ..forged };
+        assert_eq!(forged.verify(&anchor, b"{}".to_vec()).unwrap_err().code, Code::Signature);
+    }
+
+    #[test]
+    fn patterns_match_within_one_folder() {
+        assert!(matches("models/*/?/m*.json", "models/frost/1/manifest.json"));
+        assert!(!matches("models/*", "models/frost/1"));
+        assert!(matches("a*b*c", "aXbYbc"));
+        assert!(!matches("a?c", "ac"));
+    }
+}
