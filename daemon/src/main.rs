@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(&args, stored::open),
         Command::Sources(args) => sources::run(&args),
         Command::Replay(args) => replay::run(&args, offline::start_pipeline),
-        Command::Predict(args) => predict::run(&args, offline::load_model),
+        Command::Predict(args) => predict::run(&args, offline::open_package, offline::load_model),
     };
     command::finish(result)
 }

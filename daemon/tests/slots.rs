@@ -17,8 +17,9 @@ use dunlin_daemon::flow::{SLOT_RESULTS, SlotFailure, SlotJob, SlotResult};
 use dunlin_daemon::metrics::{Metrics, SlotCounts};
 use dunlin_daemon::slot::{SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
 use dunlin_daemon::store::{FolderLock, StateDatabase};
-use dunlin_model_package::{Digest, Package};
+use dunlin_model_package::{Blobs, Digest, Manifest, Package};
 use dunlin_pipeline::prediction::ModelIndex;
+use dunlin_trust::sign::Development;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -58,7 +59,16 @@ fn write_package(folder: &Path, model: &[u8], outputs: u32, deadline: &str) -> P
     });
     dunlin_kit::atomic_file::write(&folder.join("model.onnx"), model).unwrap();
     dunlin_kit::atomic_file::write(&folder.join("manifest.json"), manifest.to_string().as_bytes()).unwrap();
-    Package::open(folder).unwrap()
+    approve(folder)
+}
+
+/// Has a key of this test alone approve the package in a folder.
+fn approve(folder: &Path) -> Package {
+    let text = std::fs::read(folder.join("manifest.json")).unwrap();
+    let manifest = Manifest::parse(&text).unwrap();
+    let (evidence, anchor) =
+        Development::new().sign(&manifest.target_path(), &text, Some(&manifest.release_note()));
+    Package::open(evidence.verify(&anchor, text).unwrap(), Blobs::ByName(folder.to_owned())).unwrap()
 }
 
 fn bench(model: &[u8], outputs: u32) -> Bench {
@@ -343,7 +353,7 @@ async fn a_model_that_never_became_ready_before_waits_first() {
     let lock = FolderLock::acquire(folder.path()).unwrap();
     let ledger = Arc::new(StateLedger::new(StateDatabase::open(&lock).unwrap()));
     let model = samples::weighted_sum();
-    let digest = write_package(folder.path(), &model, 1, "10s").digest;
+    let digest = write_package(folder.path(), &model, 1, "10s").digest();
     (0..3).for_each(|_| assert!(ledger.record_start("m", &digest) <= 3));
     let mut bench = bench_with(&model, 1, "10s", Isolation::Process, ledger);
     assert_eq!(bench.ready().await, SlotState::Waiting);

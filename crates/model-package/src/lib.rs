@@ -20,6 +20,6 @@ pub use feature_spec::{FieldSpec, Format, Retained, SourceSpec, TimeFallback, Ti
 pub use golden::{Golden, GoldenRecord};
 pub use manifest::{InputSpec, Manifest, OutputKind, OutputSpec, PostProcessing};
 pub use model_spec::{MissingPolicy, ModelSpec, TriggerSpec, WindowSpec};
-pub use package::{Package, PackageError};
+pub use package::{Blobs, Package, PackageError};
 pub use span::Span;
 pub use topic::{TopicFilter, TopicTemplate};

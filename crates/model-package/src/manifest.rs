@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use dunlin_trust::metadata::ReleaseNote;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::package::{BLOB_BYTES_MAX, MODEL_FILE};
 use crate::span::Span;
 use dunlin_kit::digest::Digest;
 
@@ -23,6 +25,11 @@ pub const WINDOW_VALUES_MAX: usize = 16 * 1024 * 1024;
 pub const TENSORS_MAX: usize = 64;
 /// Most output values of one prediction: what a stored row and a published message may hold.
 pub const OUTPUT_VALUES_MAX: usize = 65_536;
+
+/// Most files of a package: a model, vectors, a profile, and some earlier versions' deltas.
+pub const BLOBS_MAX: usize = 64;
+/// Longest name, version and file name.
+const NAME_BYTES_MAX: usize = 64;
 
 /// The manifest of a model package.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -319,6 +326,23 @@ impl Manifest {
         if findings.is_empty() { Ok(manifest) } else { Err(ManifestError(findings)) }
     }
 
+    /// Returns the path under which a repository holds the manifest.
+    #[must_use]
+    pub fn target_path(&self) -> String {
+        format!("models/{}/{}/manifest.json", self.name, self.version)
+    }
+
+    /// Returns what the metadata say of the release beside the manifest's hash.
+    #[must_use]
+    pub fn release_note(&self) -> ReleaseNote {
+        ReleaseNote {
+            model: self.name.clone(),
+            version: self.version.clone(),
+            release_counter: self.release_counter,
+            architectures: self.requirements.architectures.clone(),
+        }
+    }
+
     /// Returns the number of output values of one prediction over all outputs.
     #[must_use]
     pub fn output_values(&self) -> usize {
@@ -332,6 +356,15 @@ impl Manifest {
         }
         if !is_model_name(&self.name) {
             found.push(format!("name `{}` has other characters than a-z, 0-9, `-`, `_`, `.`", self.name));
+        }
+        if !is_plain_name(&self.version) {
+            found.push(format!(
+                "version `{}` is not 1 to {NAME_BYTES_MAX} of letters, digits, `-`, `_`, `+` and `.`",
+                self.version
+            ));
+        }
+        if self.release_counter == 0 {
+            found.push("release_counter is 0; releases count from 1".to_owned());
         }
         if !(1..=WINDOW_LENGTH_MAX).contains(&self.window.length) || self.window.hop == 0 {
             found.push(format!("window is not 1 to {WINDOW_LENGTH_MAX} rows with a hop of at least 1"));
@@ -354,10 +387,27 @@ impl Manifest {
         if !self.golden_tolerance.is_finite() || self.golden_tolerance < 0.0 {
             found.push("golden_tolerance is not a number of at least 0".to_owned());
         }
-        if !self.blobs.contains_key("model.onnx") {
-            found.push("blobs has no `model.onnx`".to_owned());
-        }
+        self.blob_findings(&mut found);
         found
+    }
+
+    fn blob_findings(&self, found: &mut Vec<String>) {
+        if !self.blobs.contains_key(MODEL_FILE) {
+            found.push(format!("blobs has no `{MODEL_FILE}`"));
+        }
+        if self.blobs.len() > BLOBS_MAX {
+            found.push(format!("blobs has more than {BLOBS_MAX} files"));
+        }
+        for (name, blob) in &self.blobs {
+            if !is_plain_name(name) {
+                found.push(format!(
+                    "blob `{name}` has a name that is not letters, digits, `-`, `_`, `+` and `.`"
+                ));
+            }
+            if blob.bytes > BLOB_BYTES_MAX {
+                found.push(format!("blob `{name}` is longer than {BLOB_BYTES_MAX} bytes"));
+            }
+        }
     }
 
     fn input_findings(&self, input: &InputSpec) -> Option<String> {
@@ -409,9 +459,17 @@ fn has_batch_first(shape: &[Dim]) -> bool {
         && dims.all(|dim| matches!(dim, Dim::Fixed(1..)))
 }
 
+/// A name that is safe as one part of a path.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !name.starts_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+'))
+}
+
 fn is_model_name(name: &str) -> bool {
     !name.is_empty()
-        && name.len() <= 64
+        && name.len() <= NAME_BYTES_MAX
         && !name.starts_with('.')
         && name
             .bytes()

@@ -194,8 +194,9 @@ impl Default for OutputTopicSpec {
 pub struct ModelSpec {
     /// Name of the model in predictions, logs and metrics; unique.
     pub name: String,
-    /// The package folder, relative to the configuration file that names it.
-    pub package: String,
+    /// A bundle or a repository folder, relative to the configuration file that names it, whose releases of this model are taken over at each start. Without it they are imported with `dunlind import`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
     /// Sources that feed the model. Default: all that have a field the inputs name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<String>>,

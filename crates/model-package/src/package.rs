@@ -1,33 +1,59 @@
-//! A model package folder: the manifest and the files it names, read with limits and checked by hash.
+//! A model package that its owner approved: the verified manifest and the files it names, read with limits and checked
+//! by hash.
 //!
-//! Opens `manifest.json`, `model.onnx`, `golden.jsonl`. Never runs the model and never follows a name out of the
-//! folder. What it returns is what the pipeline and the worker load.
+//! Can be made from a verified manifest alone. Never runs the model and never follows a name out of its folder. What it
+//! returns is what the pipeline and the worker load, and nothing else is.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::golden::{Golden, GoldenError};
 use crate::manifest::{BlobSpec, Manifest, ManifestError};
 use dunlin_kit::digest::Digest;
+use dunlin_trust::{TargetFile, Verified};
+use serde::{Deserialize, Serialize};
 
 /// Longest manifest: thousands of features with names and units.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// Longest blob: more than any model that fits a gateway's memory twice.
 pub const BLOB_BYTES_MAX: u64 = 512 << 20;
-/// Most blobs in a package.
-pub const BLOBS_MAX: usize = 64;
+/// Name of the model's file.
+pub const MODEL_FILE: &str = "model.onnx";
+/// Name of the file of golden vectors.
+pub const GOLDEN_FILE: &str = "golden.jsonl";
 
-/// A package whose manifest was read and whose files have the hashes it names.
+/// Where the files of a package lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blobs {
+    /// A folder that names them by their SHA-256: a gateway's store, a repository.
+    ByDigest(PathBuf),
+    /// A folder that names them as the manifest does: a package before it is signed.
+    ByName(PathBuf),
+}
+
+impl Blobs {
+    /// Returns the same place as an absolute path, for another process.
+    #[must_use]
+    pub fn absolute(&self) -> Self {
+        let absolute = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        match self {
+            Self::ByDigest(folder) => Self::ByDigest(absolute(folder)),
+            Self::ByName(folder) => Self::ByName(absolute(folder)),
+        }
+    }
+}
+
+/// A package that its owner approved: made from a verified manifest alone, with files that have the hashes it names.
 #[derive(Debug, Clone)]
 pub struct Package {
-    /// The folder.
-    pub folder: PathBuf,
-    /// The manifest.
-    pub manifest: Manifest,
-    /// SHA-256 of `manifest.json`: the package's identity, since the manifest names every file by hash.
-    pub digest: Digest,
+    file: Arc<Verified<TargetFile>>,
+    manifest: Manifest,
+    digest: Digest,
+    blobs: Blobs,
 }
 
 /// Why a package cannot be used.
@@ -86,63 +112,109 @@ impl std::error::Error for PackageError {
 }
 
 impl Package {
-    /// Opens a package folder and checks every file it names.
+    /// Opens the package of a verified manifest and checks every file it names.
     ///
-    /// *Errors*: the first file that is missing, too large or another than the manifest names.
-    pub fn open(folder: &Path) -> Result<Self, PackageError> {
-        let path = folder.join("manifest.json");
-        let text = read_limited(&path, MANIFEST_BYTES_MAX)?;
-        let manifest =
-            Manifest::parse(&text).map_err(|source| PackageError::Manifest { path: path.clone(), source })?;
-        if manifest.blobs.len() > BLOBS_MAX {
-            return Err(PackageError::Blob { path, reason: format!("names more than {BLOBS_MAX} files") });
-        }
-        let package = Self { folder: folder.to_owned(), digest: Digest::of(&text), manifest };
+    /// *Errors*: the manifest is refused or is not that of its target; the first file that is missing, too large or
+    /// another than the manifest names.
+    pub fn open(file: Verified<TargetFile>, blobs: Blobs) -> Result<Self, PackageError> {
+        let package = Self::without_files(file, blobs)?;
         for name in package.manifest.blobs.keys() {
             package.read_blob(name)?;
         }
         Ok(package)
     }
 
+    /// Opens the package of a verified manifest; each of its files is checked when it is read.
+    ///
+    /// *Errors*: the manifest is refused or is not that of its target.
+    pub fn without_files(file: Verified<TargetFile>, blobs: Blobs) -> Result<Self, PackageError> {
+        let path = PathBuf::from(&file.path);
+        let manifest = Manifest::parse(&file.bytes)
+            .map_err(|source| PackageError::Manifest { path: path.clone(), source })?;
+        if manifest.target_path() != file.path {
+            let reason = format!("is signed for another model or version than `{}`", manifest.target_path());
+            return Err(PackageError::Blob { path, reason });
+        }
+        if file.note.as_ref().is_some_and(|note| *note != manifest.release_note()) {
+            let reason = "says something else of its release than the metadata that name it".to_owned();
+            return Err(PackageError::Blob { path, reason });
+        }
+        Ok(Self { digest: Digest::of(&file.bytes), manifest, file: Arc::new(file), blobs })
+    }
+
+    /// Returns the manifest.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns the SHA-256 of the manifest's file: the package's identity, since it names every file by hash.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Returns the manifest's file with the proof of its approval.
+    #[must_use]
+    pub fn file(&self) -> &TargetFile {
+        &self.file
+    }
+
+    /// Returns where its files lie.
+    #[must_use]
+    pub const fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// Reads a file of the package and checks it against the manifest.
     ///
     /// *Errors*: the file is missing, not named by the manifest, or another than it names.
     pub fn read_blob(&self, name: &str) -> Result<Vec<u8>, PackageError> {
-        let path = self.folder.join(name);
-        let refuse = |reason: &str| PackageError::Blob { path: path.clone(), reason: reason.to_owned() };
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-            && !name.starts_with('.');
-        let spec: &BlobSpec =
-            self.manifest.blobs.get(name).ok_or_else(|| refuse("is not named by the manifest"))?;
-        if !plain {
-            return Err(refuse("has a name that is not letters, digits, `-`, `_` and `.`"));
-        }
-        if std::fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file()) {
-            return Err(refuse("is not a plain file"));
-        }
-        let bytes = read_limited(&path, BLOB_BYTES_MAX)?;
-        if bytes.len() as u64 != spec.bytes || Digest::of(&bytes) != spec.sha256 {
-            return Err(refuse(
-                "is not the one the manifest names (length or SHA-256 differs); build or copy the package again",
-            ));
-        }
-        Ok(bytes)
+        let Some(spec) = self.manifest.blobs.get(name) else {
+            let reason = "is not named by the manifest".to_owned();
+            return Err(PackageError::Blob { path: PathBuf::from(name), reason });
+        };
+        let path = match &self.blobs {
+            Blobs::ByDigest(folder) => folder.join(spec.sha256.to_string()),
+            Blobs::ByName(folder) => folder.join(name),
+        };
+        read_blob(&path, spec)
     }
 
     /// Reads the golden vectors, where the package has some.
     ///
     /// *Errors*: as [`Package::read_blob`], or a line that cannot be read.
     pub fn golden(&self) -> Result<Option<Golden>, PackageError> {
-        if !self.manifest.blobs.contains_key("golden.jsonl") {
+        if !self.manifest.blobs.contains_key(GOLDEN_FILE) {
             return Ok(None);
         }
-        let bytes = self.read_blob("golden.jsonl")?;
-        let path = self.folder.join("golden.jsonl");
+        let bytes = self.read_blob(GOLDEN_FILE)?;
+        let path = PathBuf::from(GOLDEN_FILE);
         Golden::parse(&bytes).map(Some).map_err(|source| PackageError::Golden { path, source })
     }
 }
 
-fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PackageError> {
+/// Reads a file that a manifest describes.
+///
+/// *Errors*: it is missing, no plain file, or another than described.
+pub fn read_blob(path: &Path, spec: &BlobSpec) -> Result<Vec<u8>, PackageError> {
+    let refuse = |reason: &str| PackageError::Blob { path: path.to_owned(), reason: reason.to_owned() };
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(refuse("is not a plain file"));
+    }
+    let bytes = read_limited(path, spec.bytes.min(BLOB_BYTES_MAX))?;
+    if bytes.len() as u64 != spec.bytes || Digest::of(&bytes) != spec.sha256 {
+        return Err(refuse(
+            "is not the one the manifest names (length or SHA-256 differs); build or fetch the package again",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads a file of at most this many bytes.
+///
+/// *Errors*: it cannot be read, or is longer.
+pub fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PackageError> {
     let io = |source| PackageError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path).map_err(io)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io)?;
@@ -156,45 +228,5 @@ fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PackageError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write_package(folder: &Path, model: &[u8], blob_name: &str) {
-        let manifest = serde_json::json!({
-            "schema": 1, "name": "m", "version": "1", "release_counter": 1, "window": { "length": 1 },
-            "inputs": [{ "name": "x", "shape": ["batch", 1], "features": [{ "name": "a" }] }],
-            "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1] }],
-            "blobs": { "model.onnx": { "sha256": Digest::of(b"model"), "bytes": 5 }, blob_name: { "sha256": Digest::of(b""), "bytes": 0 } }
-        });
-        dunlin_kit::atomic_file::write(&folder.join("manifest.json"), manifest.to_string().as_bytes())
-            .unwrap();
-        dunlin_kit::atomic_file::write(&folder.join("model.onnx"), model).unwrap();
-    }
-
-    #[test]
-    fn a_changed_model_is_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        write_package(folder.path(), b"mOdel", "model.onnx2");
-        let error = Package::open(folder.path()).unwrap_err();
-        assert!(error.to_string().contains("model.onnx` is not the one"), "{error}");
-    }
-
-    #[test]
-    fn names_that_leave_the_folder_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["../x", "/etc/passwd", ".hidden", "a/b"] {
-            write_package(folder.path(), b"model", name);
-            let error = Package::open(folder.path()).unwrap_err();
-            assert!(matches!(error, PackageError::Blob { .. }), "{name}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_link_is_no_file_of_the_package() {
-        let folder = tempfile::tempdir().unwrap();
-        write_package(folder.path(), b"model", "profile.json");
-        std::os::unix::fs::symlink(folder.path().join("model.onnx"), folder.path().join("profile.json"))
-            .unwrap();
-        assert!(Package::open(folder.path()).unwrap_err().to_string().contains("plain file"));
-    }
-}
+#[path = "package/tests.rs"]
+mod tests;

@@ -178,7 +178,7 @@ impl CompiledModel {
 /// Topics, alert and output do not shape the state of windows; everything else does.
 fn fingerprint(binding: &ModelBinding) -> Digest {
     let mut spec = binding.spec.clone();
-    spec.package.clear();
+    spec.package = None;
     spec.output.topic.clear();
     if let Some(alert) = &mut spec.alert {
         alert.topic.clear();

@@ -120,12 +120,11 @@ impl std::error::Error for GoldenFailure {
 ///
 /// *Errors*: the model does not load, or the header does not fit the package.
 pub fn golden_runner(package: &Package, golden: &Golden) -> Result<Runner, GoldenFailure> {
-    let model = package.read_blob("model.onnx").map_err(GoldenFailure::Package)?;
-    let engine = TractEngine::load(&model, &package.manifest, 1).map_err(GoldenFailure::Engine)?;
+    let engine = TractEngine::load(package, 1).map_err(GoldenFailure::Engine)?;
     let binding = ModelBinding {
         spec: golden.header.model.clone(),
-        manifest: package.manifest.clone(),
-        package: package.digest,
+        manifest: package.manifest().clone(),
+        package: package.digest(),
     };
     let core = Core::compile(&golden.header.sources, vec![binding]).map_err(GoldenFailure::Specification)?;
     Ok(Runner::new(core, vec![Box::new(engine)]))
@@ -158,7 +157,7 @@ pub fn run_golden(package: &Package) -> Result<Option<GoldenReport>, GoldenFailu
                     recorded.arrival_ms,
                     recorded.retained,
                 ));
-                pending.extend(predicted.iter().map(|one| expectation(&package.manifest, one)));
+                pending.extend(predicted.iter().map(|one| expectation(package.manifest(), one)));
             }
             GoldenRecord::Expect(expected) => {
                 if pending.is_empty() {
@@ -169,10 +168,10 @@ pub fn run_golden(package: &Package) -> Result<Option<GoldenReport>, GoldenFailu
                 }
                 let made = pending.remove(0);
                 let difference = compare(expected, &made).map_err(refuse)?;
-                if difference > package.manifest.golden_tolerance {
+                if difference > package.manifest().golden_tolerance {
                     return Err(refuse(format!(
                         "outputs differ by {difference:.3e}, tolerance {:.1e}",
-                        package.manifest.golden_tolerance
+                        package.manifest().golden_tolerance
                     )));
                 }
                 report.predictions += 1;

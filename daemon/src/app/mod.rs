@@ -57,8 +57,8 @@ pub fn compile(loaded: &Loaded) -> Result<Core, ConfigErrors> {
         .zip(&loaded.packages)
         .map(|(model, package)| ModelBinding {
             spec: model.spec.clone(),
-            manifest: package.manifest.clone(),
-            package: package.digest,
+            manifest: package.manifest().clone(),
+            package: package.digest(),
         })
         .collect();
     Core::compile(&loaded.settings.sources, bindings)

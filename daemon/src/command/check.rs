@@ -182,7 +182,7 @@ fn check_configuration(loaded: &Loaded, args: &Args, report: &mut Report) {
 
 fn check_packages(loaded: &Loaded, probes: &Probes<'_>, report: &mut Report) {
     for (model, package) in loaded.settings.models.iter().zip(&loaded.packages) {
-        let manifest = &package.manifest;
+        let manifest = package.manifest();
         let name = format!("model `{}` ({} {})", model.spec.name, manifest.name, manifest.version);
         match (probes.golden_vectors)(model, package) {
             Ok(Some(count)) => {

@@ -14,7 +14,7 @@ use dunlin_pipeline::runner::{Runner, run_golden};
 
 use super::CommandError;
 use super::check::{BrokerReport, ProbeFailure};
-use super::predict::{PredictModel, Predicted};
+use super::predict::{PredictArgs, PredictModel, Predicted};
 use super::replay::{ReplayArgs, ReplayPipeline, Replayed};
 use crate::app;
 use crate::config::settings::{BrokerSettings, ModelSettings};
@@ -59,11 +59,8 @@ pub fn start_pipeline(args: &ReplayArgs) -> Result<OfflinePipeline, CommandError
 }
 
 fn load_engine(package: &Package) -> Result<TractEngine, CommandError> {
-    let model = package
-        .read_blob("model.onnx")
-        .map_err(|error| CommandError::failed("the package cannot be used", error))?;
-    TractEngine::load(&model, &package.manifest, 1).map_err(|error| {
-        CommandError::failed(format!("model `{}` does not load", package.manifest.name), error)
+    TractEngine::load(package, 1).map_err(|error| {
+        CommandError::failed(format!("model `{}` does not load", package.manifest().name), error)
     })
 }
 
@@ -100,11 +97,18 @@ pub struct OfflineModel {
     post: PostProcess,
 }
 
+/// Opens the package that `predict` names.
+///
+/// *Errors*: it is not there, or not signed under the given root.
+pub fn open_package(args: &PredictArgs) -> Result<Package, CommandError> {
+    Err(CommandError::NotFound(format!("there is no package in `{}`", args.package.display())))
+}
+
 /// Loads a package's model.
 ///
 /// *Errors*: the engine refuses it.
 pub fn load_model(package: &Package) -> Result<OfflineModel, CommandError> {
-    let post = PostProcess::compile(&package.manifest, None)
+    let post = PostProcess::compile(package.manifest(), None)
         .map_err(|reason| CommandError::Failed { message: reason, source: None })?;
     Ok(OfflineModel { engine: load_engine(package)?, post })
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use dunlin_model_package::manifest::{Manifest, OutputSpec};
-use dunlin_model_package::{InputSpec, Package, PackageError};
+use dunlin_model_package::{InputSpec, Package};
 use serde_json::{Map, Value};
 
 use crate::command::output::{Output, output_error};
@@ -24,9 +24,15 @@ const DEPTH_MAX: usize = 8;
 /// Arguments of `dunlind predict`.
 #[derive(Debug, Clone, Args)]
 pub struct PredictArgs {
-    /// The package folder
-    #[arg(long, value_name = "DIR")]
+    /// The bundle, or the folder of the repository, that holds the package
+    #[arg(long, value_name = "PATH")]
     pub package: PathBuf,
+    /// The root of trust that its owner gave out
+    #[arg(long, value_name = "FILE")]
+    pub root: PathBuf,
+    /// Which model, where the bundle holds several
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
     /// Inputs, one JSON object a line, as in `{"x":[[1.0,2.0],[3.0,4.0]]}`; `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub input: PathBuf,
@@ -57,18 +63,14 @@ pub trait PredictModel {
 /// the others were done), or reading or writing failed.
 pub fn run<M: PredictModel>(
     args: &PredictArgs,
+    package_of: impl FnOnce(&PredictArgs) -> Result<Package, CommandError>,
     load: impl FnOnce(&Package) -> Result<M, CommandError>,
 ) -> Result<ExitCode, CommandError> {
-    let package = Package::open(&args.package).map_err(|error| match &error {
-        PackageError::Io { path, source } if source.kind() == io::ErrorKind::NotFound => {
-            CommandError::NotFound(format!("there is no file `{}` in the package", path.display()))
-        }
-        _ => CommandError::failed("the package cannot be used", error),
-    })?;
+    let package = package_of(args)?;
     let mut input = open(&args.input)?;
     let mut model = load(&package)?;
     let mut output = Output::standard();
-    let failed = predict_lines(&package.manifest, &mut input, &mut model, &mut output)?;
+    let failed = predict_lines(package.manifest(), &mut input, &mut model, &mut output)?;
     output.finish()?;
     match failed {
         0 => Ok(ExitCode::SUCCESS),

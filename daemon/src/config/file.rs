@@ -36,6 +36,12 @@ pub struct ConfigFile {
     /// How models are run.
     #[serde(default)]
     pub inference: InferenceTable,
+    /// Whose models run.
+    #[serde(default)]
+    pub trust: TrustTable,
+    /// How a new release of a model is tried before it is relied on.
+    #[serde(default)]
+    pub update: UpdateTable,
     /// Where metrics are served.
     #[serde(default)]
     pub http: HttpTable,
@@ -51,6 +57,46 @@ pub struct ConfigFile {
     /// The models and what they are fed with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<ModelSpec>,
+}
+
+/// Whose models run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustTable {
+    /// The root of trust, `root.json`, that the models' owner gave out. It is taken over at the first start; newer roots come with updates and are not configured. Needed to install a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+}
+
+/// How a new release of a model is tried before it is relied on.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateTable {
+    /// Predictions that it makes beside the running model, kept and not published, before it serves. 0 leaves this out. *Range*: 0 to 1,000,000.
+    pub shadow_predictions: u64,
+    /// Longest time beside the running model, where fewer predictions are made. *Range*: 0s to 30d.
+    pub shadow_time_max: Span,
+    /// Smallest part of compared predictions that must agree with the running model's, 0 to 1. 0 compares without consequence: a better model may well disagree.
+    pub shadow_agreement_min: f64,
+    /// Predictions that it must have made while serving before it is good. *Range*: 0 to 1,000,000.
+    pub trial_predictions: u64,
+    /// How long it must have served before it is good. *Range*: 0s to 30d.
+    pub trial_time: Span,
+    /// Largest part of its predictions on trial that may fail, be invalid or be slower than its budget, 0 to 1.
+    pub trial_faults_max: f64,
+}
+
+impl Default for UpdateTable {
+    fn default() -> Self {
+        Self {
+            shadow_predictions: 100,
+            shadow_time_max: Span::from_secs(10 * 60),
+            shadow_agreement_min: 0.0,
+            trial_predictions: 100,
+            trial_time: Span::from_secs(5 * 60),
+            trial_faults_max: 0.01,
+        }
+    }
 }
 
 /// A broker and how it is reached.

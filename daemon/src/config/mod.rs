@@ -91,7 +91,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, ConfigErrors> {
     match resolved {
         Some(resolved) if all.is_empty() => Ok(Loaded {
             settings: resolved.settings,
-            packages: resolved.packages,
+            packages: Vec::new(),
             effective: resolved.effective,
             warnings,
             origins: merged.origins,

@@ -1,14 +1,13 @@
 //! Sources and models: names, packages, windows, triggers and alerts, as far as they can be judged without the
 //! pipeline.
 //!
-//! Opens packages; compiles nothing: fields, units and expressions are the pipeline's to check.
+//! Opens no package and compiles nothing: trust is the update's to check, fields, units and expressions the pipeline's.
 
 use std::path::PathBuf;
 
-use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::manifest::WINDOW_LENGTH_MAX;
 use dunlin_model_package::model_spec::AlertSpec;
-use dunlin_model_package::{ModelSpec, Package, Span, TriggerSpec, WindowSpec};
+use dunlin_model_package::{ModelSpec, Span, TriggerSpec, WindowSpec};
 
 use super::file::ConfigFile;
 use super::finding::Findings;
@@ -16,12 +15,12 @@ use super::hint::did_you_mean;
 use super::origin::Origins;
 use super::resolve::check_name;
 
-/// Checks sources and models; returns each model's package folder and, where all open, the packages.
+/// Checks sources and models; returns where each model's releases come from, where that is configured.
 pub(super) fn check(
     file: &ConfigFile,
     origins: &Origins,
     findings: &mut Findings<'_>,
-) -> (Vec<PathBuf>, Vec<Package>) {
+) -> Vec<Option<PathBuf>> {
     if file.source.is_empty() {
         findings.error(
             "source",
@@ -57,17 +56,25 @@ pub(super) fn check(
             findings.error(&path, "no topic could ever be taken", "write at least 1");
         }
     }
-    let mut folders = Vec::new();
     let mut packages = Vec::new();
     for (index, model) in file.model.iter().enumerate() {
         let path = format!("model[{index}]");
         check_model(&path, model, &source_names, findings);
         let package_path = format!("{path}.package");
-        let folder = origins.folder_of(&package_path).join(&model.package);
-        packages.extend(open(&package_path, &folder, findings));
-        folders.push(folder);
+        let package = model.package.as_ref().map(|given| origins.folder_of(&package_path).join(given));
+        if let Some(place) = package.as_ref().filter(|place| !place.exists()) {
+            let message = format!("there is no bundle or repository `{}`", place.display());
+            let hint = "name a bundle of `dunlin bundle export` or a folder of `dunlin publish`, relative to the file \
+                        that names it";
+            findings.error(&package_path, message, hint);
+        }
+        packages.push(package);
     }
-    (folders, packages)
+    if file.model.iter().any(|model| model.package.is_some()) && file.trust.root.is_none() {
+        let hint = "write `root = \"root.json\"`: the root of trust that `dunlin keys init` made";
+        findings.error("trust.root", "packages are named, and no root of trust is", hint);
+    }
+    packages
 }
 
 fn check_names(table: &str, names: &[&str], findings: &mut Findings<'_>) {
@@ -83,24 +90,6 @@ fn check_names(table: &str, names: &[&str], findings: &mut Findings<'_>) {
             );
         }
     }
-}
-
-fn open(path: &str, folder: &std::path::Path, findings: &mut Findings<'_>) -> Option<Package> {
-    if !folder.is_dir() {
-        let message = format!("there is no package folder `{}`", folder.display());
-        findings.error(
-            path,
-            message,
-            "name a folder with `manifest.json`, relative to the file that names it",
-        );
-        return None;
-    }
-    Package::open(folder)
-        .inspect_err(|error| {
-            let hint = "build or copy the package again";
-            findings.error(path, Chain(error).to_string(), hint);
-        })
-        .ok()
 }
 
 fn check_model(path: &str, model: &ModelSpec, sources: &[&str], findings: &mut Findings<'_>) {

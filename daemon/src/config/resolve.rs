@@ -6,23 +6,28 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use dunlin_model_package::{Package, Span};
+use dunlin_model_package::Span;
 use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
 use super::LoadRequest;
-use super::file::{ConfigFile, InferenceTable, IsolationName, PublishModeName, RetentionName, StorageTable};
+use super::file::{
+    ConfigFile, InferenceTable, IsolationName, PublishModeName, RetentionName, StorageTable, UpdateTable,
+};
 use super::finding::Findings;
 use super::hint::did_you_mean;
 use super::origin::Origins;
 use super::quantity::{Commit, Qos};
 use super::settings::{
     BrokerSettings, CommitProfile, InferenceSettings, Isolation, ModelSettings, PredictionRetention,
-    PublishMode, PublishSettings, Settings, StorageSettings, SubscriptionQos,
+    PublishMode, PublishSettings, Settings, StorageSettings, SubscriptionQos, UpdateSettings,
 };
 use super::{brokers, models, topics};
 use crate::flow::BrokerIndex;
 
+/// Most predictions, and longest time, that a release may be tried.
+const PREDICTIONS_MAX: u64 = 1_000_000;
+const TRIAL_MAX: Span = Span::from_secs(30 * 86_400);
 const STATE_DIR_DEFAULT: &str = "/var/lib/dunlin";
 /// Smallest telemetry database: its schema, a WAL and a few pages of rows.
 const STORAGE_BYTES_MIN: u64 = 1 << 20;
@@ -35,7 +40,6 @@ const HOUR: Span = Span::from_secs(3_600);
 pub(super) struct Resolved {
     pub(super) settings: Settings,
     /// Aligned with the models, where nothing was wrong.
-    pub(super) packages: Vec<Package>,
     pub(super) effective: Table,
 }
 
@@ -60,14 +64,15 @@ pub(super) fn resolve(
             .and_then(|index| brokers.get(usize::from(index.0)))
             .map(|broker| broker.name.clone());
     }
-    let (folders, packages) = models::check(&file, origins, findings);
+    let packages = models::check(&file, origins, findings);
+    let trust_root = trust_root(&file, origins, findings);
     let publish = publish(&file, &brokers, findings);
     topics::check(&file, &gateway, &brokers, publish.broker, findings);
     let effective = match Value::try_from(&file) {
         Ok(Value::Table(table)) => table,
         _ => Table::new(),
     };
-    let model_settings = file.model.iter().zip(folders);
+    let model_settings = file.model.iter().zip(packages);
     let settings = Settings {
         gateway,
         state_dir,
@@ -76,13 +81,15 @@ pub(super) fn resolve(
         publish,
         storage: storage(&file.storage, findings),
         inference: inference(&file.inference, findings),
+        trust_root,
+        update: update(&file.update, findings),
         http: http(&file, findings),
         drain: span_in(findings, "run.drain", file.run.drain, Span::default(), Span::from_secs(600))
             .as_duration(),
         log: log(&file, findings),
         sources: file.source,
     };
-    Resolved { settings, packages, effective }
+    Resolved { settings, effective }
 }
 
 /// Says what keeps a text from being a name in topics, metrics and file names.
@@ -209,6 +216,42 @@ fn inference(table: &InferenceTable, findings: &mut Findings<'_>) -> InferenceSe
         batch_max,
         tries,
         restart_max: restart_max.as_duration(),
+    }
+}
+
+fn trust_root(file: &ConfigFile, origins: &Origins, findings: &mut Findings<'_>) -> Option<PathBuf> {
+    let given = file.trust.root.as_ref()?;
+    let path = origins.folder_of("trust.root").join(given);
+    if !path.is_file() {
+        let message = format!("there is no file `{}`", path.display());
+        findings.error("trust.root", message, "name the `root.json` that `dunlin keys init` made");
+    }
+    Some(path)
+}
+
+fn update(table: &UpdateTable, findings: &mut Findings<'_>) -> UpdateSettings {
+    let mut count =
+        |key: &str, number| number_in(findings, &format!("update.{key}"), number, 0, PREDICTIONS_MAX);
+    let shadow_predictions = count("shadow_predictions", table.shadow_predictions);
+    let trial_predictions = count("trial_predictions", table.trial_predictions);
+    let mut time = |key: &str, span| {
+        span_in(findings, &format!("update.{key}"), span, Span::default(), TRIAL_MAX).as_duration()
+    };
+    let shadow_time_max = time("shadow_time_max", table.shadow_time_max);
+    let trial_time = time("trial_time", table.trial_time);
+    let mut part = |key: &str, part: f64| {
+        if !(0.0..=1.0).contains(&part) {
+            findings.error(&format!("update.{key}"), format!("{part} is no part of a whole"), "write 0 to 1");
+        }
+        part
+    };
+    UpdateSettings {
+        shadow_predictions,
+        shadow_time_max,
+        shadow_agreement_min: part("shadow_agreement_min", table.shadow_agreement_min),
+        trial_predictions,
+        trial_time,
+        trial_faults_max: part("trial_faults_max", table.trial_faults_max),
     }
 }
 

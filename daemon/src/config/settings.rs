@@ -30,6 +30,10 @@ pub struct Settings {
     pub storage: StorageSettings,
     /// How models are run.
     pub inference: InferenceSettings,
+    /// The root of trust that this gateway begins with.
+    pub trust_root: Option<PathBuf>,
+    /// How releases are tried.
+    pub update: UpdateSettings,
     /// Where metrics are served; nowhere if `None`.
     pub http: Option<SocketAddr>,
     /// How long a stop may take.
@@ -38,13 +42,31 @@ pub struct Settings {
     pub log: String,
 }
 
-/// A model and the folder of its package.
+/// A model and where its releases come from.
 #[derive(Debug, Clone)]
 pub struct ModelSettings {
     /// The model as configured.
     pub spec: ModelSpec,
-    /// Its package folder, resolved against the file that names it.
-    pub package: PathBuf,
+    /// A bundle or repository, resolved against the file that names it; what it holds is taken over at each start where
+    /// it is newer than what is installed. Without it releases are imported.
+    pub package: Option<PathBuf>,
+}
+
+/// When a release that is being tried counts as good.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UpdateSettings {
+    /// Predictions beside the running model before it serves; 0: none.
+    pub shadow_predictions: u64,
+    /// Longest time beside the running model, where fewer predictions are made.
+    pub shadow_time_max: Duration,
+    /// Smallest part of compared shadow predictions that must agree with the running model. *Range*: 0 to 1.
+    pub shadow_agreement_min: f64,
+    /// Predictions that it must have made while serving.
+    pub trial_predictions: u64,
+    /// How long it must have served.
+    pub trial_time: Duration,
+    /// Largest part of predictions on trial that may be invalid, failed or slow. *Range*: 0 to 1.
+    pub trial_faults_max: f64,
 }
 
 /// A broker and how it is reached.

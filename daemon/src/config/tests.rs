@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dunlin_kit::atomic_file;
-use dunlin_model_package::Digest;
 use dunlin_pipeline::refusal::SpecFinding;
 use proptest::prelude::*;
 use toml::{Table, Value};
@@ -18,23 +17,18 @@ use super::{ConfigErrors, LoadRequest, Loaded, effective, findings_to_errors, lo
 
 const MINIMAL: &str = "[mqtt]\nurl = \"mqtt://localhost\"\n\n\
     [[source]]\nname = \"s\"\ntopics = [\"a/b\"]\nformat = \"number\"\nfields.x = {}\n\n\
-    [[model]]\nname = \"frost\"\npackage = \"frost\"\n";
+    [[model]]\nname = \"frost\"\npackage = \"frost\"\n\n\
+    [trust]\nroot = \"root.json\"\n";
 
-/// A folder with a configuration, the package `frost` and the files that the example names.
+/// A folder with a configuration, the repository `frost` and the files that the example names.
 struct Site(tempfile::TempDir);
 
 impl Site {
     fn new(config: &str) -> Self {
         let site = Self(tempfile::tempdir().unwrap());
         site.write("dunlind.toml", config);
-        let manifest = serde_json::json!({
-            "schema": 1, "name": "frost", "version": "1", "release_counter": 1, "window": { "length": 1 },
-            "inputs": [{ "name": "x", "shape": ["batch", 1], "features": [{ "name": "x" }] }],
-            "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1] }],
-            "blobs": { "model.onnx": { "sha256": Digest::of(b"model"), "bytes": 5 } }
-        });
-        site.write("frost/manifest.json", &manifest.to_string());
-        site.write("frost/model.onnx", "model");
+        site.write("frost/metadata/timestamp.json", "");
+        site.write("root.json", "");
         site.write("plant-ca.pem", "");
         site.write("mqtt.password", "secret");
         fs::set_permissions(site.path("mqtt.password"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -94,8 +88,8 @@ fn a_minimal_file_needs_a_url_a_source_and_a_model() {
     assert_eq!(loaded.settings.publish.mode, PublishMode::Immediate);
     assert_eq!(loaded.settings.storage.commit, CommitProfile::Auto);
     assert_eq!(loaded.settings.state_dir, Path::new("/var/lib/dunlin"));
-    assert_eq!(loaded.settings.models[0].package, site.path("frost"));
-    assert_eq!(loaded.packages.len(), 1);
+    assert_eq!(loaded.settings.models[0].package, Some(site.path("frost")));
+    assert_eq!(loaded.settings.trust_root, Some(site.path("root.json")));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.settings.http.unwrap().to_string(), "127.0.0.1:9464");
 }
@@ -186,14 +180,13 @@ fn all_mistakes_are_said_at_once_with_line_and_hint() {
         "did you mean `json`?",
         "10: source[0].topics[1]: invalid type: integer",
         "12: source[0].fields.t.range",
-        "13: model[0]: key `package` is missing",
         "15: model[0].sources[0]: there is no source `b`",
         "16: model[0].window.every: `10s` is no multiple",
         "16: model[0].window.hop: counts rows",
     ] {
         assert!(text.contains(expected), "`{expected}` is not in\n{text}");
     }
-    assert_eq!(errors.len(), 12, "{text}");
+    assert_eq!(errors.len(), 11, "{text}");
     assert!(!text.contains("hunter2"));
 }
 
@@ -219,7 +212,7 @@ const REFUSED: &[(&str, &str)] = &[
         "the same topics as predictions of model `frost`",
     ),
     ("model.frost.alert={topic='x', debounce={n=3,m=2}}", "no n-of-m rule"),
-    ("model.frost.package=/nowhere", "there is no package folder `/nowhere`"),
+    ("model.frost.package=/nowhere", "there is no bundle or repository `/nowhere`"),
     ("model.frost.window={resample='1s'}", "needs `every`"),
     ("model.frost.window={every='1s'}", "needs `resample`"),
     ("model.frost.window={length=0}", "write 1 to 86400 rows"),

@@ -6,22 +6,18 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
+use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::manifest::WINDOW_VALUES_MAX;
-use dunlin_model_package::package::MANIFEST_BYTES_MAX;
+use dunlin_model_package::{Blobs, Digest, Package};
+use dunlin_trust::Evidence;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of length and kind.
 pub const HEADER_BYTES: usize = 5;
-/// Longest frame: one window of the largest model, or the largest manifest beside a path, and some room for the
-/// fixed fields. The parent keeps batches under it with [`windows_per_frame`].
-pub const FRAME_BYTES_MAX: usize = {
-    let window = WINDOW_VALUES_MAX * 4;
-    let load = MANIFEST_BYTES_MAX as usize + PATH_BYTES_MAX;
-    (if window > load { window } else { load }) + 64
-};
-/// Longest path, as in `limits.h`.
-pub const PATH_BYTES_MAX: usize = 4_096;
+/// Longest frame: one window of the largest model, which holds the largest manifest with its proof as well, and some
+/// room for the fixed fields. The parent keeps batches under it with [`windows_per_frame`].
+pub const FRAME_BYTES_MAX: usize = WINDOW_VALUES_MAX * 4 + 64;
 /// Longest text of a failure.
 pub const TEXT_BYTES_MAX: usize = 4_096;
 
@@ -38,10 +34,8 @@ pub enum Frame<'b> {
     Load {
         /// Most windows of one run.
         batch_max: u32,
-        /// Folder of the package.
-        folder: PathBuf,
-        /// The manifest's JSON.
-        manifest: &'b [u8],
+        /// The package, as JSON of a [`LoadRequest`].
+        package: &'b [u8],
     },
     /// From the worker: the model is loaded and was run once.
     Ready {
@@ -116,16 +110,51 @@ pub fn windows_per_frame(window_values: usize, output_values: usize) -> usize {
     ((FRAME_BYTES_MAX - 64) / 4).checked_div(window_values.max(output_values)).unwrap_or(1).max(1)
 }
 
+/// A package on its way to a worker, which verifies it again before the engine may load it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRequest {
+    /// SHA-256 of the root that the daemon trusts.
+    anchor: Digest,
+    /// Proof of the manifest's approval.
+    evidence: Evidence,
+    /// The manifest's file.
+    manifest: String,
+    /// Where the files lie.
+    blobs: Blobs,
+}
+
+impl LoadRequest {
+    /// Returns the request to load a package.
+    #[must_use]
+    pub fn of(package: &Package) -> Self {
+        let file = package.file();
+        Self {
+            anchor: Digest::of(file.evidence.root.as_bytes()),
+            evidence: file.evidence.clone(),
+            manifest: String::from_utf8_lossy(&file.bytes).into_owned(),
+            blobs: package.blobs().absolute(),
+        }
+    }
+
+    /// Returns the package, verified.
+    ///
+    /// *Errors*: what the verifier or the package refuses, in words.
+    pub fn verify(self) -> Result<Package, String> {
+        let text = |error: &dyn std::error::Error| Chain(error).to_string();
+        let file = self.evidence.verify(&self.anchor, self.manifest.into_bytes()).map_err(|e| text(&e))?;
+        Package::without_files(file, self.blobs).map_err(|e| text(&e))
+    }
+}
+
 /// Writes a `Load` frame over what `buffer` held.
-pub fn encode_load(buffer: &mut Vec<u8>, batch_max: u32, folder: &Path, manifest: &[u8]) {
-    use std::os::unix::ffi::OsStrExt as _;
-    let folder = folder.as_os_str().as_bytes();
+///
+/// *Errors*: a path of the package is no text.
+pub fn encode_load(buffer: &mut Vec<u8>, batch_max: u32, load: &LoadRequest) -> serde_json::Result<()> {
     begin(buffer, LOAD);
     buffer.extend_from_slice(&batch_max.to_le_bytes());
-    buffer.extend_from_slice(&(folder.len() as u32).to_le_bytes());
-    buffer.extend_from_slice(folder);
-    buffer.extend_from_slice(manifest);
+    serde_json::to_writer(&mut *buffer, load)?;
     end(buffer);
+    Ok(())
 }
 
 /// Writes a `Ready` frame over what `buffer` held.
@@ -182,13 +211,8 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (&kind, body) = frame.split_first().ok_or(FrameError::Malformed("kind"))?;
     match kind {
         LOAD => {
-            let (batch_max, rest) = take_u32(body, "batch_max")?;
-            let (length, rest) = take_u32(rest, "folder")?;
-            let (folder, manifest) =
-                rest.split_at_checked(length as usize).ok_or(FrameError::Malformed("folder"))?;
-            use std::os::unix::ffi::OsStrExt as _;
-            let folder = PathBuf::from(std::ffi::OsStr::from_bytes(folder));
-            Ok(Frame::Load { batch_max, folder, manifest })
+            let (batch_max, package) = take_u32(body, "batch_max")?;
+            Ok(Frame::Load { batch_max, package })
         }
         READY => match take_u32(body, "output_values")? {
             (output_values, []) => Ok(Frame::Ready { output_values }),
@@ -322,10 +346,16 @@ mod tests {
             prop_assert!(!back.contains(char::is_control));
             buffer.consume(range);
 
-            encode_load(&mut bytes, 32, Path::new(&format!("/x/{step}")), text.as_bytes());
+            let load = LoadRequest {
+                anchor: Digest::of(text.as_bytes()),
+                evidence: Evidence { target: text.clone(), root: text.clone(), roles: vec![text.clone()] },
+                manifest: text,
+                blobs: Blobs::ByDigest(format!("/x/{step}").into()),
+            };
+            encode_load(&mut bytes, 32, &load).unwrap();
             let range = pass(&mut buffer, &bytes, step);
-            let expected = Frame::Load { batch_max: 32, folder: format!("/x/{step}").into(), manifest: text.as_bytes() };
-            prop_assert_eq!(decode(buffer.bytes(range)).unwrap(), expected);
+            let Frame::Load { batch_max: 32, package } = decode(buffer.bytes(range)).unwrap() else { panic!() };
+            prop_assert_eq!(serde_json::from_slice::<LoadRequest>(package).unwrap(), load);
         }
 
         #[test]

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::SlotSpec;
-use super::ipc::{self, Frame, FrameBuffer};
+use super::ipc::{self, Frame, FrameBuffer, LoadRequest};
 use super::runner::{Fault, LOAD_DEADLINE, warm_up_deadline};
 use crate::flow::SlotJob;
 
@@ -46,12 +46,10 @@ impl WorkerProcess {
         let mut worker = Self::spawn(spec).map_err(|error| {
             Fault::Crashed(format!("`{}` cannot start: {error}", spec.worker_program.display()))
         })?;
-        let folder =
-            std::path::absolute(&spec.package.folder).unwrap_or_else(|_| spec.package.folder.clone());
-        let manifest = serde_json::to_vec(&spec.package.manifest)
-            .map_err(|error| Fault::Refused(format!("the manifest cannot be written: {error}")))?;
         let batch_max = u32::try_from(spec.inference.batch_max).unwrap_or(u32::MAX);
-        ipc::encode_load(&mut worker.request, batch_max, &folder, &manifest);
+        let load = LoadRequest::of(&spec.package);
+        ipc::encode_load(&mut worker.request, batch_max, &load)
+            .map_err(|error| Fault::Refused(format!("the package cannot be handed to a worker: {error}")))?;
         let answer = worker.exchange(LOAD_DEADLINE, 1).await?;
         worker.expect_ready(answer).await?;
         worker.request = Vec::new();
@@ -83,7 +81,7 @@ impl WorkerProcess {
             socket: UnixStream::from_std(mine)?,
             received: FrameBuffer::default(),
             request: Vec::new(),
-            output_values: spec.package.manifest.output_values(),
+            output_values: spec.package.manifest().output_values(),
         })
     }
 

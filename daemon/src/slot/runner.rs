@@ -21,7 +21,13 @@ const WARM_UP_DEADLINES: u32 = 10;
 
 /// Returns the longest time that a model's first runs may take.
 pub(super) fn warm_up_deadline(spec: &SlotSpec) -> Duration {
-    spec.package.manifest.budgets.deadline.as_duration().saturating_mul(WARM_UP_DEADLINES).min(LOAD_DEADLINE)
+    spec.package
+        .manifest()
+        .budgets
+        .deadline
+        .as_duration()
+        .saturating_mul(WARM_UP_DEADLINES)
+        .min(LOAD_DEADLINE)
 }
 
 /// Why a start or a run gave nothing.

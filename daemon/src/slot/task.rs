@@ -71,12 +71,12 @@ impl SlotTask {
         metrics: Arc<Metrics>,
         state: watch::Sender<SlotState>,
     ) -> Self {
-        let manifest = &spec.package.manifest;
+        let manifest = spec.package.manifest();
         let window_values = manifest.inputs.iter().map(|input| input.values()).sum();
         let per_frame = ipc::windows_per_frame(window_values, manifest.output_values());
         metrics.slot(&spec.name, |counts| {
             counts.version.clone_from(&manifest.version);
-            counts.digest = spec.package.digest.to_string();
+            counts.digest = spec.package.digest().to_string();
             counts.state = SlotState::Starting.as_str().to_owned();
         });
         Self {
@@ -133,7 +133,7 @@ impl SlotTask {
 
     /// Starts the model, after a wait where it is failing; false where nobody sends windows any more.
     async fn recover(&mut self, jobs: &mut mpsc::Receiver<SlotJob>) -> bool {
-        let starts = self.spec.tries.record_start(&self.spec.name, &self.spec.package.digest);
+        let starts = self.spec.tries.record_start(&self.spec.name, &self.spec.package.digest());
         if self.standing == Standing::New && starts > self.spec.inference.tries {
             self.fail(
                 SlotState::Waiting,
@@ -193,7 +193,7 @@ impl SlotTask {
         self.metrics.slot(&self.spec.name, |counts| counts.starts += 1);
         match started {
             Ok(runner) => {
-                self.spec.tries.record_ready(&self.spec.name, &self.spec.package.digest);
+                self.spec.tries.record_ready(&self.spec.name, &self.spec.package.digest());
                 self.failed_starts = 0;
                 self.standing = Standing::Good;
                 let pid = runner.pid();
@@ -309,14 +309,14 @@ impl SlotTask {
 
     /// Runs windows together, with a new worker after each fault, as often as the tries allow.
     async fn try_windows(&mut self, batch: &[SlotJob]) -> Result<Vec<Vec<f32>>, SlotFailure> {
-        let deadline = self.spec.package.manifest.budgets.deadline.as_duration();
+        let deadline = self.spec.package.manifest().budgets.deadline.as_duration();
         let mut faults = 0;
         loop {
             while self.runner.is_none() {
                 if matches!(self.standing, Standing::Failing(_)) {
                     return Err(SlotFailure::Unavailable);
                 }
-                self.spec.tries.record_start(&self.spec.name, &self.spec.package.digest);
+                self.spec.tries.record_start(&self.spec.name, &self.spec.package.digest());
                 self.start().await;
             }
             let Some(runner) = self.runner.as_mut() else { continue };

@@ -40,7 +40,7 @@ impl WorkerThread {
         let (answer, answers) = mpsc::channel(1);
         let (package, batch_max) = (spec.package.clone(), spec.inference.batch_max);
         let alive = Arc::clone(threads);
-        let output_values = spec.package.manifest.output_values();
+        let output_values = spec.package.manifest().output_values();
         std::thread::Builder::new()
             .name(format!("slot-{}", spec.name).chars().take(15).collect())
             .spawn(move || {
@@ -107,8 +107,5 @@ fn serve(
 }
 
 fn load(package: &Package, batch_max: usize) -> Result<TractEngine, String> {
-    let model = package
-        .read_blob("model.onnx")
-        .map_err(|error| dunlin_kit::error_chain::Chain(&error).to_string())?;
-    TractEngine::load(&model, &package.manifest, batch_max).map_err(|error| error.to_string())
+    TractEngine::load(package, batch_max).map_err(|error| error.to_string())
 }

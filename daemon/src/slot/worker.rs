@@ -9,11 +9,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use dunlin_model_package::{Digest, Manifest, Package};
+use dunlin_model_package::Manifest;
+use dunlin_model_package::package::MODEL_FILE;
 use dunlin_pipeline::engine::{Engine, TractEngine};
 
 use super::confine;
-use super::ipc::{self, Frame, FrameBuffer};
+use super::ipc::{self, Frame, FrameBuffer, LoadRequest};
 use crate::resident;
 
 /// Copies of the model file that live for a while during load beside the model: the file and its decoded form.
@@ -105,18 +106,16 @@ fn serve() -> io::Result<()> {
 
 /// Loads the model under its memory limit. The error is a text for the parent.
 fn load(frame: &[u8]) -> Result<(TractEngine, Manifest), String> {
-    let Ok(Frame::Load { batch_max, folder, manifest: text }) = ipc::decode(frame) else {
+    let Ok(Frame::Load { batch_max, package }) = ipc::decode(frame) else {
         return Err("worker got no load request".to_owned());
     };
-    let manifest = Manifest::parse(text).map_err(|error| error.to_string())?;
-    let file_bytes = manifest.blobs.get("model.onnx").map_or(0, |blob| blob.bytes);
+    let request: LoadRequest = serde_json::from_slice(package)
+        .map_err(|error| format!("worker got no readable request: {error}"))?;
+    let package = request.verify()?;
+    let manifest = package.manifest();
+    let file_bytes = manifest.blobs.get(MODEL_FILE).map_or(0, |blob| blob.bytes);
     confine::limit_memory(manifest.budgets.resident_bytes.saturating_add(LOAD_COPIES * file_bytes))
         .map_err(|error| error.to_string())?;
-    let package = Package { folder, digest: Digest::of(text), manifest };
-    let model = package
-        .read_blob("model.onnx")
-        .map_err(|error| dunlin_kit::error_chain::Chain(&error).to_string())?;
-    let engine = TractEngine::load(&model, &package.manifest, batch_max as usize)
-        .map_err(|error| error.to_string())?;
-    Ok((engine, package.manifest))
+    let engine = TractEngine::load(&package, batch_max as usize).map_err(|error| error.to_string())?;
+    Ok((engine, manifest.clone()))
 }

@@ -39,7 +39,7 @@ fn pair_manifest() -> Manifest {
 }
 
 fn load_error(model: &[u8], manifest: &Manifest) -> String {
-    TractEngine::load(model, manifest, 32).err().expect("the model must be refused").to_string()
+    TractEngine::load_file(model, manifest, 32).err().expect("the model must be refused").to_string()
 }
 
 proptest! {
@@ -50,7 +50,7 @@ proptest! {
         batch_max in 1..40_usize,
         fixed in 0..2_i64,
     ) {
-        let mut engine = TractEngine::load(&weighted_sum_of(fixed), &sum_manifest(), batch_max).unwrap();
+        let mut engine = TractEngine::load_file(&weighted_sum_of(fixed), &sum_manifest(), batch_max).unwrap();
         let values: Vec<f32> = windows.iter().flat_map(|&(a, b)| [a, b]).collect();
         let outputs = engine.run(windows.len(), &values).unwrap();
         let expected: Vec<f32> = windows.iter().map(|&(a, b)| a + 2.0 * b).collect();
@@ -64,7 +64,7 @@ proptest! {
 #[test]
 fn plans_are_made_for_the_sizes_in_use_only() {
     let sizes = |batch, batch_max| {
-        let engine = TractEngine::load(&weighted_sum_of(batch), &sum_manifest(), batch_max).unwrap();
+        let engine = TractEngine::load_file(&weighted_sum_of(batch), &sum_manifest(), batch_max).unwrap();
         engine.plan_sizes().collect::<Vec<_>>()
     };
     assert_eq!(sizes(0, 32), [32, 4, 1]);
@@ -92,7 +92,7 @@ fn several_inputs_and_outputs_stand_in_the_order_of_the_manifest() {
         "blobs": { "model.onnx": { "sha256": Digest::of(b""), "bytes": 0 } }
     });
     let manifest = Manifest::parse(text.to_string().as_bytes()).unwrap();
-    let mut engine = TractEngine::load(&model(&graph), &manifest, 4).unwrap();
+    let mut engine = TractEngine::load_file(&model(&graph), &manifest, 4).unwrap();
     // Two windows, each b then a.
     assert_eq!(engine.run(2, &[1.0, 10.0, 2.0, 20.0]).unwrap(), [9.0, 11.0, 18.0, 22.0]);
 }
@@ -109,7 +109,7 @@ fn every_input_type_is_converted_and_every_output_type_becomes_f32() {
             &[value("y", element, &[0, 2])],
         );
         let manifest = manifest_of(dtype, json!([output("y", &[2])]));
-        let mut engine = TractEngine::load(&model(&same), &manifest, 1).unwrap();
+        let mut engine = TractEngine::load_file(&model(&same), &manifest, 1).unwrap();
         assert_eq!(engine.run(1, &[2.6, -1.0]).unwrap(), [expected, -1.0], "{dtype}");
     }
     let above = graph(
@@ -118,13 +118,13 @@ fn every_input_type_is_converted_and_every_output_type_becomes_f32() {
         &[value("x", F32, &[0, 2])],
         &[value("y", BOOL, &[0, 2])],
     );
-    let mut engine = TractEngine::load(&model(&above), &pair_manifest(), 1).unwrap();
+    let mut engine = TractEngine::load_file(&model(&above), &pair_manifest(), 1).unwrap();
     assert_eq!(engine.run(1, &[2.6, -1.0]).unwrap(), [1.0, 0.0]);
 }
 
 #[test]
 fn values_that_are_not_finite_are_no_error() {
-    let mut engine = TractEngine::load(&not_a_number(), &pair_manifest(), 4).unwrap();
+    let mut engine = TractEngine::load_file(&not_a_number(), &pair_manifest(), 4).unwrap();
     let outputs = engine.run(1, &[0.0, 1.0]).unwrap();
     assert!(outputs[0].is_nan());
     assert_eq!(outputs[1], 1.0);
@@ -132,12 +132,12 @@ fn values_that_are_not_finite_are_no_error() {
 
 #[test]
 fn errors_and_panics_of_the_engine_are_errors_and_it_goes_on() {
-    let mut engine = TractEngine::load(&integer_division(), &pair_manifest(), 4).unwrap();
+    let mut engine = TractEngine::load_file(&integer_division(), &pair_manifest(), 4).unwrap();
     let error = engine.run(1, &[0.0, 1.0]).unwrap_err();
     assert!(matches!(&error, EngineError::Run(text) if text.contains("zero")), "{error}");
     assert_eq!(engine.run(1, &[3.0, 100.0]).unwrap(), [33.0, 1.0]);
 
-    let mut engine = TractEngine::load(&lookup(), &pair_manifest(), 4).unwrap();
+    let mut engine = TractEngine::load_file(&lookup(), &pair_manifest(), 4).unwrap();
     let error = engine.run(1, &[7.0, 0.0]).unwrap_err();
     assert!(matches!(&error, EngineError::Panicked(text) if text.contains("out of bounds")), "{error}");
     assert_eq!(engine.run(1, &[2.0, 0.0]).unwrap(), [3.0, 1.0]);
@@ -145,17 +145,17 @@ fn errors_and_panics_of_the_engine_are_errors_and_it_goes_on() {
 
 #[test]
 fn the_hostile_samples_are_harmless_until_their_data_comes() {
-    let mut engine = TractEngine::load(&memory_bomb(4_000), &pair_manifest(), 4).unwrap();
+    let mut engine = TractEngine::load_file(&memory_bomb(4_000), &pair_manifest(), 4).unwrap();
     assert_eq!(engine.run(1, &[1.0, 0.5]).unwrap(), [1.0, 0.5]);
     for model in [endless(1), endless_above_a_hundred(1)] {
-        let mut engine = TractEngine::load(&model, &pair_manifest(), 1).unwrap();
+        let mut engine = TractEngine::load_file(&model, &pair_manifest(), 1).unwrap();
         assert_eq!(engine.run(1, &[0.0, 0.0]).unwrap(), [0.0, 0.0]);
     }
 }
 
 #[test]
 fn a_count_that_is_not_that_of_the_windows_is_an_error() {
-    let mut engine = TractEngine::load(&weighted_sum(), &sum_manifest(), 4).unwrap();
+    let mut engine = TractEngine::load_file(&weighted_sum(), &sum_manifest(), 4).unwrap();
     assert!(engine.run(2, &[1.0; 3]).is_err());
     assert!(engine.run(usize::MAX, &[1.0; 3]).is_err());
     assert!(engine.run(0, &[]).unwrap().is_empty());
@@ -225,6 +225,6 @@ proptest! {
         let position = flip % bytes.len();
         bytes[position] ^= 1 << bit;
         // A flipped bit may leave a good model: only a panic or an abort would be wrong.
-        let _ = TractEngine::load(&bytes, &sum_manifest(), 4);
+        let _ = TractEngine::load_file(&bytes, &sum_manifest(), 4);
     }
 }

@@ -7,8 +7,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::manifest::{Dim, Dtype};
-use dunlin_model_package::{InputSpec, Manifest, OutputSpec};
+use dunlin_model_package::package::MODEL_FILE;
+use dunlin_model_package::{InputSpec, Manifest, OutputSpec, Package};
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
@@ -41,10 +43,23 @@ pub struct TractEngine {
 }
 
 impl TractEngine {
-    /// Loads a model for batches of up to `batch_max` windows.
+    /// Loads the model of an approved package for batches of up to `batch_max` windows.
     ///
-    /// *Errors*: what is beyond a limit, not supported, or not as the manifest says; the model is not to be used.
-    pub fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<Self, EngineError> {
+    /// *Errors*: the file cannot be used; what is beyond a limit, not supported, or not as the manifest says. The model
+    /// is not to be used.
+    pub fn load(package: &Package, batch_max: usize) -> Result<Self, EngineError> {
+        let model = package
+            .read_blob(MODEL_FILE)
+            .map_err(|error| EngineError::Unreadable(Chain(&error).to_string()))?;
+        Self::load_file(&model, package.manifest(), batch_max)
+    }
+
+    /// Loads a model's bytes; apart from [`TractEngine::load`] for this module's tests alone.
+    pub(super) fn load_file(
+        model: &[u8],
+        manifest: &Manifest,
+        batch_max: usize,
+    ) -> Result<Self, EngineError> {
         catching(|| load(model, manifest, batch_max))
     }
 
