@@ -84,6 +84,9 @@ pub struct Root {
     pub version: u64,
     /// When they expire.
     pub expires: UnixTime,
+    /// When they were signed, by the signer's clock: what raises a device's idea of the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<UnixTime>,
     /// Whether file names carry versions and hashes.
     #[serde(default)]
     pub consistent_snapshot: bool,
@@ -150,6 +153,9 @@ pub struct Targets {
     pub version: u64,
     /// When they expire.
     pub expires: UnixTime,
+    /// When they were signed, by the signer's clock: what raises a device's idea of the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<UnixTime>,
     /// The files by path.
     pub targets: BTreeMap<String, TargetDescription>,
     /// Roles that may name files in its place.
