@@ -14,6 +14,7 @@ use std::time::Duration;
 use dunlin_daemon::app::StateLedger;
 use dunlin_daemon::config::settings::{InferenceSettings, Isolation};
 use dunlin_daemon::flow::{SLOT_RESULTS, SlotFailure, SlotJob, SlotResult};
+use dunlin_daemon::lanes::LaneRole;
 use dunlin_daemon::metrics::{Metrics, SlotCounts};
 use dunlin_daemon::slot::{SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
 use dunlin_daemon::store::{FolderLock, StateDatabase};
@@ -93,6 +94,7 @@ fn start(
     let spec = SlotSpec {
         model: ModelIndex(3),
         name: "m".to_owned(),
+        role: Some(LaneRole::Serving),
         package: write_package(folder.path(), model, outputs, deadline),
         inference: InferenceSettings {
             isolation,

@@ -1,5 +1,6 @@
 //! What a series costs in memory beside its window, counted by the allocator.
 #![expect(unsafe_code, reason = "an allocator that counts has to be one")]
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be built fails the test that names it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
