@@ -189,31 +189,7 @@ fn happen(repository: &mut Repository, step: &Step) {
             targets.version += u64::from(*role > 3);
             repository.release();
         }
-        Step::RotateKeys(role, seeds, threshold) => {
-            let mut seeds = seeds.clone();
-            seeds.sort_unstable();
-            seeds.dedup();
-            repository.rotate(ROLES[*role], &seeds);
-            repository.root.roles.get_mut(ROLES[*role]).unwrap().threshold = *threshold;
-            let old = repository.files[&format!("{}.root.json", repository.root.version)].clone();
-            let old: serde_json::Value = serde_json::from_slice(&old).unwrap();
-            let path = format!("{}.root.json", repository.root.version);
-            let signed = serde_json::to_value(&repository.root).unwrap();
-            // The same signers over the changed threshold.
-            let seeds: Vec<u8> = (0..=255)
-                .filter(|seed| {
-                    let id = json!(public(*seed).id());
-                    old["signatures"].as_array().unwrap().iter().any(|one| one["keyid"] == id)
-                })
-                .collect();
-            let file = json!({"signed": signed, "signatures": []});
-            let signatures: Vec<_> = seeds.iter().map(|seed| signature_on(&file, *seed)).collect();
-            repository.files.insert(
-                path,
-                serde_json::to_vec(&json!({"signed": signed, "signatures": signatures})).unwrap(),
-            );
-            repository.release();
-        }
+        Step::RotateKeys(role, seeds, threshold) => rotate(repository, *role, seeds, *threshold),
         Step::Expire(role) => {
             expire(repository, *role, PAST);
             repository.release();
@@ -259,6 +235,32 @@ fn happen(repository: &mut Repository, step: &Step) {
         }
         Step::Nothing => {}
     }
+}
+
+/// Makes the next root, with other keys and another threshold for a role.
+fn rotate(repository: &mut Repository, role: usize, seeds: &[u8], threshold: u32) {
+    let mut seeds = seeds.to_vec();
+    seeds.sort_unstable();
+    seeds.dedup();
+    repository.rotate(ROLES[role], &seeds);
+    repository.root.roles.get_mut(ROLES[role]).unwrap().threshold = threshold;
+    let old = repository.files[&format!("{}.root.json", repository.root.version)].clone();
+    let old: serde_json::Value = serde_json::from_slice(&old).unwrap();
+    let path = format!("{}.root.json", repository.root.version);
+    let signed = serde_json::to_value(&repository.root).unwrap();
+    // The same signers over the changed threshold.
+    let seeds: Vec<u8> = (0..=255)
+        .filter(|seed| {
+            let id = json!(public(*seed).id());
+            old["signatures"].as_array().unwrap().iter().any(|one| one["keyid"] == id)
+        })
+        .collect();
+    let file = json!({"signed": signed, "signatures": []});
+    let signatures: Vec<_> = seeds.iter().map(|seed| signature_on(&file, *seed)).collect();
+    repository
+        .files
+        .insert(path, serde_json::to_vec(&json!({"signed": signed, "signatures": signatures})).unwrap());
+    repository.release();
 }
 
 fn expire(repository: &mut Repository, role: usize, at: UnixTime) {
@@ -453,7 +455,9 @@ fn is_doubled(stored: &Stored, served: &Repository) -> bool {
         })
 }
 
-fn check((steps, first): (Vec<(Step, (usize, Spoil))>, u8)) -> Result<(), TestCaseError> {
+type History = Vec<(Step, (usize, Spoil))>;
+
+fn check((steps, first): (History, u8)) -> Result<(), TestCaseError> {
     let mut repository = with_teams();
     repository.timestamp.version += u64::from(first);
     repository.publish_timestamp();
