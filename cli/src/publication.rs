@@ -65,6 +65,14 @@ pub fn plan(verdict: &Verdict, to: &RepositoryFolder, now: UnixTime) -> Result<P
     let is_good_before = accepted(published.clone());
     let roots_first = is_first || !is_good_before || roots.is_empty() || accepted(with(&published, is_root));
     let roots_last = !roots_first && accepted(with(&published, |name| !is_root(name)));
+    if is_good_before {
+        verification::verify_step(&published, &verdict.metadata, now).map_err(|failure| {
+            let folder = to.folder().display();
+            CommandError::CheckFailed(format!(
+                "a gateway that has read `{folder}` would refuse what was signed, nothing was published: {failure}"
+            ))
+        })?;
+    }
     let metadata = if roots_last { [after, roots].concat() } else { [roots, after].concat() };
     let continuity = if roots_first || roots_last { Continuity::Unbroken } else { Continuity::Gap };
     let metadata = metadata.iter().filter_map(|name| format!("metadata/{name}").parse().ok());

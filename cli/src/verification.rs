@@ -9,17 +9,17 @@ use std::io::Read;
 use dunlin_kit::digest::Digest;
 use dunlin_model_package::package::{BLOB_BYTES_MAX, BLOBS_MAX, MANIFEST_BYTES_MAX};
 use dunlin_model_package::{Manifest, RepositoryPath, RepositorySource, SourceError};
-use dunlin_trust::envelope::Envelope;
-use dunlin_trust::key::Ed25519Only;
-use dunlin_trust::metadata::{FileVersion, Role, Root, Snapshot, TargetDescription, Targets, Timestamp};
+use dunlin_trust::metadata::{TargetDescription, Targets};
 use dunlin_trust::sign::repository::Files;
+use dunlin_trust::steps::metadata_path;
 use dunlin_trust::time::UnixTime;
-use dunlin_trust::{Code, Failure};
+use dunlin_trust::{
+    Answer, Code, Failure, Fetch, Interrupted, Lookup, Refresh, Steps, Stored, TrustedSet, envelope, limits,
+    run,
+};
 
-/// Longest file of metadata that is read: thousands of releases.
-pub const METADATA_BYTES_MAX: u64 = 8 << 20;
-/// Most roots in a row: one a week for twenty years.
-const ROOTS_MAX: u64 = 1_024;
+/// Longest file of metadata that is read at all; each role has a limit of its own.
+pub const METADATA_BYTES_MAX: u64 = limits::TARGETS_BYTES_MAX;
 
 /// What a repository holds, after every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,148 +85,103 @@ pub fn verify_metadata(
     source: &dyn RepositorySource,
     now: UnixTime,
 ) -> Result<(Files, BTreeMap<String, TargetDescription>), Failure> {
-    let mut reading = Reading { source, now, files: Files::new() };
-    let root = reading.roots()?;
-    let timestamp: Envelope<Timestamp> = reading.top_level("timestamp.json", None, &root)?;
-    let listed = listed(&timestamp.role().meta, "snapshot.json", "timestamp.json")?;
-    let name = format!("{}.snapshot.json", listed.version);
-    let snapshot: Envelope<Snapshot> = reading.top_level(&name, Some(listed), &root)?;
-    let targets = reading.targets(&root, snapshot.role())?;
-    Ok((reading.files, targets))
+    let mut reading = Reading { source, files: Files::new() };
+    let first = "1.root.json";
+    let missing = || Failure::new(Code::Mismatch, first, "is missing");
+    let root = reading.file(first, limits::ROOT_BYTES_MAX)?.ok_or_else(missing)?;
+    let mut set = TrustedSet::load(&Stored::first(root))?;
+    loop {
+        let before = set.root().version;
+        let mut refresh = Refresh::new(set, now);
+        reading.drive(&mut refresh)?;
+        set = refresh.finish().set;
+        // One refresh takes a limited number of roots.
+        if set.root().version == before
+            || reading
+                .file(&metadata_path("root", Some(set.root().version + 1)), limits::ROOT_BYTES_MAX)?
+                .is_none()
+        {
+            break;
+        }
+    }
+    let named = reading.targets(&mut set, now)?;
+    Ok((reading.files, named))
+}
+
+/// Tells whether a reader that has read `old` accepts `new` in its place.
+///
+/// *Errors*: what it refuses.
+pub fn verify_step(old: &Files, new: &Files, now: UnixTime) -> Result<(), Failure> {
+    let old = MetadataInMemory(old.clone());
+    let mut reading = Reading { source: &old, files: Files::new() };
+    let missing = || Failure::new(Code::Mismatch, "1.root.json", "is missing");
+    let root = reading.file("1.root.json", limits::ROOT_BYTES_MAX)?.ok_or_else(missing)?;
+    let mut refresh = Refresh::new(TrustedSet::load(&Stored::first(root))?, now);
+    reading.drive(&mut refresh)?;
+    let new = MetadataInMemory(new.clone());
+    let mut refresh = Refresh::new(refresh.finish().set, now);
+    Reading { source: &new, files: Files::new() }.drive(&mut refresh)
 }
 
 struct Reading<'s> {
     source: &'s dyn RepositorySource,
-    now: UnixTime,
+    /// What was read, by name.
     files: Files,
 }
 
 impl Reading<'_> {
-    fn roots(&mut self) -> Result<Root, Failure> {
-        let first = self.required("1.root.json")?;
-        let mut root: Envelope<Root> = Envelope::parse(&first, "1.root.json")?;
-        require_root(&root, root.role(), "1.root.json")?;
-        while root.role().version < ROOTS_MAX {
-            let name = format!("{}.root.json", root.role().version + 1);
-            let Some(raw) = self.file(&name)? else { break };
-            let next: Envelope<Root> = Envelope::parse(&raw, &name)?;
-            require_root(&next, root.role(), &name)?;
-            require_root(&next, next.role(), &name)?;
-            if next.role().version != root.role().version + 1 {
-                return Err(Failure::new(Code::Mismatch, name, "holds another version than its name says"));
-            }
-            root = next;
-        }
-        require_fresh(root.role(), self.now, &format!("{}.root.json", root.role().version))?;
-        Ok(root.role().clone())
+    fn drive(&mut self, steps: &mut impl Steps) -> Result<(), Failure> {
+        run(steps, |fetch: &Fetch| {
+            self.file(&fetch.path, fetch.length_max).map(|raw| raw.map_or(Answer::NotFound, Answer::Found))
+        })
+        .map_err(|interrupted| match interrupted {
+            Interrupted::Refused(failure) | Interrupted::Source(failure) => failure,
+        })
     }
 
-    fn top_level<R: Role>(
-        &mut self,
-        name: &str,
-        listed: Option<&FileVersion>,
-        root: &Root,
-    ) -> Result<Envelope<R>, Failure> {
-        let raw = self.required(name)?;
-        require_listed(&raw, listed, name)?;
-        let file: Envelope<R> = Envelope::parse(&raw, name)?;
-        let keys = root
-            .roles
-            .get(R::TYPE)
-            .ok_or_else(|| Failure::new(Code::Signature, name, "has no keys in the root"))?;
-        file.require_signatures(keys, &root.keys, &Ed25519Only, name)?;
-        require_version(&file, listed, name)?;
-        require_fresh(file.role(), self.now, name)?;
-        Ok(file)
-    }
-
-    /// Reads the top-level targets and what they delegate to; the first role to name a path counts.
+    /// Looks for every target that some role names, as a reader would.
     fn targets(
         &mut self,
-        root: &Root,
-        snapshot: &Snapshot,
+        set: &mut TrustedSet,
+        now: UnixTime,
     ) -> Result<BTreeMap<String, TargetDescription>, Failure> {
-        let first = listed(&snapshot.meta, "targets.json", "snapshot.json")?;
-        let top: Envelope<Targets> =
-            self.top_level(&format!("{}.targets.json", first.version), Some(first), root)?;
-        let mut named = top.role().targets.clone();
-        let Some(delegations) = &top.role().delegations else { return Ok(named) };
-        for role in delegations.roles.iter().flatten() {
-            // A team that has signed nothing yet has no file.
-            let Some(listed) = snapshot.meta.get(&format!("{}.json", role.name)) else { continue };
-            let name = format!("{}.{}.json", listed.version, role.name);
-            let raw = self.required(&name)?;
-            require_listed(&raw, Some(listed), &name)?;
-            let file: Envelope<Targets> = Envelope::parse(&raw, &name)?;
-            file.require_signatures(&role.role_keys(), &delegations.keys, &Ed25519Only, &name)?;
-            require_version(&file, Some(listed), &name)?;
-            require_fresh(file.role(), self.now, &name)?;
-            for (path, description) in file.role().targets.iter().filter(|(path, _)| role.may_name(path)) {
-                named.entry(path.clone()).or_insert_with(|| description.clone());
-            }
+        let mut names: Vec<String> =
+            set.targets().iter().flat_map(|targets| targets.targets.keys().cloned()).collect();
+        let delegated: Vec<(String, u64)> = set
+            .snapshot()
+            .iter()
+            .flat_map(|snapshot| &snapshot.meta)
+            .filter(|(name, _)| *name != "targets.json")
+            .map(|(name, listed)| (name.trim_end_matches(".json").to_owned(), listed.version))
+            .collect();
+        for (role, version) in delegated {
+            let name = metadata_path(&role, Some(version));
+            let missing = || Failure::new(Code::Mismatch, name.as_str(), "is missing");
+            let raw = self.file(&name, limits::TARGETS_BYTES_MAX)?.ok_or_else(missing)?;
+            // Only the names are taken from here; whether they count is the search's to say.
+            names.extend(envelope::Envelope::<Targets>::parse(&raw, &name)?.role().targets.keys().cloned());
+        }
+        names.sort();
+        names.dedup();
+        let mut named = BTreeMap::new();
+        for path in names {
+            let mut lookup = Lookup::new(set, &path, now)?;
+            self.drive(&mut lookup)?;
+            named.insert(path, lookup.finish()?.into_inner().description);
         }
         Ok(named)
     }
 
-    fn required(&mut self, name: &str) -> Result<Vec<u8>, Failure> {
-        self.file(name)?.ok_or_else(|| Failure::new(Code::Mismatch, name, "is missing"))
-    }
-
-    fn file(&mut self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    fn file(&mut self, name: &str, length_max: u64) -> Result<Option<Vec<u8>>, Failure> {
         let path: RepositoryPath = format!("metadata/{name}")
             .parse()
             .map_err(|_| Failure::new(Code::Mismatch, name, "is no name of metadata"))?;
-        let raw = read(self.source, &path, METADATA_BYTES_MAX)?;
+        let raw = read(self.source, &path, length_max)?;
         if let Some(raw) = &raw {
             self.files.insert(name.to_owned(), raw.clone());
         }
         Ok(raw)
     }
-}
-
-fn require_root(file: &Envelope<Root>, by: &Root, name: &str) -> Result<(), Failure> {
-    let keys =
-        by.roles.get("root").ok_or_else(|| Failure::new(Code::Signature, name, "has no keys for roots"))?;
-    file.require_signatures(keys, &by.keys, &Ed25519Only, name)
-}
-
-fn require_fresh(role: &impl Role, now: UnixTime, name: &str) -> Result<(), Failure> {
-    if role.expires() > now {
-        return Ok(());
-    }
-    let reason = format!("has expired on {}; sign it anew", role.expires());
-    Err(Failure::new(Code::FreezeSuspected, name, reason))
-}
-
-fn require_version<R: Role>(
-    file: &Envelope<R>,
-    listed: Option<&FileVersion>,
-    name: &str,
-) -> Result<(), Failure> {
-    match listed {
-        Some(listed) if listed.version != file.role().version() => {
-            Err(Failure::new(Code::Mismatch, name, "holds another version than its name says"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn require_listed(raw: &[u8], listed: Option<&FileVersion>, name: &str) -> Result<(), Failure> {
-    let Some(listed) = listed else { return Ok(()) };
-    let length_differs = listed.length.is_some_and(|length| length != raw.len() as u64);
-    let hash = listed.hashes.as_ref().and_then(|hashes| hashes.get("sha256"));
-    if length_differs || hash.is_some_and(|hash| *hash != Digest::of(raw).to_string()) {
-        return Err(Failure::new(Code::Mismatch, name, "has another length or hash than the metadata say"));
-    }
-    Ok(())
-}
-
-fn listed<'m>(
-    meta: &'m BTreeMap<String, FileVersion>,
-    name: &str,
-    by: &str,
-) -> Result<&'m FileVersion, Failure> {
-    meta.get(name).ok_or_else(|| Failure::new(Code::Mismatch, by, format!("does not list `{name}`")))
 }
 
 fn verify_target(

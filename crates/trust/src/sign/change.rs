@@ -228,6 +228,7 @@ impl<'r> Change<'r> {
                     version: 0,
                     expires: now,
                     signed_at: None,
+                    custom: None,
                     targets: BTreeMap::new(),
                     delegations: None,
                 });

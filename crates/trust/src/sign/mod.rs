@@ -116,6 +116,7 @@ impl Development {
             version: 1,
             expires: Self::EXPIRES,
             signed_at: None,
+            custom: None,
             targets: BTreeMap::from([(path.to_owned(), TargetDescription::of(bytes, custom))]),
             delegations: None,
         };
