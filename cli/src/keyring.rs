@@ -13,6 +13,7 @@ use dunlin_trust::sign::repository::{
 use dunlin_trust::time::UnixTime;
 
 use crate::command::CommandError;
+use crate::command::trust_arguments::Purpose;
 use crate::key_file::{KeyFile, short};
 use crate::passphrase::Passphrases;
 use crate::verification::{self, MetadataInMemory};
@@ -102,37 +103,40 @@ impl Keyring {
         self.opened.iter().collect()
     }
 
-    /// Tells whether a development key is at hand: then nothing expires soon.
+    /// Leaves a key out, opened or not: it signs nothing.
+    pub fn leave_out(&mut self, id: &KeyId) {
+        self.files.retain(|file| file.id() != *id);
+        self.opened.retain(|key| key.public().id() != *id);
+    }
+
+    /// Returns what the keys at hand are for: with an unencrypted one, nothing expires soon.
     #[must_use]
-    pub fn is_development(&self) -> bool {
-        self.files.iter().any(|file| !file.is_encrypted)
+    pub fn purpose(&self) -> Purpose {
+        match self.files.iter().all(|file| file.is_encrypted) {
+            true => Purpose::Fleet,
+            false => Purpose::Development,
+        }
     }
 
     /// Signs the files of a change with as many keys as each still needs.
     ///
-    /// *Errors*: a key cannot be opened, or none is at hand for a file that nobody has signed.
+    /// *Errors*: a key cannot be opened, or none is at hand for a change that nobody can go on with.
     pub fn sign(&mut self, before: Option<&Repository>, change: &Files) -> Result<Files, CommandError> {
-        let mut given = 0;
-        let mut wanted: Option<Standing> = None;
-        for standing in standing(before, change).map_err(refused)? {
-            if standing.missing > 0 {
-                // A root may need keys of two sets: each file at hand that may sign is used.
-                let count = if standing.role == "root" { usize::MAX } else { standing.missing as usize };
-                given += self.open(&standing.open, count)?;
-                wanted.get_or_insert(standing);
+        let mut files = add_signatures(before, change, &self.opened()).map_err(refused)?;
+        loop {
+            let standings = standing(before, &files).map_err(refused)?;
+            let mut has_opened = false;
+            for open in standings.iter().filter(|standing| standing.missing > 0) {
+                has_opened |= self.open(&open.open, 1)? > 0;
             }
-        }
-        match wanted {
-            Some(standing) if given == 0 => {
-                let keys: Vec<&str> = standing.open.iter().map(short).collect();
-                Err(CommandError::NotFound(format!(
-                    "`{}` needs {} more of the keys {}, and none of them is at hand; name their folder with `--keys`",
-                    standing.file,
-                    standing.missing,
-                    keys.join(", ")
-                )))
+            if !has_opened {
+                let stuck = standings.iter().find(|standing| standing.missing > 0);
+                return match stuck.filter(|_| files == *change) {
+                    Some(standing) => Err(none_at_hand(standing)),
+                    None => Ok(files),
+                };
             }
-            _ => add_signatures(before, change, &self.opened()).map_err(refused),
+            files = add_signatures(before, &files, &self.opened()).map_err(refused)?;
         }
     }
 
@@ -147,9 +151,24 @@ impl Keyring {
         now: UnixTime,
         lifetimes: Lifetimes,
     ) -> Result<Outcome, CommandError> {
+        self.finish_with(workspace, change, now, lifetimes, &mut |_| Ok(()))
+    }
+
+    /// As [`Keyring::finish`]; `keep` stores what the change names, after every check and before the change itself.
+    ///
+    /// *Errors*: as [`Keyring::finish`], and those of `keep`.
+    pub fn finish_with(
+        &mut self,
+        workspace: &mut Workspace,
+        change: &Files,
+        now: UnixTime,
+        lifetimes: Lifetimes,
+        keep: &mut dyn FnMut(&Workspace) -> Result<(), CommandError>,
+    ) -> Result<Outcome, CommandError> {
         let signed = self.sign(workspace.repository(), change)?;
         let open = standing(workspace.repository(), &signed).map_err(refused)?;
         if open.iter().any(|standing| standing.missing > 0) {
+            keep(workspace)?;
             workspace.wait(signed)?;
             return Ok(Outcome::Waits(open));
         }
@@ -158,6 +177,7 @@ impl Keyring {
         let repository = Repository::read(&all).map_err(refused)?;
         match self.complete(&repository, now, lifetimes, Refresh::Needed) {
             Err(CommandError::NotFound(_)) => {
+                keep(workspace)?;
                 workspace.wait(signed)?;
                 Ok(Outcome::Waits(open))
             }
@@ -169,6 +189,7 @@ impl Keyring {
                         "the change is not good, nothing was written: {failure}"
                     ))
                 })?;
+                keep(workspace)?;
                 workspace.take(&signed.into_iter().chain(online).collect())?;
                 Ok(Outcome::Taken)
             }
@@ -198,6 +219,16 @@ impl Keyring {
         }
         repository.complete(&self.opened(), now, lifetimes, refresh).map_err(refused)
     }
+}
+
+fn none_at_hand(standing: &Standing) -> CommandError {
+    let keys: Vec<&str> = standing.open.iter().map(short).collect();
+    CommandError::NotFound(format!(
+        "`{}` needs {} more of the keys {}, and none of them is at hand; name their folder with `--keys`",
+        standing.file,
+        standing.missing,
+        keys.join(", ")
+    ))
 }
 
 /// Returns how a command ends that the signer refused.

@@ -10,7 +10,7 @@ use dunlin_model_package::{RepositoryFolder, RepositoryPath};
 use dunlin_trust::sign::repository::Refresh;
 
 use super::CommandError;
-use super::trust_arguments::{LifetimeArguments, Purpose, TrustArguments, now, require_none_pending};
+use super::trust_arguments::{LifetimeArguments, TrustArguments, now, require_none_pending};
 use crate::publication::{self, Continuity};
 use crate::verification;
 use crate::{keyring::Keyring, print, workspace::Workspace};
@@ -81,8 +81,7 @@ fn refresh(
     keyring: &mut Keyring,
 ) -> Result<(), CommandError> {
     let now = now()?;
-    let purpose = if keyring.is_development() { Purpose::Development } else { Purpose::Fleet };
-    let lifetimes = arguments.lifetimes.lifetimes(purpose, now);
+    let lifetimes = arguments.lifetimes.lifetimes(keyring.purpose(), now);
     let Some(repository) = workspace.repository() else { return Ok(()) };
     let files = keyring.complete(repository, now, lifetimes, Refresh::Always)?;
     workspace.take(&files)

@@ -11,7 +11,7 @@ use dunlin_trust::metadata::ReleaseNote;
 use dunlin_trust::sign::change::Change;
 
 use super::CommandError;
-use super::trust_arguments::{LifetimeArguments, Purpose, TrustArguments, now, report, require_none_pending};
+use super::trust_arguments::{LifetimeArguments, TrustArguments, now, report, require_none_pending};
 use crate::keyring::{Keyring, Outcome, refused};
 use crate::print;
 use crate::workspace::Workspace;
@@ -75,7 +75,7 @@ fn add(
     let now = now()?;
     let change = workspace.pending().cloned().unwrap_or_default();
     let outcome =
-        keyring.finish(workspace, &change, now, arguments.lifetimes.lifetimes(purpose(keyring), now))?;
+        keyring.finish(workspace, &change, now, arguments.lifetimes.lifetimes(keyring.purpose(), now))?;
     if outcome == Outcome::Taken {
         let names: Vec<&str> = change.keys().map(String::as_str).collect();
         print::line(&format!("complete: {}", names.join(", ")));
@@ -115,23 +115,22 @@ fn sign(
         release_counter: manifest.release_counter,
         architectures: manifest.requirements.architectures.clone(),
     };
-    let lifetimes = arguments.lifetimes.lifetimes(purpose(keyring), now);
+    let lifetimes = arguments.lifetimes.lifetimes(keyring.purpose(), now);
     let before = workspace.repository().cloned();
     let before =
         before.as_ref().ok_or_else(|| CommandError::NotFound("there is no repository".to_owned()))?;
     let mut change = Change::of(before, now, lifetimes);
     change.add_release(&arguments.role, &target, &text, &note).map_err(refused)?;
     let files = change.files(&[]).map_err(refused)?;
-    // A wrong passphrase is found before anything is written.
-    keyring.sign(Some(before), &files)?;
-    for (name, spec) in &manifest.blobs {
-        let bytes = package
-            .read_blob(name)
-            .map_err(|e| CommandError::failed(format!("cannot read package `{}`", folder.display()), e))?;
-        workspace.keep(&RepositoryPath::Blob(spec.sha256), &bytes)?;
-    }
-    workspace.keep(&place, &text)?;
-    let outcome = keyring.finish(workspace, &files, now, lifetimes)?;
+    let outcome = keyring.finish_with(workspace, &files, now, lifetimes, &mut |workspace| {
+        for (name, spec) in &manifest.blobs {
+            let bytes = package.read_blob(name).map_err(|e| {
+                CommandError::failed(format!("cannot read package `{}`", folder.display()), e)
+            })?;
+            workspace.keep(&RepositoryPath::Blob(spec.sha256), &bytes)?;
+        }
+        workspace.keep(&place, &text)
+    })?;
     print::line(&format!(
         "{} {} (release counter {}), manifest {}",
         if outcome == Outcome::Taken { "signed" } else { "signed in part:" },
@@ -155,9 +154,4 @@ fn open_package(folder: &Path) -> Result<Package, CommandError> {
     let package = Package::open(folder).map_err(|e| check(&e))?;
     package.golden().map_err(|e| check(&e))?;
     Ok(package)
-}
-
-/// Returns what the keys at hand are for.
-fn purpose(keyring: &Keyring) -> Purpose {
-    if keyring.is_development() { Purpose::Development } else { Purpose::Fleet }
 }

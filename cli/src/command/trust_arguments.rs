@@ -96,6 +96,16 @@ impl TrustArguments {
         Ok((workspace, keyring))
     }
 
+    /// Returns the folder that a new key goes to: the first one that was named, or the trust folder's own.
+    #[must_use]
+    pub fn new_key_folder(&self, workspace: &Workspace) -> PathBuf {
+        match self.keys.first() {
+            Some(named) if named.join("keys").is_dir() => named.join("keys"),
+            Some(named) => named.clone(),
+            None => workspace.keys(),
+        }
+    }
+
     fn keyring(&self, workspace: &Workspace) -> Result<Keyring, CommandError> {
         let own = workspace.keys();
         let folders = match self.keys.as_slice() {
