@@ -95,7 +95,7 @@ impl StateDatabase {
         let Some(connection) = &self.connection else { return Ok(None) };
         let found = connection
             .query_row(
-                "SELECT digest, signed_model, version, counter, manifest, evidence FROM release \
+                "SELECT digest, signed_model, version, counter, manifest, evidence FROM slot_release \
                  WHERE model = ?1 AND digest = ?2",
                 params![model, digest.to_string()],
                 |row| Ok((read_release(row, 0)?, row.get::<_, Vec<u8>>(4)?, row.get::<_, String>(5)?)),
@@ -190,7 +190,7 @@ fn complete(connection: &Connection, row: SlotRow) -> Result<ModelState, StoreEr
     let SlotRow { model, active, previous, candidate, mut state } = row;
     let failed = StoreError::sqlite("read a model's releases");
     let releases = connection
-        .prepare("SELECT digest, signed_model, version, counter FROM release WHERE model = ?1")
+        .prepare("SELECT digest, signed_model, version, counter FROM slot_release WHERE model = ?1")
         .and_then(|mut query| {
             query.query_map([&model], |row| read_release(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()
         })
@@ -277,7 +277,7 @@ fn write_release(connection: &Connection, model: &str, stored: &StoredRelease) -
     let evidence = serde_json::to_string(evidence).map_err(|_| damaged("the proof of a release"))?;
     connection
         .execute(
-            "INSERT OR REPLACE INTO release VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO slot_release VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 model,
                 release.digest.to_string(),
@@ -363,12 +363,12 @@ fn write_tries(connection: &Connection, model: &str, state: &ModelState) -> rusq
 
 fn prune(connection: &Connection, model: &str, state: &ModelState) -> rusqlite::Result<()> {
     let kept = kept_releases(state);
-    let mut query = connection.prepare("SELECT digest FROM release WHERE model = ?1")?;
+    let mut query = connection.prepare("SELECT digest FROM slot_release WHERE model = ?1")?;
     let stored =
         query.query_map([model], |row| read_digest(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     for digest in stored.into_iter().filter(|digest| !kept.contains(digest)) {
         connection.execute(
-            "DELETE FROM release WHERE model = ?1 AND digest = ?2",
+            "DELETE FROM slot_release WHERE model = ?1 AND digest = ?2",
             params![model, digest.to_string()],
         )?;
     }

@@ -52,6 +52,10 @@ pub enum SelfTest {
     Latency,
     /// It keeps its memory budget.
     Memory,
+    /// Its worker lives through them.
+    Crash,
+    /// Each run keeps its deadline.
+    Deadline,
     /// It agrees with the running model.
     Shadow,
 }
@@ -88,12 +92,14 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Incompatible,
         Self::SelfTest(SelfTest::Load),
         Self::SelfTest(SelfTest::Golden),
         Self::SelfTest(SelfTest::Latency),
         Self::SelfTest(SelfTest::Memory),
+        Self::SelfTest(SelfTest::Crash),
+        Self::SelfTest(SelfTest::Deadline),
         Self::SelfTest(SelfTest::Shadow),
         Self::Damaged,
         Self::RolledBack(Cause::Crash),
@@ -123,6 +129,8 @@ impl Reason {
             Self::SelfTest(SelfTest::Golden) => "selftest:golden",
             Self::SelfTest(SelfTest::Latency) => "selftest:latency",
             Self::SelfTest(SelfTest::Memory) => "selftest:memory",
+            Self::SelfTest(SelfTest::Crash) => "selftest:crash",
+            Self::SelfTest(SelfTest::Deadline) => "selftest:deadline",
             Self::SelfTest(SelfTest::Shadow) => "selftest:shadow",
             Self::Damaged => "damaged",
             Self::RolledBack(Cause::Crash) => "rolled_back:crash",

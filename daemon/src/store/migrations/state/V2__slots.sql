@@ -1,4 +1,4 @@
-CREATE TABLE release (
+CREATE TABLE slot_release (
     model TEXT NOT NULL,
     digest TEXT NOT NULL,
     signed_model TEXT NOT NULL,
