@@ -21,6 +21,7 @@ pub mod reserve;
 pub mod retention;
 mod salvage;
 mod schema;
+pub mod slots;
 pub mod state;
 mod tables;
 mod wire;
@@ -31,6 +32,7 @@ pub use folder_lock::FolderLock;
 pub use open::{DeliveryMark, Moment, Recovery, Store};
 pub use reader::StoreReader;
 pub use salvage::SalvageReport;
+pub use slots::{StoredModels, StoredRelease};
 pub use state::{LastStop, StateDatabase};
 pub use writer::{WriterCommand, WriterSettings, spawn_writer};
 
