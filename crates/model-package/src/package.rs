@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::golden::{Golden, GoldenError};
+use crate::golden::{GOLDEN_BYTES_MAX, Golden, GoldenError, GoldenHeader, GoldenReader};
 use crate::manifest::{BlobSpec, Manifest, ManifestError};
 use dunlin_kit::digest::Digest;
 use dunlin_trust::{TargetFile, Verified};
@@ -185,13 +185,30 @@ impl Package {
     ///
     /// *Errors*: as [`Package::read_blob`], or a line that cannot be read.
     pub fn golden(&self) -> Result<Option<Golden>, PackageError> {
-        if !self.manifest.blobs.contains_key(GOLDEN_FILE) {
-            return Ok(None);
-        }
-        let bytes = self.read_blob(GOLDEN_FILE)?;
-        let path = PathBuf::from(GOLDEN_FILE);
-        Golden::parse(&bytes).map(Some).map_err(|source| PackageError::Golden { path, source })
+        let Some((header, records)) = self.golden_reader()? else { return Ok(None) };
+        let records = records.collect::<Result<_, _>>().map_err(golden_error)?;
+        Ok(Some(Golden { header, records }))
     }
+
+    /// Reads the header of the golden vectors, where the package has some; the records follow one at a time.
+    ///
+    /// *Errors*: as [`Package::read_blob`], a file beyond [`GOLDEN_BYTES_MAX`], or a header that cannot be read.
+    pub fn golden_reader(&self) -> Result<Option<(GoldenHeader, GoldenReader)>, PackageError> {
+        let Some(spec) = self.manifest.blobs.get(GOLDEN_FILE) else {
+            return Ok(None);
+        };
+        if spec.bytes > GOLDEN_BYTES_MAX {
+            let reason = format!("is longer than {GOLDEN_BYTES_MAX} bytes; keep fewer records");
+            return Err(PackageError::Blob { path: PathBuf::from(GOLDEN_FILE), reason });
+        }
+        GoldenReader::open(self.read_blob(GOLDEN_FILE)?).map(Some).map_err(golden_error)
+    }
+}
+
+/// Returns the error of a package whose golden vectors cannot be read.
+#[must_use]
+pub fn golden_error(source: GoldenError) -> PackageError {
+    PackageError::Golden { path: PathBuf::from(GOLDEN_FILE), source }
 }
 
 /// Reads a file that a manifest describes.

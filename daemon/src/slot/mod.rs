@@ -4,6 +4,7 @@
 //! are none; never drops one. What a model does wrong costs its own slot alone. The stage submits, the results go
 //! back to the stage over one channel for all slots.
 
+pub mod admission;
 pub mod confine;
 pub mod ipc;
 pub mod ledger;
@@ -22,9 +23,10 @@ use dunlin_pipeline::prediction::ModelIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+pub use admission::{Admission, SelfTestFailure, admit};
 pub use ledger::TryLedger;
 
-use crate::config::settings::InferenceSettings;
+use crate::config::settings::{InferenceSettings, Isolation};
 use crate::flow::{self, SlotJob, SlotResult};
 use crate::metrics::Metrics;
 
@@ -89,6 +91,25 @@ pub fn spawn_slot(
     let (jobs, waiting) = mpsc::channel(flow::WINDOWS_PER_SLOT);
     let (announce, state) = watch::channel(SlotState::Starting);
     let task = tokio::spawn(task::SlotTask::new(spec, results, metrics, announce).run(waiting));
+    SlotHandle { jobs, state, task }
+}
+
+/// Starts a slot like [`spawn_slot`] with the model that was loaded for its self-test, so that it is ready at once. A
+/// slot that runs its model on a thread loads it anew.
+#[must_use]
+pub fn spawn_admitted(
+    spec: SlotSpec,
+    admission: Admission,
+    results: mpsc::Sender<Vec<SlotResult>>,
+    metrics: Arc<Metrics>,
+) -> SlotHandle {
+    if spec.inference.isolation == Isolation::Thread {
+        return spawn_slot(spec, results, metrics);
+    }
+    let (jobs, waiting) = mpsc::channel(flow::WINDOWS_PER_SLOT);
+    let (announce, state) = watch::channel(SlotState::Starting);
+    let slot = task::SlotTask::new(spec, results, metrics, announce).with_runner(admission.into_runner());
+    let task = tokio::spawn(slot.run(waiting));
     SlotHandle { jobs, state, task }
 }
 

@@ -95,6 +95,12 @@ impl SlotTask {
         }
     }
 
+    /// Takes over a model that is loaded already.
+    pub(super) fn with_runner(mut self, runner: Runner) -> Self {
+        self.note_start(Ok(runner));
+        self
+    }
+
     /// Lives until the sender of the windows is dropped and the last window is answered.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<SlotJob>) {
         let mut batch = Vec::with_capacity(self.batch_max.min(1_024));
