@@ -233,8 +233,11 @@ pub fn read_blob(path: &Path, spec: &BlobSpec) -> Result<Vec<u8>, PackageError> 
 /// *Errors*: it cannot be read, or is longer.
 pub fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PackageError> {
     let io = |source| PackageError::Io { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io)?;
+    let file = File::open(path).map_err(io)?;
+    // The announced length, so that the buffer does not grow by doubling; one more byte tells the end.
+    let announced = file.metadata().map_err(io)?.len().min(bytes_max);
+    let mut bytes = Vec::with_capacity(usize::try_from(announced).map_or(0, |length| length + 1));
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > bytes_max {
         return Err(PackageError::Blob {
             path: path.to_owned(),

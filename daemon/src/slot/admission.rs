@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::Package;
+use dunlin_pipeline::engine::MEMORY_REFUSED;
 use dunlin_pipeline::golden_check::{GoldenCheck, GoldenFailure, GoldenReport, GoldenStep};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::confine::{self, WorkerMemory};
 use super::process::WorkerProcess;
 use super::runner::{Fault, Runner};
-use super::{SlotSpec, confine, ipc};
+use super::{SlotSpec, ipc};
 use crate::board::BoardClass;
 use crate::flow::SlotJob;
 
@@ -100,13 +102,8 @@ pub enum SelfTestFailure {
         /// Key of the budget.
         board: &'static str,
     },
-    /// More resident memory than its budget.
-    Memory {
-        /// Memory of the worker that no other process shares, in bytes.
-        bytes: u64,
-        /// What the manifest allows.
-        budget_bytes: u64,
-    },
+    /// More memory than its budget.
+    Memory(String),
     /// The worker died.
     Crash(String),
     /// A run took longer than its deadline.
@@ -123,7 +120,7 @@ impl SelfTestFailure {
             Self::Load(_) => "selftest:load",
             Self::Golden(_) => "selftest:golden",
             Self::Latency { .. } => "selftest:latency",
-            Self::Memory { .. } => "selftest:memory",
+            Self::Memory(_) => "selftest:memory",
             Self::Crash(_) => "selftest:crash",
             Self::Deadline(_) => "selftest:deadline",
             Self::Unavailable(_) => "selftest:unavailable",
@@ -140,16 +137,12 @@ impl SelfTestFailure {
 impl fmt::Display for SelfTestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Load(why) | Self::Golden(why) | Self::Deadline(why) => f.write_str(why),
+            Self::Load(why) | Self::Golden(why) | Self::Memory(why) | Self::Deadline(why) => f.write_str(why),
             Self::Latency { p99, budget, board } => write!(
                 f,
                 "99 of 100 windows take up to {:.3} ms and `budgets.p99.{board}` allows {:.3} ms; make the model smaller or raise the budget",
                 p99.as_secs_f64() * 1e3,
                 budget.as_secs_f64() * 1e3
-            ),
-            Self::Memory { bytes, budget_bytes } => write!(
-                f,
-                "the model takes {bytes} bytes and `budgets.resident_bytes` allows {budget_bytes}; make the model smaller or raise the budget"
             ),
             Self::Crash(how) => write!(f, "the model's worker {how}"),
             Self::Unavailable(why) => write!(f, "the self-test could not be run: {why}"),
@@ -206,7 +199,7 @@ type Outputs = Result<Vec<Vec<f32>>, String>;
 impl Test<'_> {
     async fn run(mut self) -> Result<Admission, Stop> {
         let mut worker = WorkerProcess::start(self.spec).await.map_err(|fault| match fault {
-            Fault::Refused(why) => SelfTestFailure::Load(why).into(),
+            Fault::Refused(why) => refused(why, SelfTestFailure::Load).into(),
             fault => stopped(fault),
         })?;
         let golden = self.keep_golden(&mut worker).await?;
@@ -247,7 +240,7 @@ impl Test<'_> {
             match verdict {
                 Ok(Some(report)) => Ok(report),
                 Ok(None) => Err(no_golden("are missing").into()),
-                Err(failure) => Err(SelfTestFailure::Golden(Chain(&failure).to_string()).into()),
+                Err(failure) => Err(refused(Chain(&failure).to_string(), SelfTestFailure::Golden).into()),
             }
         };
         timeout(GOLDEN_TIME_MAX, check).await.unwrap_or_else(|_| {
@@ -380,10 +373,10 @@ impl Test<'_> {
         // The worker ended after its last run.
         let memory = confine::worker_memory(pid).ok_or(Stop::Killed)?;
         let budget_bytes = self.spec.package.manifest().budgets.resident_bytes;
-        if memory.own_bytes > budget_bytes {
-            return Err(SelfTestFailure::Memory { bytes: memory.own_bytes, budget_bytes }.into());
+        match beyond_budget(memory, budget_bytes) {
+            Some(failure) => Err(failure.into()),
+            None => Ok((memory.resident_bytes, memory.resident_bytes_max)),
         }
-        Ok((memory.resident_bytes, memory.resident_bytes_max))
     }
 
     fn batch_max(&self) -> usize {
@@ -406,13 +399,28 @@ fn differs(windows: usize, how: &str) -> SelfTestFailure {
     ))
 }
 
+/// Returns the failure of a model that was refused memory, or else `otherwise`.
+fn refused(why: String, otherwise: fn(String) -> SelfTestFailure) -> SelfTestFailure {
+    if why.contains(MEMORY_REFUSED) { SelfTestFailure::Memory(why) } else { otherwise(why) }
+}
+
+/// Judges memory that no other process shares.
+fn beyond_budget(memory: WorkerMemory, budget_bytes: u64) -> Option<SelfTestFailure> {
+    (memory.own_bytes > budget_bytes).then(|| {
+        SelfTestFailure::Memory(format!(
+            "the model holds {} bytes and `budgets.resident_bytes` allows {budget_bytes}; make the model smaller or raise the budget",
+            memory.own_bytes
+        ))
+    })
+}
+
 fn stopped(fault: Fault) -> Stop {
     match fault {
         Fault::Killed => Stop::Killed,
         Fault::Unstartable(why) => SelfTestFailure::Unavailable(why).into(),
         Fault::Crashed(how) => SelfTestFailure::Crash(how).into(),
         fault @ Fault::Deadline(_) => SelfTestFailure::Deadline(fault.to_string()).into(),
-        Fault::Refused(why) => SelfTestFailure::Load(why).into(),
+        Fault::Refused(why) => refused(why, SelfTestFailure::Load).into(),
     }
 }
 
@@ -495,6 +503,15 @@ mod tests {
         assert_eq!(quantile(&mut times, 99), Duration::from_millis(198));
         assert_eq!(quantile(&mut [Duration::from_millis(7)], 99), Duration::from_millis(7));
         assert_eq!(quantile(&mut [], 99), Duration::ZERO);
+    }
+
+    #[test]
+    fn memory_that_is_shared_is_not_the_models() {
+        let memory = |own_bytes| WorkerMemory { resident_bytes: 60, resident_bytes_max: 90, own_bytes };
+        assert_eq!(beyond_budget(memory(50), 50), None);
+        let failure = beyond_budget(memory(51), 50).unwrap();
+        assert_eq!(failure.code(), "selftest:memory");
+        assert!(failure.to_string().contains("holds 51 bytes"), "{failure}");
     }
 
     #[test]
