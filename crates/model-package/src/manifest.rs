@@ -30,6 +30,12 @@ pub const OUTPUT_VALUES_MAX: usize = 65_536;
 pub const BLOBS_MAX: usize = 64;
 /// Longest name, version and file name.
 const NAME_BYTES_MAX: usize = 64;
+/// Longest name of a tensor in the graph: exporters reach some 100 characters.
+const TENSOR_NAME_BYTES_MAX: usize = 256;
+/// Most axes of a shape, as the engine takes them.
+const AXES_MAX: usize = 8;
+/// Longest deadline of one batch: what a slot may keep its windows waiting for a model that hangs.
+const DEADLINE_MAX: Span = Span::from_secs(60);
 
 /// The manifest of a model package.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -241,9 +247,9 @@ pub struct Requirements {
 pub struct Budgets {
     /// Memory a worker may take for the model, in bytes. *Range*: 16 MiB to 4 GiB. Default: 256 MiB.
     pub resident_bytes: u64,
-    /// Longest run of one batch before the worker is killed. Default: 1s.
+    /// Longest run of one batch before the worker is killed. *Range*: 1ms to 1m. Default: 1s.
     pub deadline: Span,
-    /// Expected 99th percentile of one inference by board class, for the checks before a rollout.
+    /// Longest 99th percentile of one inference by board: `pi1`, `pi2`, `pi3`, `pi4`, `pi5`, `pizero`, `pizero2`, else the architecture `x86_64`, `aarch64` or `armv7`, else `any`. A slower release is not admitted.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub p99: BTreeMap<String, Span>,
 }
@@ -384,6 +390,9 @@ impl Manifest {
         if !(16 << 20..=4 << 30).contains(&self.budgets.resident_bytes) {
             found.push("budgets.resident_bytes is not between 16 MiB and 4 GiB".to_owned());
         }
+        if !(Span::from_millis(1)..=DEADLINE_MAX).contains(&self.budgets.deadline) {
+            found.push(format!("budgets.deadline is not between 1ms and {DEADLINE_MAX}"));
+        }
         if !self.golden_tolerance.is_finite() || self.golden_tolerance < 0.0 {
             found.push("golden_tolerance is not a number of at least 0".to_owned());
         }
@@ -412,6 +421,9 @@ impl Manifest {
 
     fn input_findings(&self, input: &InputSpec) -> Option<String> {
         let rows = self.window.length as usize;
+        if let Some(finding) = tensor_finding("input", &input.name, &input.shape) {
+            return Some(finding);
+        }
         if input.features.is_empty() || input.features.len() > FEATURES_MAX {
             return Some(format!("input `{}` has not 1 to {FEATURES_MAX} features", input.name));
         }
@@ -433,7 +445,20 @@ impl Manifest {
     }
 }
 
+/// Judges what every tensor has: a name that can be shown and a shape that the engine takes.
+fn tensor_finding(kind: &str, name: &str, shape: &[Dim]) -> Option<String> {
+    if name.len() > TENSOR_NAME_BYTES_MAX || name.contains(char::is_control) {
+        return Some(format!(
+            "an {kind} has a name with control characters or of more than {TENSOR_NAME_BYTES_MAX} bytes"
+        ));
+    }
+    (shape.len() > AXES_MAX).then(|| format!("{kind} `{name}` has more than {AXES_MAX} axes"))
+}
+
 fn output_findings(output: &OutputSpec) -> Option<String> {
+    if let Some(finding) = tensor_finding("output", &output.name, &output.shape) {
+        return Some(finding);
+    }
     if !has_batch_first(&output.shape) {
         return Some(format!(
             "output `{}`: shape does not begin with \"batch\" and go on with sizes of at least 1",

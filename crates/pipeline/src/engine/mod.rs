@@ -46,7 +46,12 @@ pub enum EngineError {
     Run(String),
     /// The engine panicked.
     Panicked(String),
+    /// The engine got no more memory.
+    Memory(String),
 }
+
+/// How the text of [`EngineError::Memory`] begins, by which it is known behind a worker.
+pub const MEMORY_REFUSED: &str = "the model wants more memory than `budgets.resident_bytes` allows";
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,6 +66,7 @@ impl fmt::Display for EngineError {
             Self::Mismatch(why) => write!(f, "the model is not what its manifest says: {why}"),
             Self::Build(why) => write!(f, "the engine cannot prepare the model: {why}"),
             Self::Run(why) => write!(f, "the model failed on its input: {why}"),
+            Self::Memory(why) => write!(f, "{MEMORY_REFUSED}: {why}"),
             Self::Panicked(why) => write!(f, "the engine panicked: {why}"),
         }
     }

@@ -28,6 +28,9 @@ const PLAN_BUDGET_PART: u64 = 4;
 /// Longest text taken over from the engine.
 const ENGINE_TEXT_BYTES_MAX: usize = 1_024;
 
+/// How the engine's panic begins when a tensor gets no memory (`Blob::for_layout` of tract-data).
+const ALLOCATION_PANIC: &str = "failed to allocate";
+
 type Plan = Arc<TypedRunnableModel>;
 
 /// A model loaded into tract.
@@ -150,7 +153,9 @@ fn catching<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engin
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("without a message");
-        Err(EngineError::Panicked(shortened(text)))
+        let text = shortened(text);
+        let is_memory = text.starts_with(ALLOCATION_PANIC);
+        Err(if is_memory { EngineError::Memory(text) } else { EngineError::Panicked(text) })
     })
 }
 
