@@ -23,6 +23,7 @@ mod salvage;
 mod schema;
 pub mod state;
 mod tables;
+pub mod trust;
 mod wire;
 pub mod writer;
 
@@ -32,6 +33,7 @@ pub use open::{DeliveryMark, Moment, Recovery, Store};
 pub use reader::StoreReader;
 pub use salvage::SalvageReport;
 pub use state::{LastStop, StateDatabase};
+pub use trust::TrustStore;
 pub use writer::{WriterCommand, WriterSettings, spawn_writer};
 
 /// File name of the telemetry log inside the state folder.
