@@ -249,6 +249,27 @@ impl TrustStore {
         transaction.commit().map_err(StoreError::sqlite(doing))
     }
 
+    /// Returns the release counters below which nothing is taken, by model; none where nothing was found good yet.
+    ///
+    /// *Errors*: the file cannot be read.
+    pub fn counter_floors(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let reading = "read the floors under the release counters";
+        let has_floors = self
+            .connection
+            .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'release_floor'", [], |_| Ok(()))
+            .optional()
+            .map_err(StoreError::sqlite(reading))?;
+        if has_floors.is_none() {
+            return Ok(BTreeMap::new());
+        }
+        let mut statement = self
+            .connection
+            .prepare("SELECT model, counter FROM release_floor")
+            .map_err(StoreError::sqlite(reading))?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())));
+        rows.and_then(Iterator::collect).map_err(StoreError::sqlite(reading))
+    }
+
     /// Returns the last refusal of each check.
     ///
     /// *Errors*: the file cannot be read.

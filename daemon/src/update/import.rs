@@ -71,8 +71,9 @@ pub struct Imported {
     pub found: BTreeMap<String, Found>,
     /// Models of the repository that are not configured.
     pub passed_over: BTreeSet<String>,
-    /// Kept releases that the newest metadata do not name any more: they run on, and are marked.
-    pub withdrawn: Vec<Digest>,
+    /// Kept releases whose evidence or approval changed. Those that the newest metadata do not name any more run on, and
+    /// are marked.
+    pub reviewed: Vec<KeptRelease>,
 }
 
 /// Why an import came to nothing.
@@ -342,7 +343,8 @@ impl Import<'_> {
         cycle: &mut Cycle,
         imported: &mut Imported,
     ) -> Result<(), ImportError> {
-        for mut release in self.store.releases()? {
+        for kept in self.store.releases()? {
+            let mut release = kept.clone();
             let found = approval::find(state.set_mut(), source, &release.evidence.target, now);
             let named = match found {
                 Ok(target) => Some(target.into_inner()).filter(|target| {
@@ -360,9 +362,16 @@ impl Import<'_> {
                     release.evidence = target.evidence;
                 }
                 Some(_) => {}
-                None => imported.withdrawn.push(release.digest),
+                None => tracing::warn!(
+                    model = release.model,
+                    version = release.version,
+                    "a release here is not approved any more; it runs on until a newer one replaces it"
+                ),
             }
-            cycle.releases.push(release);
+            if release != kept {
+                imported.reviewed.push(release.clone());
+                cycle.releases.push(release);
+            }
         }
         Ok(())
     }

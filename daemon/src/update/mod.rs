@@ -8,7 +8,12 @@ pub mod blobs;
 pub mod compatibility;
 pub mod cut;
 pub mod import;
+pub mod import_desk;
+pub mod importer;
 pub mod open_release;
 pub mod place;
 pub mod refusal;
 pub mod trust_state;
+
+#[cfg(test)]
+pub(crate) mod testing;

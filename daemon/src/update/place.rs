@@ -18,6 +18,8 @@ pub enum Place {
     Folder(RepositoryFolder),
     /// A bundle.
     Bundle(BundleReader),
+    /// A place that was here once and cannot be opened any more: nothing can be read of it.
+    Gone(PathBuf),
 }
 
 /// Why a place cannot be opened.
@@ -98,8 +100,14 @@ impl Place {
     pub fn blob_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Folder(folder) => Some(folder.folder().join("blobs")),
-            Self::Bundle(_) => None,
+            Self::Bundle(_) | Self::Gone(_) => None,
         }
+    }
+
+    fn gone(path: &Path) -> SourceError {
+        let source =
+            io::Error::new(io::ErrorKind::NotFound, "it is gone; bring it back or import it from elsewhere");
+        SourceError::Io { path: path.to_owned(), source }
     }
 }
 
@@ -128,6 +136,7 @@ impl RepositorySource for Place {
         match self {
             Self::Folder(folder) => folder.length(path),
             Self::Bundle(bundle) => bundle.length(path),
+            Self::Gone(place) => Err(Self::gone(place)),
         }
     }
 
@@ -139,6 +148,7 @@ impl RepositorySource for Place {
         match self {
             Self::Folder(folder) => folder.reader_at(path, offset),
             Self::Bundle(bundle) => bundle.reader_at(path, offset),
+            Self::Gone(place) => Err(Self::gone(place)),
         }
     }
 }

@@ -37,7 +37,7 @@ impl Clocks {
     pub fn read() -> Self {
         let wall = clock::wall_micros();
         let uptime = Duration::from_micros(clock::monotonic_micros().unsigned_abs());
-        Self { system: clock::is_plausible(wall).then(|| UnixTime(wall / 1_000_000)), server: None, uptime }
+        Self { system: clock::is_plausible(wall).then_some(UnixTime(wall / 1_000_000)), server: None, uptime }
     }
 
     /// Returns the time by which expiry is judged, given the newest time that an offline key signed.
