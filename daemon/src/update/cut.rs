@@ -24,11 +24,15 @@ mod armed {
 
     thread_local! {
         static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+        static HAS_CUT: Cell<bool> = const { Cell::new(false) };
     }
 
     pub(crate) fn point(act: &'static str) -> io::Result<()> {
         LEFT.with(|left| match left.get() {
-            Some(0) => Err(io::Error::other(format!("the power went before: {act}"))),
+            Some(0) => {
+                HAS_CUT.set(true);
+                Err(io::Error::other(format!("the power went before: {act}")))
+            }
             Some(more) => {
                 left.set(Some(more - 1));
                 Ok(())
@@ -39,11 +43,13 @@ mod armed {
 
     /// Lets this many points pass on this thread, and no further one.
     pub(crate) fn after(points: u64) {
-        LEFT.with(|left| left.set(Some(points)));
+        LEFT.set(Some(points));
+        HAS_CUT.set(false);
     }
 
-    /// Ends the cut; tells whether there was one.
+    /// Brings the power back; tells whether it had gone.
     pub(crate) fn disarm() -> bool {
-        LEFT.with(|left| left.replace(None) == Some(0))
+        LEFT.set(None);
+        HAS_CUT.get()
     }
 }

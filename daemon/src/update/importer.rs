@@ -305,3 +305,6 @@ pub fn progress_of(imported: &Imported) -> BTreeMap<String, ModelProgress> {
     }
     models
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,3 +172,6 @@ impl Drop for TemporaryFolder {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests;

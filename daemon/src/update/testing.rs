@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dunlin_kit::atomic_file;
-use dunlin_model_package::{Digest, RepositoryFolder};
+use dunlin_model_package::{BundleWriter, Digest, RepositoryFolder, RepositoryPath};
 use dunlin_trust::director::Device;
 use dunlin_trust::metadata::{ReleaseNote, Root};
 use dunlin_trust::sign::SigningKey;
@@ -226,6 +226,14 @@ impl Gateway {
         }
     }
 
+    /// Returns another gateway that has come just as far.
+    pub(crate) fn twin(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(self.folder.path(), folder.path());
+        let (root, models, floors) = (self.root.clone(), self.models.clone(), self.floors.clone());
+        Self { folder, root, models, floors, now: self.now }
+    }
+
     pub(crate) fn store(&self) -> TrustStore {
         let lock = FolderLock::acquire(self.folder.path()).unwrap();
         TrustStore::open(&lock).unwrap()
@@ -317,4 +325,49 @@ fn collect_files(folder: &Path, contents: &mut BTreeMap<String, Vec<u8>>) {
             contents.insert(path.display().to_string(), fs::read(&path).unwrap());
         }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            fs::create_dir(&copy).unwrap();
+            copy_folder(&path, &copy);
+        } else {
+            fs::copy(&path, &copy).unwrap();
+        }
+    }
+}
+
+/// A bundle of what is published, listed as a bundle is.
+pub(crate) fn bundle(owner: &Owner) -> (tempfile::NamedTempFile, Place) {
+    let mut paths: Vec<RepositoryPath> = Vec::new();
+    let mut folders = vec![owner.folder().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(owner.folder()).unwrap();
+                paths.push(name.to_str().unwrap().parse().unwrap());
+            }
+        }
+    }
+    let rank = |path: &RepositoryPath| match path {
+        RepositoryPath::Metadata { .. } | RepositoryPath::Timestamp => 0,
+        RepositoryPath::Manifest { .. } => 1,
+        RepositoryPath::Blob(_) => 2,
+    };
+    paths.sort_by_key(|path| (rank(path), path.to_string()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = BundleWriter::new(file.reopen().unwrap());
+    for path in paths {
+        let bytes = fs::read(owner.file(&path.to_string())).unwrap();
+        writer.add(path, bytes.len() as u64, &mut bytes.as_slice()).unwrap();
+    }
+    writer.finish().unwrap();
+    let place = Place::open(file.path()).unwrap();
+    (file, place)
 }
