@@ -6,11 +6,16 @@
 //! `machine` is the pure core with `guards`, `plan` and `safe_mode` beside it; `book` joins it with the store, `updater`
 //! with the running daemon.
 
+pub mod active_copy;
+pub mod book;
 pub mod guards;
 pub mod machine;
 pub mod plan;
 pub mod release;
+pub mod report;
 pub mod safe_mode;
+pub mod stage;
+pub mod updater;
 
 #[cfg(test)]
 pub(crate) mod tests;
