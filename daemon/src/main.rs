@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use dunlin_daemon::app;
 use dunlin_daemon::command::{
-    self, check, export, import, offline, predict, query, replay, sources, status, stored,
+    self, check, export, import, models, offline, predict, query, replay, rollback, sources, status, stored,
 };
 use dunlin_daemon::config::{LoadRequest, process_environment};
 use dunlin_daemon::slot::worker::worker_main;
@@ -29,6 +29,10 @@ enum Command {
     Check(check::Args),
     /// Show what the running daemon does
     Status(status::StatusArgs),
+    /// Show which release of each model runs, is being tried, or failed
+    Models(models::ModelsArgs),
+    /// Have a model go back to the release before
+    Rollback(rollback::RollbackArgs),
     /// Show stored predictions or readings
     Query(query::QueryArgs),
     /// Write stored predictions or readings as CSV or JSON lines
@@ -71,6 +75,8 @@ fn main() -> ExitCode {
             state_dir: args.state_dir,
         }),
         Command::Status(args) => status::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Rollback(args) => rollback::run(&args),
         Command::Query(args) => query::run(&args, stored::open),
         Command::Export(args) => export::run(&args, stored::open),
         Command::Sources(args) => sources::run(&args),

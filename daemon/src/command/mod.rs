@@ -8,11 +8,13 @@ pub mod csv_rows;
 pub mod export;
 pub mod history;
 pub mod import;
+pub mod models;
 pub mod offline;
 pub mod output;
 pub mod predict;
 pub mod query;
 pub mod replay;
+pub mod rollback;
 pub mod selection;
 pub mod sources;
 pub mod status;
@@ -38,6 +40,8 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 /// What was asked for does not exist.
 pub const EXIT_NOT_FOUND: u8 = 3;
+/// What was asked for cannot be done as things are.
+pub const EXIT_REFUSED: u8 = 4;
 /// A check found something wrong.
 pub const EXIT_CHECK_FAILED: u8 = 5;
 /// The configuration is refused.
@@ -56,6 +60,8 @@ pub enum CommandError {
     Usage(String),
     /// What was asked for does not exist: exit code 3.
     NotFound(String),
+    /// What was asked for cannot be done as things are: exit code 4.
+    Refused(String),
     /// A check found something wrong: exit code 5.
     CheckFailed(String),
     /// The configuration is refused: exit code 64.
@@ -88,6 +94,7 @@ impl CommandError {
         match self {
             Self::Usage(_) => EXIT_USAGE,
             Self::NotFound(_) => EXIT_NOT_FOUND,
+            Self::Refused(_) => EXIT_REFUSED,
             Self::CheckFailed(_) => EXIT_CHECK_FAILED,
             Self::Configuration { .. } => EXIT_CONFIGURATION,
             Self::Failed { .. } => EXIT_FAILED,
@@ -99,9 +106,10 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::NotFound(message) | Self::CheckFailed(message) => {
-                f.write_str(message)
-            }
+            Self::Usage(message)
+            | Self::NotFound(message)
+            | Self::Refused(message)
+            | Self::CheckFailed(message) => f.write_str(message),
             Self::Configuration { message, .. } | Self::Failed { message, .. } => f.write_str(message),
             Self::OutputClosed => f.write_str("the reader of the output went away"),
         }
@@ -192,6 +200,7 @@ mod tests {
             (failed(), 1),
             (CommandError::Usage(String::new()), 2),
             (ClientError::NotRunning("/s".into()).into(), 3),
+            (CommandError::Refused(String::new()), 4),
             (CommandError::CheckFailed(String::new()), 5),
             (CommandError::Configuration { message: String::new(), source: None }, 64),
             (CommandError::OutputClosed, 0),

@@ -6,10 +6,14 @@
 
 use dunlin_model_package::Digest;
 
+/// The count of a package that must not be started: its tries are used up.
+pub const START_REFUSED: u32 = u32::MAX;
+
 /// Where starts are counted.
 pub trait TryLedger: Send + Sync {
     /// Records durably that this model is about to be started; returns the starts since it was last ready, this one
-    /// included. A ledger that cannot be written returns 1: inference goes on without it.
+    /// included; [`START_REFUSED`] where it must not be started. A ledger that cannot be written returns 1 for a model that
+    /// was good: inference goes on without it.
     fn record_start(&self, model: &str, digest: &Digest) -> u32;
 
     /// Records that the model became ready.

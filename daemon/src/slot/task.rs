@@ -12,6 +12,7 @@ use dunlin_kit::backoff::{Backoff, random_unit};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::ledger::START_REFUSED;
 use super::runner::{Fault, Runner};
 use super::{ShownCounts, SlotFaults, SlotSpec, SlotState, confine, ipc};
 use crate::flow::{SlotFailure, SlotJob, SlotResult};
@@ -21,6 +22,8 @@ use crate::flow::{SlotFailure, SlotJob, SlotResult};
 const OUTSIDE_KILLS_MAX: u32 = 32;
 /// Windows given up in a row after which the model, and not the windows, is at fault.
 const GIVEN_UP_IN_ROW_MAX: u32 = 3;
+/// Why a slot rests whose starts the ledger refuses.
+const TRIES_USED_UP: &str = "its tries are used up";
 /// First wait of a failing slot.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 /// How often the worker's resident memory is read.
@@ -144,6 +147,12 @@ impl SlotTask {
     /// Starts the model, after a wait where it is failing; false where nobody sends windows any more.
     async fn recover(&mut self, jobs: &mut mpsc::Receiver<SlotJob>) -> bool {
         let starts = self.spec.tries.record_start(&self.spec.name, &self.spec.package.digest());
+        if starts == START_REFUSED {
+            self.fail(SlotState::Waiting, TRIES_USED_UP);
+            self.announce(SlotState::Waiting);
+            self.refuse_during(jobs, std::future::pending::<()>()).await;
+            return false;
+        }
         if self.standing == Standing::New && starts > self.spec.inference.tries {
             self.fail(
                 SlotState::Waiting,
@@ -339,7 +348,11 @@ impl SlotTask {
                 if matches!(self.standing, Standing::Failing(_)) {
                     return Err(SlotFailure::Unavailable);
                 }
-                self.spec.tries.record_start(&self.spec.name, &self.spec.package.digest());
+                let starts = self.spec.tries.record_start(&self.spec.name, &self.spec.package.digest());
+                if starts == START_REFUSED {
+                    self.fail(SlotState::Waiting, TRIES_USED_UP);
+                    continue;
+                }
                 self.start().await;
             }
             let Some(runner) = self.runner.as_mut() else { continue };

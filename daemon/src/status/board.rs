@@ -3,7 +3,7 @@
 //! Shared by the status socket, `/metrics` and the service manager's status line. Never blocks a stage: reading copies
 //! numbers under short locks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dunlin_kit::clock;
@@ -11,6 +11,7 @@ use dunlin_kit::clock;
 use crate::metrics::Metrics;
 use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, Sample};
 use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, source_reports};
+use crate::update::book::ReleaseBook;
 use crate::update::import_desk::ImportDesk;
 
 /// Counters, fixed facts and recent samples of one daemon.
@@ -19,13 +20,14 @@ pub struct StatusBoard {
     facts: StatusFacts,
     ring: Mutex<RateRing>,
     imports: Option<Arc<ImportDesk>>,
+    releases: OnceLock<Arc<ReleaseBook>>,
 }
 
 impl StatusBoard {
     /// Returns a board over these counters.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, facts: StatusFacts) -> Self {
-        Self { metrics, facts, ring: Mutex::default(), imports: None }
+        Self { metrics, facts, ring: Mutex::default(), imports: None, releases: OnceLock::new() }
     }
 
     /// Returns the board with a desk that takes imports.
@@ -50,6 +52,17 @@ impl StatusBoard {
     #[must_use]
     pub fn facts(&self) -> &StatusFacts {
         &self.facts
+    }
+
+    /// Makes the book of releases known; the first one stays.
+    pub fn show_releases(&self, book: Arc<ReleaseBook>) {
+        let _ = self.releases.set(book);
+    }
+
+    /// Returns the book of releases, once it is open.
+    #[must_use]
+    pub fn releases(&self) -> Option<&ReleaseBook> {
+        self.releases.get().map(Arc::as_ref)
     }
 
     /// Records a sample for the rates at this monotonic time.

@@ -14,6 +14,7 @@ use crate::status::report::{SourceReport, StatusReport};
 use crate::status::socket::{FLUSH_TIME_MAX, PROGRESS_TIME_MAX, Reply, Request};
 use crate::status::socket_path;
 use crate::update::import_desk::{Again, ImportReport};
+use crate::update::report::{ModelsReport, RollbackReport};
 
 /// How long a read or write may stand still.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -137,6 +138,37 @@ impl StatusClient {
     pub fn import_progress(&self, after: u64) -> Result<ImportReport, ClientError> {
         match self.ask(&Request::ImportProgress { after }, PROGRESS_TIME_MAX + IDLE_MAX)? {
             Reply::ImportProgress(report) => Ok(*report),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Asks for the models' releases.
+    ///
+    /// *Errors*: as [`StatusClient::status`].
+    pub fn models(&self) -> Result<ModelsReport, ClientError> {
+        match self.ask(&Request::Models, IDLE_MAX)? {
+            Reply::Models(report) => Ok(*report),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Asks that a model leave what serves, or what is being tried.
+    ///
+    /// *Errors*: as [`StatusClient::status`].
+    pub fn rollback(&self, model: &str, reason: Option<&str>) -> Result<RollbackReport, ClientError> {
+        let request = Request::Rollback { model: model.to_owned(), reason: reason.map(str::to_owned) };
+        match self.ask(&request, IDLE_MAX)? {
+            Reply::Rollback(report) => Ok(*report),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Asks that candidates run again.
+    ///
+    /// *Errors*: as [`StatusClient::status`].
+    pub fn end_safe_mode(&self) -> Result<(), ClientError> {
+        match self.ask(&Request::EndSafeMode, IDLE_MAX)? {
+            Reply::SafeModeEnded(_) => Ok(()),
             other => Err(self.unexpected(other)),
         }
     }

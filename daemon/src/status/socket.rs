@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_kit::clock;
+use dunlin_kit::error_chain::Chain;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -24,7 +25,9 @@ use tokio::time::timeout;
 
 use crate::status::report::{SourceReport, StatusReport};
 use crate::status::{ControlRequest, StatusBoard, socket_path};
+use crate::update::book::ReleaseBook;
 use crate::update::import_desk::{Again, ImportReport};
+use crate::update::report::{ModelsReport, RollbackReport};
 
 /// Longest request line: a thousand times the longest request there is.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -67,6 +70,17 @@ pub enum Request {
         /// The revision that is known.
         after: u64,
     },
+    /// The models' releases.
+    Models,
+    /// Leave what serves, or what is being tried.
+    Rollback {
+        /// The model's configured name.
+        model: String,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
+    /// Let candidates run again.
+    EndSafeMode,
 }
 
 /// A reply line.
@@ -85,6 +99,12 @@ pub enum Reply {
     Importing(u64),
     /// To `import_progress`.
     ImportProgress(Box<ImportReport>),
+    /// To `models`.
+    Models(Box<ModelsReport>),
+    /// To `rollback`.
+    Rollback(Box<RollbackReport>),
+    /// To `end_safe_mode`: it is over.
+    SafeModeEnded(bool),
     /// The request was not understood or not done.
     Error(String),
 }
@@ -284,6 +304,25 @@ async fn answer(request: Request, board: &StatusBoard, control: &mpsc::Sender<Co
                 Err(_) => Reply::Error("the daemon is too busy to take the request".to_owned()),
             }
         }
+        Request::Models | Request::Rollback { .. } | Request::EndSafeMode => match board.releases() {
+            Some(book) => answer_of_releases(request, book),
+            None => Reply::Error("the daemon is starting; ask again in a moment".to_owned()),
+        },
+    }
+}
+
+fn answer_of_releases(request: Request, book: &ReleaseBook) -> Reply {
+    match request {
+        Request::Rollback { model, reason } => {
+            book.roll_back_for_operator(&model, reason.as_deref()).map_or_else(
+                |error| Reply::Error(Chain(&error).to_string()),
+                |report| Reply::Rollback(Box::new(report)),
+            )
+        }
+        Request::EndSafeMode => book
+            .leave_safe_mode()
+            .map_or_else(|error| Reply::Error(Chain(&error).to_string()), |()| Reply::SafeModeEnded(true)),
+        _ => Reply::Models(Box::new(book.report())),
     }
 }
 

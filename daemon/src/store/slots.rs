@@ -79,10 +79,10 @@ impl StateDatabase {
         if let Some(offered) = offered {
             write_release(&transaction, model, offered)?;
         }
-        write_slot(&transaction, model, state)
+        write_tries(&transaction, model, state)
+            .and_then(|()| write_slot(&transaction, model, state))
             .and_then(|()| write_bad(&transaction, model, &state.bad))
             .and_then(|()| write_floor(&transaction, model, state.floor))
-            .and_then(|()| write_tries(&transaction, model, state))
             .and_then(|()| prune(&transaction, model, state))
             .and_then(|()| transaction.commit())
             .map_err(StoreError::sqlite(storing))
@@ -346,12 +346,15 @@ fn write_floor(connection: &Connection, model: &str, floor: Floor) -> rusqlite::
         .map(drop)
 }
 
-/// Keeps the candidate's tries in the one table of starts, beside those of the releases that were good.
+/// Keeps the candidate's tries in the one table of starts, beside those of the release that is active and was before.
 fn write_tries(connection: &Connection, model: &str, state: &ModelState) -> rusqlite::Result<()> {
     let candidate = state.candidate.as_ref();
     let active = state.active.as_ref().map(|release| release.digest.to_string());
-    connection
-        .execute("DELETE FROM slot_try WHERE model = ?1 AND digest IS NOT ?2", params![model, active])?;
+    connection.execute(
+        "DELETE FROM slot_try WHERE model = ?1 AND (digest IS NOT ?2 \
+         OR digest IS NOT (SELECT active FROM model_slot WHERE model = ?1))",
+        params![model, active],
+    )?;
     let Some(candidate) = candidate else { return Ok(()) };
     connection
         .execute(

@@ -135,6 +135,14 @@ impl StateDatabase {
             .map_err(StoreError::sqlite("forget the slot's starts"))
     }
 
+    /// Has every later write fail, as on a full disk, or succeed again.
+    #[cfg(test)]
+    pub(crate) fn set_writable(&self, writable: bool) {
+        if let Some(connection) = &self.connection {
+            connection.pragma_update(None, "query_only", !writable).unwrap();
+        }
+    }
+
     /// Notes that the daemon stops as it should; the last thing it does.
     ///
     /// *Errors*: the next start checks the log as after a crash.

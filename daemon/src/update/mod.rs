@@ -8,8 +8,10 @@
 //! `machine` is the pure core with `guards`, `plan` and `safe_mode` beside it; `book` joins it with the store, `updater`
 //! with the running daemon.
 
+pub mod active_copy;
 pub mod approval;
 pub mod blobs;
+pub mod book;
 pub mod compatibility;
 pub mod cut;
 pub mod guards;
@@ -22,8 +24,11 @@ pub mod place;
 pub mod plan;
 pub mod refusal;
 pub mod release;
+pub mod report;
 pub mod safe_mode;
+pub mod stage;
 pub mod trust_state;
+pub mod updater;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,23 +1,9 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use dunlin_trust::sign::Development;
-
 use super::*;
 use crate::store::FolderLock;
-use crate::update::machine::{Event, Intent, Outcome, Rules, next_state};
-
-fn signed(counter: u64) -> StoredRelease {
-    let manifest = format!("{{\"release_counter\":{counter}}}").into_bytes();
-    let (evidence, _) =
-        Development::new().sign(&format!("models/m/{counter}/manifest.json"), &manifest, None);
-    let release = Release {
-        digest: Digest::of(&manifest),
-        model: "m".to_owned(),
-        version: format!("{counter}.0.0"),
-        counter,
-    };
-    StoredRelease { release, manifest, evidence }
-}
+use crate::update::machine::{Event, Intent, Outcome, next_state};
+use crate::update::tests::{rules, signed};
 
 fn state_of_everything() -> (ModelState, [StoredRelease; 3]) {
     let releases = [signed(1), signed(2), signed(u64::MAX)];
@@ -96,12 +82,11 @@ fn a_release_that_no_state_names_is_forgotten_with_its_proof() {
     let folder = tempfile::tempdir().unwrap();
     let lock = FolderLock::acquire(folder.path()).unwrap();
     let mut database = StateDatabase::open(&lock).unwrap();
-    let rules = Rules { update: crate::update::tests::settings(), tries: 3 };
     let (old, new) = (signed(1), signed(2));
     let mut state = ModelState::default();
     for stored in [&old, &new] {
         let offer = Event::Offer { release: stored.release.clone(), intent: Intent::Desired };
-        let (next, outcome) = next_state(&state, &offer, &rules, 0);
+        let (next, outcome) = next_state(&state, &offer, &rules(), 0);
         assert_eq!(outcome, Outcome::Changed);
         database.save_model("m", &next, Some(stored)).unwrap();
         state = next;
@@ -120,6 +105,7 @@ fn starts_of_the_active_release_survive_a_transition_of_the_candidate() {
     for stored in &releases {
         database.save_model("m", &state_with(&releases, stored), Some(stored)).unwrap();
     }
+    database.save_model("m", &state, None).unwrap();
     assert_eq!(database.record_start("m", &active).unwrap(), 1);
     database.save_model("m", &state, None).unwrap();
     assert_eq!(database.record_start("m", &active).unwrap(), 2);

@@ -275,7 +275,7 @@ fn require_invariants(before: &ModelState, event: &Event, after: &ModelState) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn no_history_of_events_breaks_an_invariant_and_every_event_may_come_twice(
