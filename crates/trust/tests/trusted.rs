@@ -245,7 +245,7 @@ fn a_file_that_a_new_threshold_does_not_accept_is_not_kept() {
     repository.root.version = 2;
     repository.publish_root();
     let (after, failure) = refresh(&repository, &device);
-    assert_eq!((failure.unwrap().code, after.timestamp), (Code::Signature, None));
+    assert_eq!((failure.unwrap().code, &after.timestamp), (Code::Signature, &None));
     assert_eq!(after.floors.timestamp, 1, "its version still counts");
     repository.publish_timestamp();
     assert_eq!(refresh(&repository, &after).1, None);
