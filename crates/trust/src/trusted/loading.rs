@@ -3,12 +3,13 @@
 //! Believes the stored root and nothing else: every other file is checked against it again, and left out where it fails
 //! or lies below its floor. Never judges expiry: an old file still tells which versions were seen.
 
+use std::collections::BTreeMap;
+
 use super::{Floors, Stored, TrustedSet, roles_listed, rollback, signed_by, snapshot_named};
 use crate::envelope::Envelope;
 use crate::failure::Failure;
 use crate::key::{Ed25519Only, SignatureCheck};
 use crate::metadata::{Role, Root, Snapshot, Targets, Timestamp};
-use std::collections::BTreeMap;
 
 impl TrustedSet {
     /// Takes what is stored; signatures are Ed25519's alone.
