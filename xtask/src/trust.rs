@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::demo::duration;
 use crate::step::{Outcome, passes};
 use crate::tools;
 
@@ -39,24 +40,13 @@ pub(crate) fn differential(arguments: &[String]) -> Result<(), String> {
         [flag, time] if flag == "--for" => time.as_str(),
         _ => return Err("write `cargo xtask differential [--for 10m]`".to_owned()),
     };
-    let seconds = seconds_of(time).ok_or_else(|| format!("`{time}` is no time such as `90s` or `10m`"))?;
+    let seconds = duration(time)?.as_secs();
     let mut test = tools::cargo();
     test.args(["test", "-p", "dunlin-trust", "--test", "differential", "--", "--nocapture"])
         .env("DUNLIN_DIFFERENTIAL_SECONDS", seconds.to_string());
     match passes(&mut test) {
         Outcome::Passed => Ok(()),
         Outcome::Failed(why) | Outcome::Skipped(why) => Err(format!("differential: {why}")),
-    }
-}
-
-fn seconds_of(text: &str) -> Option<u64> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "" | "s" => Some(number),
-        "m" => number.checked_mul(60),
-        "h" => number.checked_mul(3600),
-        _ => None,
     }
 }
 
@@ -157,14 +147,6 @@ fn requirements_in(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_seconds_minutes_or_hours() {
-        for (text, seconds) in [("90", Some(90)), ("90s", Some(90)), ("10m", Some(600)), ("1h", Some(3600))] {
-            assert_eq!(seconds_of(text), seconds, "{text}");
-        }
-        assert_eq!((seconds_of("m"), seconds_of("10 m"), seconds_of("-1s")), (None, None, None));
-    }
 
     #[test]
     fn the_suites_own_list_says_what_to_install() {

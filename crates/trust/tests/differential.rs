@@ -25,7 +25,7 @@ use sigstore_tuf::transport::FetchFuture;
 use sigstore_tuf::{Error, MemoryStore, Updater};
 
 /// Cases of the short run: some seconds without optimisation.
-const CASES: u32 = 48;
+const CASES: u32 = 24;
 
 type Files = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
@@ -431,7 +431,6 @@ fn known_refusal(failure: &Failure, roots_taken: bool) -> Option<&'static str> {
         // Refused when the root comes, instead of when the role is used.
         Code::Mismatch if reason.contains("names no keys") => Some("root without a role"),
         Code::Mismatch if reason.contains("names no `") => Some("nothing named"),
-        // The type is looked for before it is compared.
         _ => None,
     }
 }

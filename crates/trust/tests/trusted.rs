@@ -237,6 +237,87 @@ fn a_role_is_checked_against_the_delegator_on_this_way() {
     }
 }
 
+#[test]
+fn a_file_that_a_new_threshold_does_not_accept_is_not_kept() {
+    let mut repository = Repository::new();
+    let device = repository.device();
+    repository.set_keys("timestamp", &[2, 35], 2);
+    repository.root.version = 2;
+    repository.publish_root();
+    let (after, failure) = refresh(&repository, &device);
+    assert_eq!((failure.unwrap().code, &after.timestamp), (Code::Signature, &None));
+    assert_eq!(after.floors.timestamp, 1, "its version still counts");
+    repository.publish_timestamp();
+    assert_eq!(refresh(&repository, &after).1, None);
+}
+
+#[test]
+fn files_without_their_floors_still_tell_which_versions_were_seen() {
+    let mut repository = Repository::new();
+    repository.targets.version = 5;
+    repository.release();
+    let device = Stored { floors: Floors::default(), timestamp: None, ..repository.device() };
+    repository.targets.version = 2;
+    repository.snapshot.version += 1;
+    repository.timestamp.version += 1;
+    repository.publish();
+    let (_, failure) = refresh(&repository, &device);
+    assert_eq!(failure.map(|failure| failure.code), Some(Code::Rollback));
+}
+
+/// Looks for a target with nothing but the top-level metadata here; returns what was fetched, and the length of the target.
+fn search(repository: &Repository, path: &str) -> (Vec<String>, Result<u64, Code>) {
+    let mut set = load(&repository.device());
+    let mut fetched = Vec::new();
+    let mut lookup = Lookup::new(&mut set, path, NOW).unwrap();
+    run::<()>(&mut lookup, |fetch| {
+        fetched.push(fetch.path.clone());
+        Ok(repository.fetch(fetch))
+    })
+    .unwrap();
+    let found = lookup.finish();
+    (fetched, found.map(|target| target.description.length).map_err(|failure| failure.code))
+}
+
+#[test]
+fn of_two_teams_that_name_a_target_the_first_counts() {
+    let mut repository = Repository::new();
+    for (team, seed, bytes) in [("one", 11, b"1".as_slice()), ("two", 12, b"22")] {
+        repository.delegate("targets", team, seed, "team/*", false);
+        let description = TargetDescription::of(bytes, None);
+        repository.role_mut(team).targets.insert("team/m".to_owned(), description);
+    }
+    repository.release();
+    assert_eq!(search(&repository, "team/m"), (vec!["1.one.json".to_owned()], Ok(1)));
+}
+
+#[test]
+fn a_terminating_role_ends_the_search_for_its_delegators_siblings_too() {
+    let mut repository = Repository::new();
+    repository.delegate("targets", "one", 11, "team/*", false);
+    repository.delegate("targets", "two", 12, "team/*", false);
+    repository.delegate("one", "last", 13, "team/*", true);
+    repository.role_mut("two").targets.insert("team/m".to_owned(), TargetDescription::of(b"x", None));
+    repository.release();
+    let fetched = vec!["1.one.json".to_owned(), "1.last.json".to_owned()];
+    assert_eq!(search(&repository, "team/m"), (fetched, Err(Code::NotApproved)));
+}
+
+#[test]
+fn teams_that_all_delegate_to_each_other_are_looked_into_once_each() {
+    let mut repository = Repository::new();
+    let teams: Vec<String> = (0..14).map(|at| format!("team-{at}")).collect();
+    for (team, seed) in teams.iter().zip(100..) {
+        repository.delegate("targets", team, seed, "team/*", false);
+    }
+    for (team, seed) in teams.iter().zip(100..) {
+        teams.iter().for_each(|other| repository.delegate(other, team, seed, "team/*", false));
+    }
+    repository.release();
+    let (fetched, found) = search(&repository, "team/m");
+    assert_eq!((fetched.len(), found), (14, Err(Code::NotApproved)));
+}
+
 /// What may happen to a repository and to the way from it.
 #[derive(Debug, Clone)]
 enum Event {

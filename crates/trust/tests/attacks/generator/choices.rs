@@ -153,6 +153,21 @@ pub(super) fn directors(all: &mut Vec<Attack>) {
     add(
         all,
         (
+            "director-gives-another-length-for-the-same-hash",
+            "a length to fill the disk with",
+            approved,
+            FROST,
+        ),
+        Scene::with_director(),
+        |s| {
+            let director = &mut s.director().repository;
+            director.targets.targets.get_mut(FROST).unwrap().length = 1 << 40;
+            director.release();
+        },
+    );
+    add(
+        all,
+        (
             "director-chooses-what-nobody-approved",
             "no such model in the image repository",
             approved,

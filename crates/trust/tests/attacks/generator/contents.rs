@@ -77,6 +77,23 @@ pub(super) fn forms(all: &mut Vec<Attack>) {
     );
     add(
         all,
+        (
+            "snapshot-that-looks-like-a-timestamp",
+            "all members of a timestamp, and another type",
+            mismatch,
+            "timestamp.json",
+        ),
+        Scene::new(),
+        |s| {
+            s.repository.release();
+            s.repository.spoil("timestamp.json", |file| {
+                file["signed"]["_type"] = json!("snapshot");
+                file["signatures"] = json!([signature_on(file, 2)]);
+            });
+        },
+    );
+    add(
+        all,
         ("snapshot-as-timestamp", "a file of another role by the same key", mismatch, "timestamp.json"),
         Scene::new(),
         |s| {
@@ -107,6 +124,11 @@ pub(super) fn forms(all: &mut Vec<Attack>) {
             },
         );
     }
+}
+
+/// Models that are not the approved ones.
+pub(super) fn models(all: &mut Vec<Attack>) {
+    let mismatch = "mismatch";
     add(
         all,
         ("target-of-another-hash", "another model of the same length", mismatch, FROST),

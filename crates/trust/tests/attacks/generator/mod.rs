@@ -154,6 +154,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
         versions::freezes,
         contents::mismatches,
         contents::forms,
+        contents::models,
         contents::endless,
         choices::delegations,
         choices::searches,
