@@ -40,7 +40,7 @@ pub fn plan(verdict: &Verdict, to: &RepositoryFolder, now: UnixTime) -> Result<P
     let published = workspace::read_metadata(&to.folder().join("metadata"))?;
     require_ahead(&verdict.metadata, &published, to.folder())?;
     let mut content = Vec::new();
-    for path in verdict.paths.iter().filter(|path| !is_metadata(path)) {
+    for path in verdict.paths.iter().filter(|path| !path.is_metadata()) {
         if to.length(path).is_ok_and(|length| length.is_none()) || !is_whole(path, to) {
             content.push(path.clone());
         }
@@ -92,6 +92,13 @@ pub fn write(
     workspace::copy(from, path, &to.place(path))
 }
 
+/// Removes what an exchange that was cut has left behind.
+///
+/// *Errors*: those of the file system.
+pub fn clear_leftover(to: &RepositoryFolder) -> Result<(), CommandError> {
+    workspace::remove_folder(&to.folder().join(".metadata"))
+}
+
 /// Puts all metadata in place at once, by exchanging two folders; what the folder held beside stays in it.
 ///
 /// *Errors*: those of the file system. Returns false where it cannot exchange folders, as on many sticks: the files are
@@ -100,13 +107,13 @@ pub fn exchange(verdict: &Verdict, to: &RepositoryFolder) -> Result<bool, Comman
     let (metadata, new) = (to.folder().join("metadata"), to.folder().join(".metadata"));
     let mut files = workspace::read_metadata(&metadata)?;
     files.extend(verdict.metadata.clone());
-    workspace::remove_folder(&new)?;
+    clear_leftover(to)?;
     for (name, raw) in &files {
         workspace::write(&new.join(name), raw)?;
     }
     let exchanged = renameat2(AT_FDCWD, &new, AT_FDCWD, &metadata, RenameFlags::RENAME_EXCHANGE);
     // What is there under this name is the old folder, or one that is of no use.
-    workspace::remove_folder(&new)?;
+    clear_leftover(to)?;
     match exchanged {
         Ok(()) => workspace::make_durable(to.folder()).map(|()| true),
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(false),
@@ -151,10 +158,6 @@ fn newer(name: &str, folder: &str) -> CommandError {
     CommandError::Conflict(format!(
         "`{folder}` holds a newer `{name}` than this one: publishing never goes back; use the folder that was last signed in"
     ))
-}
-
-fn is_metadata(path: &RepositoryPath) -> bool {
-    matches!(path, RepositoryPath::Metadata { .. } | RepositoryPath::Timestamp)
 }
 
 fn is_root(name: &str) -> bool {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, reason = "each test program uses its part of the bench")]
+#[allow(dead_code, reason = "each test program uses its part of the bench")]
 mod support;
 
 use std::fs;

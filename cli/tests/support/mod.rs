@@ -14,17 +14,17 @@ use dunlin_trust::{Code, Failure};
 use tempfile::TempDir;
 
 /// What a run of `dunlin` came to.
-pub struct Run {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// A folder to work in.
-pub struct Bench(TempDir);
+pub(crate) struct Bench(TempDir);
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bench = Self(tempfile::tempdir().unwrap());
         bench.file("pass", b"correct horse battery\n");
         bench.file("other-pass", b"wrong horse battery\n");
@@ -32,24 +32,24 @@ impl Bench {
     }
 
     /// A bench with a development key.
-    pub fn development() -> Self {
+    pub(crate) fn development() -> Self {
         let bench = Self::new();
         bench.ok(&["keys", "init", "--development"]);
         bench
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn file(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         atomic_file::write(&path, bytes).unwrap();
     }
 
     /// Runs `dunlin` in the bench, without a terminal.
-    pub fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         let output = Command::new(env!("CARGO_BIN_EXE_dunlin"))
             .args(arguments)
             .current_dir(self.0.path())
@@ -63,19 +63,19 @@ impl Bench {
     }
 
     /// Runs a command that is to succeed; returns what it printed.
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let run = self.run(arguments);
         assert_eq!(run.code, 0, "{arguments:?}: {} {}", run.out, run.err);
         run.out
     }
 
     /// As [`Bench::ok`] with the passphrase.
-    pub fn with_pass(&self, arguments: &[&str]) -> String {
+    pub(crate) fn with_pass(&self, arguments: &[&str]) -> String {
         self.ok(&[arguments, &["--passphrase-file", "pass"]].concat())
     }
 
     /// Runs a command that is to end with this code, a message with `part`, and every file as it was.
-    pub fn refused(&self, arguments: &[&str], code: i32, part: &str) {
+    pub(crate) fn refused(&self, arguments: &[&str], code: i32, part: &str) {
         let before = self.snapshot();
         let run = self.run(arguments);
         assert_eq!(run.code, code, "{arguments:?}: {} {}", run.out, run.err);
@@ -85,12 +85,12 @@ impl Bench {
     }
 
     /// Returns all files with their contents.
-    pub fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         files_below(self.0.path())
     }
 
     /// Writes a package of some model.
-    pub fn package(&self, folder: &str, model: &str, version: &str, counter: u64) {
+    pub(crate) fn package(&self, folder: &str, model: &str, version: &str, counter: u64) {
         let onnx = format!("the bytes of {model} {version}").into_bytes();
         let manifest = serde_json::json!({
             "schema": 1, "name": model, "version": version, "release_counter": counter,
@@ -104,7 +104,7 @@ impl Bench {
     }
 
     /// Signs and publishes a package with the passphrase.
-    pub fn release(&self, model: &str, version: &str, counter: u64) {
+    pub(crate) fn release(&self, model: &str, version: &str, counter: u64) {
         let folder = format!("package-{model}-{version}");
         self.package(&folder, model, version, counter);
         self.with_pass(&["sign", &folder]);
@@ -112,17 +112,17 @@ impl Bench {
     }
 
     /// Judges a folder as a gateway would that trusts its first root.
-    pub fn judge(&self, folder: &str) -> Result<Verdict, Failure> {
+    pub(crate) fn judge(&self, folder: &str) -> Result<Verdict, Failure> {
         verification::verify(&RepositoryFolder::new(self.path(folder)), now())
     }
 
     /// Returns the code by which a gateway refuses a folder.
-    pub fn verdict(&self, folder: &str) -> Result<usize, Code> {
+    pub(crate) fn verdict(&self, folder: &str) -> Result<usize, Code> {
         self.judge(folder).map(|verdict| verdict.targets.len()).map_err(|failure| failure.code)
     }
 
     /// Returns the short names of the keys that files are here of, by role.
-    pub fn keys(&self, folder: &str, role: &str) -> Vec<String> {
+    pub(crate) fn keys(&self, folder: &str, role: &str) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.path(folder))
             .unwrap()
             .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
@@ -133,12 +133,12 @@ impl Bench {
     }
 }
 
-pub fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     UnixTime(clock::wall_micros() / 1_000_000)
 }
 
 /// Returns all files below a folder by path, lock files left out.
-pub fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -155,7 +155,7 @@ pub fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Copies a folder with everything below it.
-pub fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     for (path, bytes) in files_below(from) {
         let place = to.join(path.strip_prefix(from).unwrap());
         fs::create_dir_all(place.parent().unwrap()).unwrap();
