@@ -21,7 +21,7 @@ const EXPIRES_SOON_SECONDS: i64 = 7 * 86_400;
 /// Arguments of `dunlin publish`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Any static file server can serve the folder. The timestamp expires (in 30 days, unless `--timestamp-days` said
+Any static file server can serve the folder. The timestamp expires (in 30 days, unless `--timestamp-days` said \
 otherwise): renew it in time with `dunlin publish --refresh --to FOLDER`. Gateways that find it expired keep what runs.")]
 pub struct PublishArguments {
     /// Folder to publish to; made where it is missing.
