@@ -8,6 +8,8 @@ use std::path::Path;
 use dunlin_model_package::{RepositoryFolder, RepositoryPath, RepositorySource};
 use dunlin_trust::sign::repository::{Files, Repository};
 use dunlin_trust::time::UnixTime;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::command::CommandError;
 use crate::verification::{self, MetadataInMemory, Verdict};
@@ -18,7 +20,7 @@ use crate::workspace;
 pub enum Continuity {
     /// Every state between two writes was judged good.
     Unbroken,
-    /// For one write a reader is told `signature`; it keeps what it has and tries again.
+    /// No order of the writes is good for every reader: all metadata are to change at once, see [`exchange`].
     Gap,
 }
 
@@ -38,7 +40,7 @@ pub fn plan(verdict: &Verdict, to: &RepositoryFolder, now: UnixTime) -> Result<P
     let published = workspace::read_metadata(&to.folder().join("metadata"))?;
     require_ahead(&verdict.metadata, &published, to.folder())?;
     let mut content = Vec::new();
-    for path in verdict.paths.iter().filter(|path| !is_metadata(path)) {
+    for path in verdict.paths.iter().filter(|path| !path.is_metadata()) {
         if to.length(path).is_ok_and(|length| length.is_none()) || !is_whole(path, to) {
             content.push(path.clone());
         }
@@ -90,6 +92,37 @@ pub fn write(
     workspace::copy(from, path, &to.place(path))
 }
 
+/// Removes what an exchange that was cut has left behind.
+///
+/// *Errors*: those of the file system.
+pub fn clear_leftover(to: &RepositoryFolder) -> Result<(), CommandError> {
+    workspace::remove_folder(&to.folder().join(".metadata"))
+}
+
+/// Puts all metadata in place at once, by exchanging two folders; what the folder held beside stays in it.
+///
+/// *Errors*: those of the file system. Returns false where it cannot exchange folders, as on many sticks: the files are
+/// then to be written in the plan's order.
+pub fn exchange(verdict: &Verdict, to: &RepositoryFolder) -> Result<bool, CommandError> {
+    let (metadata, new) = (to.folder().join("metadata"), to.folder().join(".metadata"));
+    let mut files = workspace::read_metadata(&metadata)?;
+    files.extend(verdict.metadata.clone());
+    clear_leftover(to)?;
+    for (name, raw) in &files {
+        workspace::write(&new.join(name), raw)?;
+    }
+    let exchanged = renameat2(AT_FDCWD, &new, AT_FDCWD, &metadata, RenameFlags::RENAME_EXCHANGE);
+    // What is there under this name is the old folder, or one that is of no use.
+    clear_leftover(to)?;
+    match exchanged {
+        Ok(()) => workspace::make_durable(to.folder()).map(|()| true),
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(false),
+        Err(error) => {
+            Err(CommandError::failed(format!("cannot exchange folder `{}`", metadata.display()), error))
+        }
+    }
+}
+
 fn require_ahead(ours: &Files, published: &Files, folder: &Path) -> Result<(), CommandError> {
     if published.is_empty() {
         return Ok(());
@@ -125,10 +158,6 @@ fn newer(name: &str, folder: &str) -> CommandError {
     CommandError::Conflict(format!(
         "`{folder}` holds a newer `{name}` than this one: publishing never goes back; use the folder that was last signed in"
     ))
-}
-
-fn is_metadata(path: &RepositoryPath) -> bool {
-    matches!(path, RepositoryPath::Metadata { .. } | RepositoryPath::Timestamp)
 }
 
 fn is_root(name: &str) -> bool {

@@ -271,6 +271,15 @@ pub fn make_folder(folder: &Path) -> Result<(), CommandError> {
         .map_err(|e| CommandError::failed(format!("cannot make folder `{}`", folder.display()), e))
 }
 
+/// Waits until the names in a folder are on the disk.
+///
+/// *Errors*: those of the file system.
+pub fn make_durable(folder: &Path) -> Result<(), CommandError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| CommandError::failed(format!("cannot write folder `{}`", folder.display()), e))
+}
+
 /// Makes a folder with these files appear at once.
 fn write_folder(folder: &Path, files: &Files) -> Result<(), CommandError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -285,7 +294,10 @@ fn write_folder(folder: &Path, files: &Files) -> Result<(), CommandError> {
         .map_err(|e| CommandError::failed(format!("cannot make folder `{}`", folder.display()), e))
 }
 
-fn remove_folder(folder: &Path) -> Result<(), CommandError> {
+/// Removes a folder with what is in it, where it is there.
+///
+/// *Errors*: those of the file system.
+pub fn remove_folder(folder: &Path) -> Result<(), CommandError> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(CommandError::failed(format!("cannot remove folder `{}`", folder.display()), error))

@@ -21,7 +21,7 @@ const EXPIRES_SOON_SECONDS: i64 = 7 * 86_400;
 /// Arguments of `dunlin publish`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Any static file server can serve the folder. The timestamp expires (in 30 days, unless `--timestamp-days` said
+Any static file server can serve the folder. The timestamp expires (in 30 days, unless `--timestamp-days` said \
 otherwise): renew it in time with `dunlin publish --refresh --to FOLDER`. Gateways that find it expired keep what runs.")]
 pub struct PublishArguments {
     /// Folder to publish to; made where it is missing.
@@ -50,13 +50,19 @@ pub fn run(arguments: &PublishArguments) -> Result<(), CommandError> {
         CommandError::CheckFailed(format!("what was signed is not good, nothing was published: {failure}"))
     })?;
     let to = RepositoryFolder::new(&arguments.to);
+    publication::clear_leftover(&to)?;
     let plan = publication::plan(&verdict, &to, now)?;
-    if plan.continuity == Continuity::Gap {
+    let (metadata, content): (Vec<_>, Vec<_>) = plan.writes.iter().partition(|path| path.is_metadata());
+    for path in content {
+        publication::write(&workspace.source(), path, &to)?;
+    }
+    let is_exchanged = plan.continuity == Continuity::Gap && publication::exchange(&verdict, &to)?;
+    if plan.continuity == Continuity::Gap && !is_exchanged {
         print::note(
-            "note: the keys of before cannot sign for this change; a gateway that reads at this moment tries again",
+            "note: keys changed, and this file system cannot exchange folders: do not cut this, and do not read meanwhile",
         );
     }
-    for path in &plan.writes {
+    for path in metadata.into_iter().filter(|_| !is_exchanged) {
         publication::write(&workspace.source(), path, &to)?;
     }
     verification::verify(&to, now).map_err(|failure| {

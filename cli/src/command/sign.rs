@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 /// Arguments of `dunlin sign`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Where several targets keys must approve a model, the first keeper runs `dunlin sign PACKAGE` and hands the trust folder
+Where several targets keys must approve a model, the first keeper runs `dunlin sign PACKAGE` and hands the trust folder \
 on (without `keys/`); each next one runs `dunlin sign --add --keys THEIR_FOLDER`. What is incomplete is not published.")]
 pub struct SignArguments {
     /// Folder of the package: `manifest.json` and the files it names.

@@ -19,7 +19,7 @@ use crate::print;
 /// Arguments of `dunlin keys delegate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`*` stands for any text within one part of a path: `models/vision-*/*/manifest.json` are all versions of all models whose
+`*` stands for any text within one part of a path: `models/vision-*/*/manifest.json` are all versions of all models whose \
 names begin with `vision-`. What the targets keys approve themselves goes before what a team approves.")]
 pub struct DelegateArguments {
     /// Name of the team's role, as in `vision-team`.

@@ -25,8 +25,8 @@ const KEYS_MAX: i64 = 16;
 /// Arguments of `dunlin keys init`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The root keys say which other keys count: keep them offline, on sticks in two places. The targets keys approve models.
-The online key, for snapshot and timestamp, only says what is newest. Key files may be moved: name their folders with
+The root keys say which other keys count: keep them offline, on sticks in two places. The targets keys approve models. \
+The online key, for snapshot and timestamp, only says what is newest. Key files may be moved: name their folders with \
 `--keys` later. For a fleet, 2 of 3 root keys are a good choice: `--root-keys 3 --root-threshold 2`.")]
 pub struct InitArguments {
     /// Folder to make [default: $DUNLIN_TRUST, or ./trust].

@@ -17,7 +17,7 @@ use crate::print;
 /// Arguments of `dunlin keys revoke`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The remaining keys approve every release that is not dropped: look at the list first (`dunlin keys show`), and drop what
+The remaining keys approve every release that is not dropped: look at the list first (`dunlin keys show`), and drop what \
 you do not know. A role's last key cannot be withdrawn: replace it with `dunlin keys rotate ROLE --key ID`.")]
 pub struct RevokeArguments {
     /// Key to withdraw, by the first digits of its name.

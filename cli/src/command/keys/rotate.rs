@@ -20,7 +20,7 @@ use crate::print;
 /// Arguments of `dunlin keys rotate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Snapshot and timestamp share one online key unless they were set apart; rotating either replaces it for both.
+Snapshot and timestamp share one online key unless they were set apart; rotating either replaces it for both. \
 A key that is lost or was stolen is replaced the same way: its file is not needed.")]
 pub struct RotateArguments {
     /// Role whose key is replaced.

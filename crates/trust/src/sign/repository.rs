@@ -507,3 +507,6 @@ fn parse<R: Role>(files: &Files, name: &str) -> Result<Envelope<R>, SignError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
