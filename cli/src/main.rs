@@ -16,9 +16,15 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Build, check and show packages
+    #[command(subcommand)]
+    Package(command::package::PackageCommand),
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    command::finish(match arguments.command {})
+    command::finish(match arguments.command {
+        Command::Package(package) => command::package::run(&package),
+    })
 }

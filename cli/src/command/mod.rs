@@ -3,6 +3,8 @@
 //! Each command is a pair of arguments and `run`; none ends the process. What a command prints goes through
 //! [`crate::print`].
 
+pub mod package;
+
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;

@@ -52,6 +52,9 @@ pub struct Manifest {
     /// SHA-256 of the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_data_digest: Option<Digest>,
+    /// How the engine's outputs agreed with the training framework's own. Without it nobody has compared them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<FrameworkEvidence>,
     /// Which rows the model sees.
     pub window: PackageWindow,
     /// The model's inputs, in the order of the ONNX graph.
@@ -69,6 +72,18 @@ pub struct Manifest {
     pub golden_tolerance: f64,
     /// The package's files by name: `model.onnx`, `golden.jsonl`, `profile.json`.
     pub blobs: BTreeMap<String, BlobSpec>,
+}
+
+/// How outputs of the engine agreed with those of the training framework when the package was built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FrameworkEvidence {
+    /// Rows (windows) compared. *Range*: at least 1.
+    pub rows: u64,
+    /// Largest difference of a value, relative to `max(1, |expected|)`.
+    pub worst: f64,
+    /// Largest difference that was allowed.
+    pub tolerance: f64,
 }
 
 /// The window a model was trained on.

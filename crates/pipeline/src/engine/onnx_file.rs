@@ -122,8 +122,9 @@ impl OnnxFile {
                 .map(|position| {
                     let fact = typed.output_fact(position).map_err(build_error)?;
                     let shape = fact.shape.as_concrete();
-                    Ok(shape
-                        .map(|shape| shape.iter().skip(1).map(|&n| u32::try_from(n).unwrap_or(u32::MAX)).collect()))
+                    Ok(shape.map(|shape| {
+                        shape.iter().skip(1).map(|&n| u32::try_from(n).unwrap_or(u32::MAX)).collect()
+                    }))
                 })
                 .collect()
         })
@@ -135,12 +136,8 @@ impl OnnxFile {
         parents: &[&'g GraphProto],
         found: &mut Vec<RefusedNode>,
     ) {
-        let shapes: BTreeMap<&str, &ValueInfoProto> = graph
-            .value_info
-            .iter()
-            .chain(&graph.output)
-            .map(|value| (value.name.as_str(), value))
-            .collect();
+        let shapes: BTreeMap<&str, &ValueInfoProto> =
+            graph.value_info.iter().chain(&graph.output).map(|value| (value.name.as_str(), value)).collect();
         let mut around = parents.to_vec();
         around.push(graph);
         for node in &graph.node {
@@ -154,7 +151,9 @@ impl OnnxFile {
                     reason,
                 });
             }
-            for inner in node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)) {
+            for inner in
+                node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+            {
                 self.collect_refused(inner, &around, found);
             }
         }
@@ -191,8 +190,10 @@ fn collect_operators(graph: &GraphProto, into: &mut BTreeSet<String>) {
 }
 
 fn tensor(value: &ValueInfoProto) -> GraphTensor {
-    let mut found = GraphTensor { name: value.name.clone(), dtype: None, element: "none".to_owned(), axes: None };
-    let Some(type_proto::Value::TensorType(tensor)) = value.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+    let mut found =
+        GraphTensor { name: value.name.clone(), dtype: None, element: "none".to_owned(), axes: None };
+    let Some(type_proto::Value::TensorType(tensor)) = value.r#type.as_ref().and_then(|t| t.value.as_ref())
+    else {
         return found;
     };
     let element = DataType::try_from(tensor.elem_type);
@@ -203,10 +204,13 @@ fn tensor(value: &ValueInfoProto) -> GraphTensor {
         Ok(DataType::Int64) => Some(Dtype::I64),
         _ => None,
     };
-    found.element = element.map_or_else(|_| tensor.elem_type.to_string(), |e| e.as_str_name().to_ascii_lowercase());
+    found.element =
+        element.map_or_else(|_| tensor.elem_type.to_string(), |e| e.as_str_name().to_ascii_lowercase());
     found.axes = tensor.shape.as_ref().map(|shape| {
         let axis = |value: &Option<dimension::Value>| match value {
-            Some(dimension::Value::DimValue(length)) => u32::try_from(*length).ok().filter(|length| *length > 0),
+            Some(dimension::Value::DimValue(length)) => {
+                u32::try_from(*length).ok().filter(|length| *length > 0)
+            }
             _ => None,
         };
         shape.dim.iter().map(|dim| axis(&dim.value)).collect()

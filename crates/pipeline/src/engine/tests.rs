@@ -247,7 +247,9 @@ fn a_branch_that_no_kept_output_needs_is_neither_built_nor_refused() {
 
 #[test]
 fn a_branch_that_only_a_graph_inside_reads_is_kept() {
-    let choice = |from: &str, to: &str| graph(&[node("Identity", &[from], &[to])], &[], &[], &[value(to, F32, &[0, 2])]);
+    let choice = |from: &str, to: &str| {
+        graph(&[node("Identity", &[from], &[to])], &[], &[], &[value(to, F32, &[0, 2])])
+    };
     let chosen = with_graph(node("If", &["yes"], &["y"]), "then_branch", &choice("double", "a"));
     let odd = graph(
         &[node("Add", &["x", "x"], &["double"]), with_graph(chosen, "else_branch", &choice("x", "b"))],
