@@ -148,9 +148,15 @@ fn fill_ranges(manifest: &mut Manifest, ranges: &[[f64; 2]]) {
     let features = manifest.inputs.iter_mut().flat_map(|input| &mut input.features);
     for (feature, [low, high]) in features.zip(ranges) {
         if feature.range.is_none() && low <= high {
-            feature.range = Some([*low, *high]);
+            feature.range = Some([shortest(*low), shortest(*high)]);
         }
     }
+}
+
+/// Returns the shortest decimal number that a model sees as this value: what the payload said, and not its neighbour in
+/// single precision, which could lie beyond it.
+fn shortest(value: f64) -> f64 {
+    (value as f32).to_string().parse().unwrap_or(value)
 }
 
 fn manifest_bytes(manifest: &Manifest) -> Vec<u8> {
