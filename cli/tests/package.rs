@@ -208,7 +208,7 @@ fn what_was_changed_after_the_build_fails_the_check() {
     assert_code(&dunlin(room.path(), &["package", "build"]), 0, &[]);
     let path = room.path().join("package/golden.jsonl");
     let golden = std::fs::read_to_string(&path).unwrap();
-    write(&path, &golden.replace("\"label\":\"empty\"", "\"label\":\"vacant\""));
+    write(&path, &golden.replace("\"label\":\"empty\"", "\"label\":\"blank\""));
     assert_code(
         &dunlin(room.path(), &["package", "check"]),
         5,
@@ -269,4 +269,47 @@ fn a_skeleton_names_the_graph_and_replaces_nothing() {
         0,
         &[],
     );
+}
+
+/// An export of scikit-learn's StandardScaler and MLPClassifier without the options that the tutorial names.
+const REFUSED: &[u8] = include_bytes!("data/scaler.onnx");
+
+#[test]
+fn every_node_that_is_refused_is_named_with_what_to_do() {
+    let room = room();
+    dunlin_kit::atomic_file::write(&room.path().join("model.onnx"), REFUSED).unwrap();
+    let both = "name = \"m\"\nversion = \"1\"\n[inputs.X]\nfeatures = [\"temperature\", \"humidity\", \"co2\"]\n\
+        [outputs.probabilities]\nkind = \"vector\"\n[outputs.label]\nkind = \"vector\"\n";
+    write(&room.path().join("package.toml"), both);
+    let named = [
+        "operator `Scaler` ",
+        "black_op={\"Scaler\"}",
+        "operator `ArrayFeatureExtractor` ",
+        "keep the scores",
+    ];
+    assert_code(&dunlin(room.path(), &["package", "build"]), 5, &named);
+
+    let package = room.path().join("package");
+    std::fs::create_dir(&package).unwrap();
+    dunlin_kit::atomic_file::write(&package.join("model.onnx"), REFUSED).unwrap();
+    let manifest = json!({
+        "schema": 1, "name": "m", "version": "1", "release_counter": 1, "window": { "length": 1 },
+        "inputs": [{ "name": "X", "shape": ["batch", 3], "features": [{ "name": "a" }, { "name": "b" }, { "name": "c" }] }],
+        "outputs": [{ "name": "label", "kind": "vector", "shape": ["batch"] }, { "name": "probabilities", "kind": "vector", "shape": ["batch", 2] }],
+        "blobs": { "model.onnx": { "sha256": dunlin_kit::digest::Digest::of(REFUSED), "bytes": REFUSED.len() } }
+    });
+    write(&package.join("manifest.json"), &manifest.to_string());
+    assert_code(&dunlin(room.path(), &["package", "check"]), 5, &named);
+}
+
+#[test]
+fn a_folder_without_manifest_is_no_package() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["check", "inspect"] {
+        assert_code(
+            &dunlin(folder.path(), &["package", command]),
+            3,
+            &["there is no file `package/manifest.json`"],
+        );
+    }
 }

@@ -119,8 +119,7 @@ impl<'m> Comparison<'m> {
         });
         let mut start = 0;
         for output in &self.manifest.outputs {
-            for position in start..start + output.values() {
-                let want = expected[position];
+            for (position, want) in expected.iter().copied().enumerate().skip(start).take(output.values()) {
                 let have = made.get(position).copied().map_or(f64::NAN, f64::from);
                 let difference = difference(want, have);
                 if difference.is_nan() || difference > self.tolerance {

@@ -95,15 +95,7 @@ pub(super) fn run(
     let manifest = package.manifest();
     let mut engine =
         TractEngine::load(package, 1).map_err(|error| CommandError::CheckFailed(error.to_string()))?;
-    let binding = ModelBinding {
-        spec: configuration.model.clone(),
-        manifest: manifest.clone(),
-        package: package.digest(),
-    };
-    let mut core = Core::compile(&configuration.sources, vec![binding]).map_err(|findings| {
-        let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        CommandError::CheckFailed(format!("the configuration does not fit the model: {}", texts.join("; ")))
-    })?;
+    let mut core = core_of(package, configuration)?;
     let header = GoldenHeader {
         golden: 1,
         sources: configuration.sources.clone(),
@@ -152,6 +144,24 @@ pub(super) fn run(
             made.golden.records.push(GoldenRecord::Expect(expectation(manifest, &predicted)));
         }
     }
+    require_usable(&made, manifest, count)?;
+    Ok(made)
+}
+
+fn core_of(package: &Package, configuration: &Configuration) -> Result<Core, CommandError> {
+    let binding = ModelBinding {
+        spec: configuration.model.clone(),
+        manifest: package.manifest().clone(),
+        package: package.digest(),
+    };
+    Core::compile(&configuration.sources, vec![binding]).map_err(|findings| {
+        let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        CommandError::CheckFailed(format!("the configuration does not fit the model: {}", texts.join("; ")))
+    })
+}
+
+/// Refuses samples that make no window, and more golden records than a package may have.
+fn require_usable(made: &SampleRun, manifest: &Manifest, count: usize) -> Result<(), CommandError> {
     if made.windows.is_empty() {
         return Err(CommandError::CheckFailed(format!(
             "the {count} sample(s) make no window of {} rows{}",
@@ -165,7 +175,7 @@ pub(super) fn run(
             made.golden.records.len()
         )));
     }
-    Ok(made)
+    Ok(())
 }
 
 /// Returns why messages were not used, for people.
