@@ -45,7 +45,7 @@ def messages(rows):
 def main():
     rng = np.random.default_rng(7)
     rows, worn = pump(rng, 4000)
-    model = make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=300, random_state=7))
+    model = make_pipeline(StandardScaler(), MLPClassifier(hidden_layer_sizes=(16,), max_iter=300, random_state=7))
     model.fit(rows[:3000], worn[:3000])
     print("accuracy on rows it has not seen:", model.score(rows[3000:], worn[3000:]))
     with open("model.pkl", "wb") as file:

@@ -142,8 +142,8 @@ pub(super) fn remedy(operator: &str) -> &'static str {
     match operator {
         "Scaler" => "export with `black_op={\"Scaler\"}`, which writes it as subtraction and division",
         "ZipMap" => "export with `options={\"zipmap\": False}`",
-        "ArrayFeatureExtractor" | "LabelEncoder" => {
-            "keep the scores and not the label: the manifest's `labels` name the classes"
+        "SVMClassifier" | "SVMRegressor" | "TreeEnsembleRegressor" | "TreeEnsembleClassifier" => {
+            "train another kind of model: linear, a multi-layer perceptron, or for classes a random forest"
         }
         _ => "export the model without it",
     }
