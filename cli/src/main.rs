@@ -31,6 +31,9 @@ enum Command {
     /// Put signed releases into one file for a stick.
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Build, check and show packages
+    #[command(subcommand)]
+    Package(command::package::PackageCommand),
 }
 
 fn main() -> ExitCode {
@@ -40,5 +43,6 @@ fn main() -> ExitCode {
         Command::Sign(arguments) => command::sign::run(&arguments),
         Command::Publish(arguments) => command::publish::run(&arguments),
         Command::Bundle(command) => command.run(),
+        Command::Package(package) => command::package::run(&package),
     })
 }

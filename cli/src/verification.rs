@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use dunlin_kit::digest::Digest;
-use dunlin_model_package::package::{BLOB_BYTES_MAX, BLOBS_MAX, MANIFEST_BYTES_MAX};
+use dunlin_model_package::manifest::BLOBS_MAX;
+use dunlin_model_package::package::{BLOB_BYTES_MAX, MANIFEST_BYTES_MAX};
 use dunlin_model_package::{Manifest, RepositoryPath, RepositorySource, SourceError};
 use dunlin_trust::metadata::{TargetDescription, Targets};
 use dunlin_trust::sign::repository::Files;

@@ -27,6 +27,14 @@ pub(crate) fn test() -> Result<(), String> {
         }
         Err(why) => Outcome::Skipped(format!("{why}; the checks against them are skipped")),
     });
+    let mut sklearn = None;
+    steps.run("scikit-learn", || match tools::sklearn_python() {
+        Ok(found) => {
+            sklearn = Some(found);
+            Outcome::Passed
+        }
+        Err(why) => Outcome::Skipped(format!("{why}; the tutorial of model packages is not run")),
+    });
     steps.run("format", || passes(tools::cargo().args(["fmt", "--all", "--check"])));
     steps.run("clippy", || {
         passes(tools::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
@@ -37,7 +45,9 @@ pub(crate) fn test() -> Result<(), String> {
     });
     let mut summary = Vec::new();
     steps.run("tests", || {
-        let (outcome, lines) = passes_and_tells(suite().envs(python.map(|python| ("DUNLIN_PYTHON", python))));
+        let pythons = [("DUNLIN_PYTHON", python), ("DUNLIN_SKLEARN_PYTHON", sklearn)];
+        let pythons = pythons.into_iter().filter_map(|(name, python)| Some((name, python?)));
+        let (outcome, lines) = passes_and_tells(suite().envs(pythons));
         summary = summary_of(&lines);
         outcome
     });

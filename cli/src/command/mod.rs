@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod keys;
+pub mod package;
 pub mod publish;
 pub mod sign;
 pub mod trust_arguments;

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use dunlin_kit::digest::Digest;
 use dunlin_model_package::{Package, RepositoryPath};
-use dunlin_trust::metadata::ReleaseNote;
 use dunlin_trust::sign::change::Change;
 
 use super::CommandError;
+use super::package::approve;
 use super::trust_arguments::{LifetimeArguments, TrustArguments, now, report, require_none_pending};
 use crate::keyring::{Keyring, Outcome, refused};
 use crate::print;
@@ -92,15 +92,10 @@ fn sign(
     require_none_pending(workspace)?;
     let now = now()?;
     let package = open_package(folder)?;
-    let (manifest, digest) = (&package.manifest, package.digest);
+    let (manifest, digest) = (package.manifest(), package.digest());
     let refuse =
         |reason: String| CommandError::CheckFailed(format!("package `{}` {reason}", folder.display()));
-    let target = RepositoryPath::target_path(&manifest.name, &manifest.version).ok_or_else(|| {
-        refuse(format!(
-            "has version `{}`: 1 to 64 letters, digits, `.`, `-`, `_`, `+` are allowed, and no dot in front",
-            manifest.version.escape_debug()
-        ))
-    })?;
+    let target = manifest.target_path();
     let place =
         RepositoryPath::of_target(&target, digest).ok_or_else(|| refuse("has no place".to_owned()))?;
     let text = std::fs::read(folder.join("manifest.json")).map_err(|e| {
@@ -109,12 +104,7 @@ fn sign(
     if Digest::of(&text) != digest {
         return Err(refuse("changed while it was read".to_owned()));
     }
-    let note = ReleaseNote {
-        model: manifest.name.clone(),
-        version: manifest.version.clone(),
-        release_counter: manifest.release_counter,
-        architectures: manifest.requirements.architectures.clone(),
-    };
+    let note = manifest.release_note();
     let lifetimes = arguments.lifetimes.lifetimes(keyring.purpose(), now);
     let before = workspace.repository().cloned();
     let before =
@@ -151,7 +141,7 @@ fn open_package(folder: &Path) -> Result<Package, CommandError> {
     let check = |e: &dyn std::error::Error| {
         CommandError::CheckFailed(format!("package is refused: {}", dunlin_kit::error_chain::Chain(e)))
     };
-    let package = Package::open(folder).map_err(|e| check(&e))?;
+    let package = approve(folder)?;
     package.golden().map_err(|e| check(&e))?;
     Ok(package)
 }

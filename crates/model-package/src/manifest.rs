@@ -9,7 +9,7 @@ use dunlin_trust::metadata::ReleaseNote;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::package::{BLOB_BYTES_MAX, MODEL_FILE};
+use crate::package::{BLOB_BYTES_MAX, MANIFEST_BYTES_MAX, MODEL_FILE};
 use crate::span::Span;
 use dunlin_kit::digest::Digest;
 
@@ -58,6 +58,9 @@ pub struct Manifest {
     /// SHA-256 of the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_data_digest: Option<Digest>,
+    /// How the engine's outputs agreed with the training framework's own. Without it nobody has compared them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<FrameworkEvidence>,
     /// Which rows the model sees.
     pub window: PackageWindow,
     /// The model's inputs, in the order of the ONNX graph.
@@ -75,6 +78,18 @@ pub struct Manifest {
     pub golden_tolerance: f64,
     /// The package's files by name: `model.onnx`, `golden.jsonl`, `profile.json`.
     pub blobs: BTreeMap<String, BlobSpec>,
+}
+
+/// How outputs of the engine agreed with those of the training framework when the package was built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FrameworkEvidence {
+    /// Rows (windows) compared. *Range*: at least 1.
+    pub rows: u64,
+    /// Largest difference of a value, relative to `max(1, |expected|)`.
+    pub worst: f64,
+    /// Largest difference that was allowed.
+    pub tolerance: f64,
 }
 
 /// The window a model was trained on.
@@ -298,6 +313,14 @@ impl fmt::Display for ManifestError {
 
 impl std::error::Error for ManifestError {}
 
+/// Returns the JSON Schema of the manifest, for editors and other builders.
+#[must_use]
+pub fn manifest_schema_json() -> String {
+    let mut text = format!("{:#}", schemars::schema_for!(Manifest).to_value());
+    text.push('\n');
+    text
+}
+
 impl InputSpec {
     /// Returns the number of values of one window: the product of the shape without the batch.
     #[must_use]
@@ -326,6 +349,9 @@ impl Manifest {
     ///
     /// *Errors*: all findings at once; the package is not to be used.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        if text.len() as u64 > MANIFEST_BYTES_MAX {
+            return Err(ManifestError(vec![format!("manifest is longer than {MANIFEST_BYTES_MAX} bytes")]));
+        }
         let manifest: Self = serde_json::from_slice(text)
             .map_err(|e| ManifestError(vec![format!("manifest is not readable: {e}")]))?;
         let findings = manifest.findings();
@@ -387,6 +413,15 @@ impl Manifest {
         if self.inputs.iter().map(InputSpec::values).fold(0, usize::saturating_add) > WINDOW_VALUES_MAX {
             found.push(format!("a window has more than {WINDOW_VALUES_MAX} values"));
         }
+        if self.outputs.iter().map(OutputSpec::values).fold(0, usize::saturating_add) > OUTPUT_VALUES_MAX {
+            found.push(format!("a prediction has more than {OUTPUT_VALUES_MAX} values"));
+        }
+        self.budget_findings(&mut found);
+        self.blob_findings(&mut found);
+        found
+    }
+
+    fn budget_findings(&self, found: &mut Vec<String>) {
         if !(16 << 20..=4 << 30).contains(&self.budgets.resident_bytes) {
             found.push("budgets.resident_bytes is not between 16 MiB and 4 GiB".to_owned());
         }
@@ -396,8 +431,13 @@ impl Manifest {
         if !self.golden_tolerance.is_finite() || self.golden_tolerance < 0.0 {
             found.push("golden_tolerance is not a number of at least 0".to_owned());
         }
-        self.blob_findings(&mut found);
-        found
+        if let Some(FrameworkEvidence { rows, worst, tolerance }) = self.evidence
+            && (rows == 0 || !(0.0..=tolerance).contains(&worst) || !tolerance.is_finite())
+        {
+            found.push(
+                "evidence has no rows, or a worst difference that is not within its tolerance".to_owned(),
+            );
+        }
     }
 
     fn blob_findings(&self, found: &mut Vec<String>) {

@@ -4,7 +4,9 @@
 //! makes a process or a deadline. The daemon's worker, its thread and the golden vectors call it behind one trait.
 
 mod limits;
+mod onnx_file;
 mod operators;
+mod prune;
 #[cfg(test)]
 pub(crate) mod samples;
 mod signature;
@@ -13,9 +15,13 @@ mod tests;
 mod tract;
 
 pub use limits::{INITIALISER_BYTES_MAX, MODEL_BYTES_MAX, NODES_MAX, RANK_MAX, SUBGRAPH_DEPTH_MAX};
+pub use onnx_file::{GraphTensor, OnnxFile, RefusedNode, axes_text};
 pub use tract::{PLAN_SIZES, TractEngine};
 
 use std::fmt;
+
+/// The engine of this build, as a manifest's `requirements.engine` names it.
+pub const ENGINE: &str = "tract-onnx 0.23";
 
 /// Something that runs a model.
 pub trait Engine {
