@@ -101,6 +101,7 @@ impl Development {
             spec_version: SPEC_VERSION.to_owned(),
             version: 1,
             expires: Self::EXPIRES,
+            signed_at: None,
             consistent_snapshot: true,
             keys: BTreeMap::from([(public.id(), public)]),
             roles: ["root", "timestamp", "snapshot", "targets"].map(|n| (n.to_owned(), role.clone())).into(),
@@ -111,6 +112,8 @@ impl Development {
             spec_version: SPEC_VERSION.to_owned(),
             version: 1,
             expires: Self::EXPIRES,
+            signed_at: None,
+            custom: None,
             targets: BTreeMap::from([(path.to_owned(), TargetDescription::of(bytes, custom))]),
             delegations: None,
         };
