@@ -3,6 +3,9 @@
 //! Never stores a key and never asks for a passphrase. Used by the operator's command line, by the server's online key
 //! and by tests; the daemon never names this module.
 
+pub mod change;
+pub mod repository;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
