@@ -6,9 +6,11 @@
 use std::process::Command;
 
 use crate::step::{Outcome, Steps, passes, passes_and_tells};
-use crate::tools;
+use crate::{fuzz, tools};
 
 const UNIT: &str = "systemd/system/dunlind.service";
+/// The targets have a workspace of their own.
+const FUZZ: &str = "fuzz/Cargo.toml";
 
 /// Exposure in tenths that the unit may have at most; see `docs/operations.md`.
 const EXPOSURE_MAX: &str = "--threshold=12";
@@ -27,7 +29,10 @@ pub(crate) fn test() -> Result<(), String> {
         }
         Err(why) => Outcome::Skipped(format!("{why}; the checks against them are skipped")),
     });
-    steps.run("format", || passes(tools::cargo().args(["fmt", "--all", "--check"])));
+    steps.run("format", || match passes(tools::cargo().args(["fmt", "--all", "--check"])) {
+        Outcome::Passed => passes(tools::cargo().args(["fmt", "--all", "--check", "--manifest-path", FUZZ])),
+        other => other,
+    });
     steps.run("clippy", || {
         passes(tools::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
@@ -44,6 +49,7 @@ pub(crate) fn test() -> Result<(), String> {
     steps.run("documentation tests", || {
         passes(tools::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
     });
+    steps.run("fuzz targets", fuzz::stretch);
     steps.run("dependencies", dependencies);
     steps.run("advisories", advisories);
     steps.run("systemd unit", unit);

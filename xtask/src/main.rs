@@ -13,7 +13,9 @@
 mod broker;
 mod checks;
 mod demo;
+mod fuzz;
 mod machine;
+mod seeds;
 mod step;
 mod tools;
 mod view;
@@ -29,6 +31,9 @@ cargo xtask COMMAND
   demo [--for 20s]   broker, simulated machines and the daemon, live in the terminal
   bench [ARGS]       measures the daemon on this machine
   oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts
+  fuzz [TARGET...] [--for 10m]
+                     feeds every parser made-up inputs; the targets share the time. Those of the daemon run here
+                     alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
   golden NAME|--all  records the golden vectors of an example";
 
 fn main() -> ExitCode {
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
         "tidy" => checks::tidy(),
         "demo" => demo::run(rest),
         "bench" | "oracle" => end_to_end(command, rest),
+        "fuzz" => fuzz::run(rest),
         "golden" => golden(rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");

@@ -56,6 +56,16 @@ pub(crate) fn install_broker() -> Result<(), String> {
     install_packages(&["mosquitto", "mosquitto-clients"])
 }
 
+/// Installs a C++ compiler from the system's packages where there is none: libFuzzer is written in it.
+///
+/// *Errors*: as [`install_broker`].
+pub(crate) fn install_cpp_compiler() -> Result<(), String> {
+    if std::env::var_os("CXX").is_some() || find("c++").is_some() {
+        return Ok(());
+    }
+    install_packages(&["g++"])
+}
+
 fn install_packages(packages: &[&str]) -> Result<(), String> {
     println!("installing {} from the system's packages", packages.join(", "));
     let by_hand = || format!("install {} by hand and try again", packages.join(", "));

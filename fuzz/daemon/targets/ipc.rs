@@ -1,4 +1,0 @@
-//! x
-#![no_main]
-use libfuzzer_sys::fuzz_target;
-fuzz_target!(|data: &[u8]| { let _ = data; });
