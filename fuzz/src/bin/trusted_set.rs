@@ -160,7 +160,11 @@ impl Life {
             }
             let expires = UnixTime(STEP_S * (version as i64 + 2));
             let root = root(version, expires, &root_key, &online, &owner);
-            let raw = life.add(&root, &[&root_key, &SigningKey::from_seed(&old_root)]);
+            let old_root = SigningKey::from_seed(&old_root);
+            let is_new = old_root.public() != root_key.public();
+            let signers: Vec<&SigningKey> =
+                [&root_key].into_iter().chain(is_new.then_some(&old_root)).collect();
+            let raw = life.add(&root, &signers);
             if version == 1 {
                 life.first_root = raw;
             }
