@@ -18,6 +18,7 @@ mod machine;
 mod seeds;
 mod step;
 mod tools;
+mod trust;
 mod view;
 
 use std::process::{Command, ExitCode};
@@ -34,7 +35,9 @@ cargo xtask COMMAND
   fuzz [TARGET...] [--for 10m]
                      feeds every parser made-up inputs; the targets share the time. Those of the daemon run here
                      alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
-  golden NAME|--all  records the golden vectors of an example";
+  golden NAME|--all  records the golden vectors of an example
+  conformance [--suite DIR]   the public suite of The Update Framework against our core
+  differential [--for 10m]    random repositories before our core and another client";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
         "bench" | "oracle" => end_to_end(command, rest),
         "fuzz" => fuzz::run(rest),
         "golden" => golden(rest),
+        "conformance" => trust::conformance(rest),
+        "differential" => trust::differential(rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -66,6 +66,13 @@ pub(crate) fn install_cpp_compiler() -> Result<(), String> {
     install_packages(&["g++"])
 }
 
+/// Installs faketime from the system's packages where it is missing.
+///
+/// *Errors*: as [`install_broker`].
+pub(crate) fn install_faketime() -> Result<(), String> {
+    if find("faketime").is_some() { Ok(()) } else { install_packages(&["faketime"]) }
+}
+
 fn install_packages(packages: &[&str]) -> Result<(), String> {
     println!("installing {} from the system's packages", packages.join(", "));
     let by_hand = || format!("install {} by hand and try again", packages.join(", "));

@@ -11,6 +11,8 @@ pub mod engine;
 mod grid;
 mod history;
 mod instance;
+mod instance_ids;
+pub mod lane;
 pub mod message;
 pub mod postprocess;
 pub mod prediction;
@@ -23,3 +25,4 @@ pub mod window;
 
 pub use compiled_model::ModelBinding;
 pub use core::{Core, Turn};
+pub use lane::LaneRole;

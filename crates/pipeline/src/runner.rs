@@ -12,11 +12,12 @@ use dunlin_model_package::{Manifest, Package, PackageError};
 use crate::compiled_model::ModelBinding;
 use crate::core::{Core, Turn};
 use crate::engine::{Engine, EngineError, TractEngine};
+use crate::lane::LANES_PER_MODEL;
 use crate::message::{ClockState, Message};
 use crate::prediction::{InstanceId, InstanceIdentity, Prediction};
 use crate::refusal::{Refusal, SpecFinding};
 
-/// A core with an engine for each of its models.
+/// A core with an engine for each of its models, whose packages all serve.
 pub struct Runner {
     core: Core,
     engines: Vec<Box<dyn Engine>>,
@@ -55,7 +56,7 @@ impl Runner {
         self.identities.extend(self.turn.new_instances.drain(..));
         let mut predictions = Vec::new();
         for window in self.turn.windows.drain(..) {
-            let run = self.engines[usize::from(window.head.model.0)].run(1, &window.values);
+            let run = self.engines[usize::from(window.head.model.0) / LANES_PER_MODEL].run(1, &window.values);
             let failure = run.as_ref().err().map(ToString::to_string);
             let prediction = self.core.finish(window.head, run.ok());
             let identity = self.identities[&window.head.instance].clone();
@@ -126,7 +127,7 @@ pub fn golden_runner(package: &Package, golden: &Golden) -> Result<Runner, Golde
         manifest: package.manifest().clone(),
         package: package.digest(),
     };
-    let core = Core::compile(&golden.header.sources, vec![binding]).map_err(GoldenFailure::Specification)?;
+    let core = Core::serving(&golden.header.sources, vec![binding]).map_err(GoldenFailure::Specification)?;
     Ok(Runner::new(core, vec![Box::new(engine)]))
 }
 
