@@ -121,6 +121,14 @@ impl RecordedMessage {
     }
 }
 
+impl ExpectedPrediction {
+    /// Returns an output that is expected to hold a number too large for its type, which reads as infinity.
+    fn infinite_output(&self) -> Option<&str> {
+        let infinite = |values: &[f32]| values.iter().any(|value| !value.is_finite());
+        self.outputs.iter().find(|(_, values)| infinite(values)).map(|(name, _)| name.as_str())
+    }
+}
+
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
     if !bytes.len().is_multiple_of(2) {
@@ -148,7 +156,13 @@ impl Golden {
             if records.len() == RECORDS_MAX {
                 return Err(at(index, format!("more than {RECORDS_MAX} records")));
             }
-            records.push(serde_json::from_slice(line).map_err(|e| at(index, e.to_string()))?);
+            let record: GoldenRecord = serde_json::from_slice(line).map_err(|e| at(index, e.to_string()))?;
+            if let GoldenRecord::Expect(expected) = &record
+                && let Some(output) = expected.infinite_output()
+            {
+                return Err(at(index, format!("output `{output}` expects a number beyond 32-bit floats")));
+            }
+            records.push(record);
         }
         Ok(Self { header, records })
     }
@@ -191,5 +205,16 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(error.line, 2);
+    }
+
+    #[test]
+    fn an_expectation_beyond_32_bit_floats_is_refused_since_it_cannot_be_written() {
+        let header = "{\"golden\":1,\"sources\":[],\"model\":{\"name\":\"m\",\"package\":\".\"}}";
+        let golden = |value: &str| {
+            format!("{header}\n{{\"expect\":{{\"window_end_us\":1,\"outputs\":{{\"y\":[{value}]}}}}}}\n")
+        };
+        let error = Golden::parse(golden("1e39").as_bytes()).unwrap_err();
+        assert_eq!((error.line, error.reason.contains("`y`")), (2, true), "{error}");
+        assert!(Golden::parse(golden("-3e38").as_bytes()).is_ok());
     }
 }
