@@ -33,8 +33,8 @@ cargo xtask COMMAND
   bench [ARGS]       measures the daemon on this machine
   oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts
   fuzz [TARGET...] [--for 10m]
-                     feeds every parser made-up inputs; the targets share the time. Those of the daemon run here
-                     alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
+                     feeds every parser made-up inputs; the targets share the time. Those of pipeline and
+                     daemon run here alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
   golden NAME|--all  records the golden vectors of an example
   conformance [--suite DIR]   the public suite of The Update Framework against our core
   differential [--for 10m]    random repositories before our core and another client";
