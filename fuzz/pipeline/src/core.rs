@@ -4,7 +4,7 @@
 
 use dunlin_model_package::{Digest, Manifest, ModelSpec, SourceSpec};
 use dunlin_pipeline::message::{ClockState, Message};
-use dunlin_pipeline::{Core, ModelBinding, Turn};
+use dunlin_pipeline::{Core, LaneRole, ModelBinding, Turn};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use serde_json::json;
 
@@ -43,7 +43,10 @@ pub fn core() -> Core {
     let models = MODELS.iter().enumerate().map(|(index, (text, features))| {
         let spec: ModelSpec =
             toml::from_str(&format!("name = \"m{index}\"\n{text}")).expect("the model is one");
-        ModelBinding { spec, manifest: manifest(features), package: Digest::of(text.as_bytes()) }
+        Some((
+            LaneRole::Serving,
+            ModelBinding { spec, manifest: manifest(features), package: Digest::of(text.as_bytes()) },
+        ))
     });
     Core::compile(&sources, models.collect()).expect("the configuration compiles")
 }

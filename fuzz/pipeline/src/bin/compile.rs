@@ -7,7 +7,7 @@
 use dunlin_model_package::golden::RecordedMessage;
 use dunlin_model_package::{Digest, Manifest, ModelSpec, SourceSpec};
 use dunlin_pipeline::message::{ClockState, Message};
-use dunlin_pipeline::{Core, ModelBinding, Turn};
+use dunlin_pipeline::{Core, LaneRole, ModelBinding, Turn};
 use libfuzzer_sys::fuzz_target;
 use serde::Deserialize;
 
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(manifest) = Manifest::parse(case.manifest.to_string().as_bytes()) else { return };
     let window_values: usize = manifest.inputs.iter().map(|input| input.values()).sum();
     let binding = ModelBinding { spec: case.model, manifest, package: Digest::of(b"package") };
-    let mut core = match Core::compile(&case.sources, vec![binding]) {
+    let mut core = match Core::compile(&case.sources, vec![Some((LaneRole::Serving, binding))]) {
         Ok(core) => core,
         Err(findings) => {
             assert!(!findings.is_empty() && findings.iter().all(|finding| !finding.message.is_empty()));
