@@ -6,9 +6,11 @@
 use std::process::Command;
 
 use crate::step::{Outcome, Steps, passes, passes_and_tells};
-use crate::tools;
+use crate::{fuzz, tools};
 
 const UNIT: &str = "systemd/system/dunlind.service";
+/// The targets have a workspace of their own.
+const FUZZ: &str = "fuzz/Cargo.toml";
 
 /// Exposure in tenths that the unit may have at most; see `docs/operations.md`.
 const EXPOSURE_MAX: &str = "--threshold=12";
@@ -35,7 +37,10 @@ pub(crate) fn test() -> Result<(), String> {
         }
         Err(why) => Outcome::Skipped(format!("{why}; the tutorial of model packages is not run")),
     });
-    steps.run("format", || passes(tools::cargo().args(["fmt", "--all", "--check"])));
+    steps.run("format", || match passes(tools::cargo().args(["fmt", "--all", "--check"])) {
+        Outcome::Passed => passes(tools::cargo().args(["fmt", "--all", "--check", "--manifest-path", FUZZ])),
+        other => other,
+    });
     steps.run("clippy", || {
         passes(tools::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
@@ -54,6 +59,7 @@ pub(crate) fn test() -> Result<(), String> {
     steps.run("documentation tests", || {
         passes(tools::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
     });
+    steps.run("fuzz targets", fuzz::stretch);
     steps.run("dependencies", dependencies);
     steps.run("advisories", advisories);
     steps.run("systemd unit", unit);

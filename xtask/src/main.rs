@@ -13,7 +13,9 @@
 mod broker;
 mod checks;
 mod demo;
+mod fuzz;
 mod machine;
+mod seeds;
 mod step;
 mod tools;
 mod trust;
@@ -35,6 +37,9 @@ cargo xtask COMMAND
   bench [ARGS]       measures the daemon on this machine
   oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts
   golden NAME|--all  builds the package of an example anew
+  fuzz [TARGET...] [--for 10m]
+                     feeds every parser made-up inputs; the targets share the time. Those of pipeline and
+                     daemon run here alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
   conformance [--suite DIR]   the public suite of The Update Framework against our core
   differential [--for 10m]    random repositories before our core and another client";
 
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
         "tidy" => checks::tidy(),
         "demo" => demo::run(rest),
         "bench" | "oracle" => end_to_end(command, rest),
+        "fuzz" => fuzz::run(rest),
         "golden" => golden(rest),
         "conformance" => trust::conformance(rest),
         "differential" => trust::differential(rest),

@@ -56,6 +56,16 @@ pub(crate) fn install_broker() -> Result<(), String> {
     install_packages(&["mosquitto", "mosquitto-clients"])
 }
 
+/// Installs a C++ compiler from the system's packages where there is none: libFuzzer is written in it.
+///
+/// *Errors*: as [`install_broker`].
+pub(crate) fn install_cpp_compiler() -> Result<(), String> {
+    if std::env::var_os("CXX").is_some() || find("c++").is_some() {
+        return Ok(());
+    }
+    install_packages(&["g++"])
+}
+
 /// Installs faketime from the system's packages where it is missing.
 ///
 /// *Errors*: as [`install_broker`].
