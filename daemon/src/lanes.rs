@@ -4,31 +4,13 @@
 //! each lane does. Lane 0 and 1 of model `n` have the model indices `2n` and `2n + 1`, whatever runs in them, so that
 //! any number of swaps takes no more room than one.
 
+use std::time::Duration;
+
 use dunlin_pipeline::ModelBinding;
-use dunlin_pipeline::prediction::ModelIndex;
+pub use dunlin_pipeline::lane::{LANES_PER_MODEL, LaneRole, lane_index};
 use tokio::sync::oneshot;
 
 use crate::slot::SlotHandle;
-
-/// Lanes of a model.
-pub const LANES_PER_MODEL: usize = 2;
-
-/// Returns the index under which a lane of a model runs.
-#[must_use]
-pub const fn lane_index(model: usize, lane: usize) -> ModelIndex {
-    ModelIndex((model * LANES_PER_MODEL + lane) as u16)
-}
-
-/// What a lane is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LaneRole {
-    /// Its predictions are kept and published.
-    Serving,
-    /// It runs on the same readings; its predictions are kept as shadow predictions, compared and not published.
-    Shadow,
-    /// Its windows are filled and not run, so that it can serve with the next reading.
-    Standby,
-}
 
 /// What happens to windows that a lane still holds when it is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +37,8 @@ pub struct LaneFill {
     pub binding: ModelBinding,
     /// Its slot, whose model is ready.
     pub slot: SlotHandle,
+    /// Windows that take longer from submission to answer are counted as slow.
+    pub p99_budget: Option<Duration>,
 }
 
 /// An arrangement of one model's lanes, carried out between two steps.
@@ -63,14 +47,16 @@ pub struct Arrangement {
     pub model: usize,
     /// Its lanes.
     pub lanes: [LanePlan; LANES_PER_MODEL],
-    /// Told when it is in force.
+    /// Told when it is in force; dropped where it cannot be: a package does not fit or runs in the other lane
+    /// already, two lanes would serve, or the stage has ended. Nothing has changed then, but that windows of a lane
+    /// to be abandoned are answered, and the slots of the arrangement are ended.
     pub done: oneshot::Sender<()>,
 }
 
 /// What a lane did since it got its role; the stage publishes it as it changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LaneCounts {
-    /// Rises with each arrangement of the lane, so that counts of an earlier one are recognised.
+    /// Rises whenever an arrangement changes what runs in the lane or its role, so that earlier counts are recognised.
     pub epoch: u64,
     /// Windows that were answered.
     pub predictions: u64,

@@ -224,6 +224,19 @@ impl Metrics {
         change(entry(&mut lock(&self.slots), model));
     }
 
+    /// Moves the counts of a slot to another name, in place of what was there.
+    pub fn rename_slot(&self, from: &str, to: &str) {
+        let mut slots = lock(&self.slots);
+        if let Some(counts) = slots.remove(from) {
+            slots.insert(to.to_owned(), counts);
+        }
+    }
+
+    /// Forgets the counts of a slot.
+    pub fn forget_slot(&self, name: &str) {
+        lock(&self.slots).remove(name);
+    }
+
     /// Changes the counts of a broker.
     pub fn broker(&self, name: &str, change: impl FnOnce(&mut BrokerCounts)) {
         change(entry(&mut lock(&self.brokers), name));

@@ -6,6 +6,8 @@
 
 #[path = "../../crates/pipeline/src/engine/samples.rs"]
 mod samples;
+#[path = "support/approve.rs"]
+mod support;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,14 +16,15 @@ use std::time::Duration;
 use dunlin_daemon::app::StateLedger;
 use dunlin_daemon::config::settings::{InferenceSettings, Isolation};
 use dunlin_daemon::flow::{SLOT_RESULTS, SlotFailure, SlotJob, SlotResult};
+use dunlin_daemon::lanes::LaneRole;
 use dunlin_daemon::metrics::{Metrics, SlotCounts};
 use dunlin_daemon::slot::{SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
 use dunlin_daemon::store::{FolderLock, StateDatabase};
-use dunlin_model_package::{Blobs, Digest, Manifest, Package};
+use dunlin_model_package::{Digest, Package};
 use dunlin_pipeline::prediction::ModelIndex;
-use dunlin_trust::sign::Development;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::approve;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -62,15 +65,6 @@ fn write_package(folder: &Path, model: &[u8], outputs: u32, deadline: &str) -> P
     approve(folder)
 }
 
-/// Has a key of this test alone approve the package in a folder.
-fn approve(folder: &Path) -> Package {
-    let text = std::fs::read(folder.join("manifest.json")).unwrap();
-    let manifest = Manifest::parse(&text).unwrap();
-    let (evidence, anchor) =
-        Development::new().sign(&manifest.target_path(), &text, Some(&manifest.release_note()));
-    Package::open(evidence.verify(&anchor, text).unwrap(), Blobs::ByName(folder.to_owned())).unwrap()
-}
-
 fn bench(model: &[u8], outputs: u32) -> Bench {
     bench_with(model, outputs, "10s", Isolation::Process, Arc::new(NoLedger))
 }
@@ -103,6 +97,7 @@ fn start(
     let spec = SlotSpec {
         model: ModelIndex(3),
         name: "m".to_owned(),
+        role: Some(LaneRole::Serving),
         package: write_package(folder.path(), model, outputs, deadline),
         inference: InferenceSettings {
             isolation,

@@ -9,8 +9,10 @@ use dunlin_model_package::Digest;
 use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
+use crate::golden::add_golden;
 use crate::onnx;
 use crate::oracle::Expected;
+use crate::owner::Owner;
 use crate::stream::Message;
 
 /// What a package is made of, beside its ONNX file.
@@ -65,23 +67,31 @@ pub fn write_lab(folder: &Path) -> Outcome<PathBuf> {
 /// *Errors*: those of the file system.
 pub fn write_lab_with(folder: &Path, more: &str) -> Outcome<PathBuf> {
     let plan = PackagePlan { name: "double", rows: 1, features: &["v"], input_shape: &[1] };
-    write_package(&folder.join("double"), &plan, &onnx::doubling())?;
+    let package = folder.join("double");
+    write_package(&package, &plan, &onnx::doubling())?;
+    let config = format!("{LAB}\n{}\n{more}", model_table("double"));
+    add_golden(&package, &config, "double", &lab_readings("golden", 0, 20))?;
+    Owner::of(folder)?.publish(&package)?;
     let path = folder.join("dunlind.toml");
-    write(&path, format!("{LAB}\n{}\n{more}", model_table("double")).as_bytes())?;
+    write(&path, config.as_bytes())?;
     Ok(path)
 }
 
-/// Adds the hostile model `bomb` to a lab's folder and returns the TOML that runs it.
+/// Adds the hostile model `bomb` to a lab's folder, published by the same owner, and returns the TOML that runs it.
 ///
 /// *Errors*: those of the file system.
 pub fn write_hostile(folder: &Path) -> Outcome<String> {
     let plan = PackagePlan { name: "bomb", rows: 1, features: &["v"], input_shape: &[1] };
     write_package(&folder.join("bomb"), &plan, &onnx::dividing_by_zero())?;
+    Owner::of(folder)?.publish(&folder.join("bomb"))?;
     Ok(model_table("bomb"))
 }
 
 const LAB: &str = r#"[mqtt]
 url = "mqtt://127.0.0.1:1"
+
+[trust]
+root = "root.json"
 
 [[source]]
 name = "lab"
@@ -97,7 +107,7 @@ v = { pointer = "/v" }
 
 fn model_table(name: &str) -> String {
     format!(
-        "[[model]]\nname = \"{name}\"\npackage = \"{name}\"\nkey = [\"sensor\"]\nwindow = {{ length = 1, hop = 1 }}\n\
+        "[[model]]\nname = \"{name}\"\npackage = \"repository\"\nkey = [\"sensor\"]\nwindow = {{ length = 1, hop = 1 }}\n\
          inputs.x = [\"v\"]\noutput = {{ topic = \"out/{{model}}/{{key}}\" }}\n"
     )
 }

@@ -4,14 +4,21 @@
 //! leaves a half-written target, whenever the power goes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Replaces the contents of `path` by `bytes`, durably; a new file gets mode 0640.
 ///
 /// *Errors*: those of the file system; the target is then what it was before.
-pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write(path: &Path, mut bytes: &[u8]) -> io::Result<()> {
+    write_from(path, &mut bytes, 0o640)
+}
+
+/// Replaces the contents of `path` by what `source` gives to its end, durably; the file gets `mode`, less the umask.
+///
+/// *Errors*: those of the source and the file system; the target is then what it was before.
+pub fn write_from(path: &Path, source: &mut dyn Read, mode: u32) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -21,7 +28,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary_name.push(name);
     temporary_name.push(format!(".{}.tmp", std::process::id()));
     let temporary = folder.join(temporary_name);
-    let result = write_and_rename(&temporary, path, bytes);
+    let result = write_and_rename(&temporary, path, source, mode);
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -29,9 +36,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(temporary)?;
-    file.write_all(bytes)?;
+fn write_and_rename(temporary: &Path, path: &Path, source: &mut dyn Read, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(temporary)?;
+    io::copy(source, &mut file)?;
     file.sync_all()?;
     fs::rename(temporary, path)
 }

@@ -37,6 +37,10 @@ pub struct CompiledModel {
     pub binding: ModelBinding,
     /// Digest of everything that shapes an instance's state: a saved state fits only the same.
     pub fingerprint: Digest,
+    /// Digest of what shapes its rows: packages that have it in common take over each other's windows.
+    pub rows: Digest,
+    /// Digest of what shapes its post-processing.
+    pub judging: Digest,
     /// Fields it reads, each once.
     pub fields: Vec<FieldUse>,
     /// Columns of a row, over all inputs in order.
@@ -150,6 +154,8 @@ impl CompiledModel {
                 let gap_max = window.gap_max.or(binding.manifest.window.gap_max);
                 Ok(Self {
                     fingerprint: fingerprint(&binding),
+                    rows: rows_digest(&binding),
+                    judging: judging_digest(&binding),
                     gap_max_us: gap_max.map_or(i64::MAX, |span| span.as_micros()),
                     lateness_us: window.lateness.map_or(0, |span| span.as_micros()),
                     skew_max_us: binding.spec.skew_max.as_micros(),
@@ -185,6 +191,38 @@ fn fingerprint(binding: &ModelBinding) -> Digest {
     }
     let text = serde_json::to_vec(&spec).expect("a specification has only text keys");
     Digest::of_parts(&[&text, binding.package.as_bytes()])
+}
+
+/// What the package says of rows beside its identity: order and units of the columns, and the window. Ranges say
+/// nothing of a row's values, and the layout of a tensor nothing of its rows.
+fn rows_digest(binding: &ModelBinding) -> Digest {
+    let mut spec = binding.spec.clone();
+    spec.package = None;
+    spec.output.topic.clear();
+    (spec.alert, spec.inputs) = (None, BTreeMap::new());
+    let columns: Vec<(String, Option<&str>)> = binding
+        .manifest
+        .inputs
+        .iter()
+        .flat_map(|input| {
+            let given = binding.spec.inputs.get(&input.name);
+            input.features.iter().enumerate().map(move |(index, feature)| {
+                let text = given.and_then(|texts| texts.get(index)).unwrap_or(&feature.name);
+                (text.clone(), feature.unit.as_deref())
+            })
+        })
+        .collect();
+    let text = serde_json::to_vec(&(spec, columns, &binding.manifest.window));
+    Digest::of(&text.expect("a specification has only text keys"))
+}
+
+fn judging_digest(binding: &ModelBinding) -> Digest {
+    let mut alert = binding.spec.alert.clone();
+    if let Some(alert) = &mut alert {
+        alert.topic.clear();
+    }
+    let text = serde_json::to_vec(&(alert, &binding.manifest.outputs));
+    Digest::of(&text.expect("a specification has only text keys"))
 }
 
 fn compile_inputs(

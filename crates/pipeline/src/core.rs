@@ -11,6 +11,8 @@ use dunlin_model_package::{Digest, SourceSpec};
 use crate::compiled_model::{CompiledModel, Feed, ModelBinding};
 use crate::decode::{CompiledSource, Decoded, Record, Route};
 use crate::instance::{Instance, Outcome, Share};
+use crate::instance_ids::InstanceIds;
+use crate::lane::{LANES_PER_MODEL, Lane, LaneRole, Place};
 use crate::message::Message;
 use crate::prediction::{
     InstanceId, InstanceIdentity, ModelIndex, Prediction, PredictionId, QualityFlags, ReadyWindow,
@@ -18,7 +20,7 @@ use crate::prediction::{
 };
 use crate::reading::{Reading, SeriesId, SeriesIdentity};
 use crate::refusal::{Reason, Refusal, SpecFinding};
-use crate::series::{Series, SeriesKey, SeriesOrder, SeriesTable, Target, TopicRate};
+use crate::series::{Series, SeriesKey, SeriesTable, Target, TopicRate};
 
 /// Longest topic: with ten thousand series, what is kept of topics stays within some ten megabytes at the worst.
 const TOPIC_BYTES_MAX: usize = 1_024;
@@ -36,7 +38,7 @@ pub struct Turn {
     pub windows: Vec<ReadyWindow>,
     /// Refusals, with the position of the source where there is one.
     pub refusals: Vec<(Option<usize>, Refusal)>,
-    /// Rows that were not made, by model.
+    /// Rows that were not made, by lane; those of a standby lane are not told.
     pub rows_refused: Vec<(ModelIndex, Reason)>,
     /// Positions of the sources that messages matched.
     pub matched: Vec<usize>,
@@ -70,28 +72,30 @@ type RoutesByTopic = HashMap<Box<str>, Arc<[TopicRoute]>>;
 /// An instance of the running configuration.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) model: usize,
+    pub(crate) lane: usize,
     pub(crate) digest: Digest,
+    pub(crate) place: Place,
     pub(crate) state: Instance,
 }
 
 /// The compiled configuration and the state of every series and instance.
 #[derive(Debug)]
 pub struct Core {
-    sources: Vec<CompiledSource>,
+    pub(crate) sources: Vec<CompiledSource>,
     limits: Vec<(u32, u32)>,
     rates: Vec<TopicRate>,
-    /// Largest lateness of the models that read a source.
-    lateness_us: Vec<i64>,
-    pub(crate) models: Vec<CompiledModel>,
+    /// Largest lateness of the lanes that read a source.
+    pub(crate) lateness_us: Vec<i64>,
+    /// Two a model: those of model `n` are `2n` and `2n + 1`.
+    pub(crate) lanes: Vec<Option<Lane>>,
+    /// The lane of each model that serves or, where none does, served last.
+    pub(crate) last_served: Vec<Option<usize>>,
     routes: HashMap<Option<String>, RoutesByTopic>,
     routes_max: usize,
     routes_count: usize,
     pub(crate) series: SeriesTable,
-    /// By the digest of the identity.
-    instance_ids: HashMap<Digest, InstanceId>,
+    pub(crate) ids: InstanceIds,
     pub(crate) instances: HashMap<InstanceId, Box<Running>>,
-    next_instance: u32,
     /// Instances that no turn has named yet.
     unannounced: Vec<(InstanceId, InstanceIdentity)>,
     /// Tags that topics gave to running series, where payloads give others: these topics are not new.
@@ -101,10 +105,22 @@ pub struct Core {
 }
 
 impl Core {
-    /// Compiles a configuration.
+    /// Compiles a configuration in which every model has one package, which serves.
     ///
     /// *Errors*: all findings, with paths such as `source[0].fields.x.pointer` and `model[1].inputs.x[0]`.
-    pub fn compile(sources: &[SourceSpec], models: Vec<ModelBinding>) -> Result<Self, Vec<SpecFinding>> {
+    pub fn serving(sources: &[SourceSpec], models: Vec<ModelBinding>) -> Result<Self, Vec<SpecFinding>> {
+        let lanes = models.into_iter().flat_map(|binding| [Some((LaneRole::Serving, binding)), None]);
+        Self::compile(sources, lanes.collect())
+    }
+
+    /// Compiles a configuration. `lanes` are two a model, in order; without a package in either, the model's sources
+    /// are read all the same.
+    ///
+    /// *Errors*: all findings, with paths such as `source[0].fields.x.pointer` and `model[1].inputs.x[0]`.
+    pub fn compile(
+        sources: &[SourceSpec],
+        mut lanes: Vec<Option<(LaneRole, ModelBinding)>>,
+    ) -> Result<Self, Vec<SpecFinding>> {
         let mut found = Vec::new();
         let mut compiled = Vec::new();
         for (index, spec) in sources.iter().enumerate() {
@@ -116,44 +132,41 @@ impl Core {
         if !found.is_empty() {
             return Err(found);
         }
-        let mut compiled_models = Vec::new();
-        for (index, binding) in models.into_iter().enumerate() {
-            match CompiledModel::compile(binding, &compiled) {
-                Ok(model) => compiled_models.push(model),
-                Err(findings) => found.extend(findings.into_iter().map(|f| prefixed("model", index, f))),
+        let models = lanes.len().div_ceil(LANES_PER_MODEL);
+        lanes.resize_with(models * LANES_PER_MODEL, || None);
+        let mut core = Self::of_sources(sources, compiled, models);
+        for (index, lane) in lanes.into_iter().enumerate() {
+            let Some((role, binding)) = lane else { continue };
+            match core.install(ModelIndex(index as u16), role, binding) {
+                Ok(()) => {}
+                Err(findings) => {
+                    let model = index / LANES_PER_MODEL;
+                    found.extend(findings.into_iter().map(|f| prefixed("model", model, f)));
+                }
             }
         }
-        if !found.is_empty() {
-            return Err(found);
-        }
-        let lateness_us = (0..compiled.len())
-            .map(|s| {
-                compiled_models
-                    .iter()
-                    .filter(|m| m.feeds.contains_key(&s))
-                    .map(|m| m.lateness_us)
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        Ok(Self {
-            limits: sources.iter().map(|s| (s.series_max, s.new_topics_per_second_max)).collect(),
-            rates: vec![TopicRate::default(); sources.len()],
-            routes_max: sources.iter().map(|s| 2 * s.series_max as usize).sum(),
-            sources: compiled,
-            lateness_us,
-            models: compiled_models,
+        if found.is_empty() { Ok(core) } else { Err(found) }
+    }
+
+    fn of_sources(specs: &[SourceSpec], sources: Vec<CompiledSource>, models: usize) -> Self {
+        Self {
+            limits: specs.iter().map(|s| (s.series_max, s.new_topics_per_second_max)).collect(),
+            rates: vec![TopicRate::default(); specs.len()],
+            routes_max: specs.iter().map(|s| 2 * s.series_max as usize).sum(),
+            lateness_us: vec![0; sources.len()],
+            sources,
+            lanes: (0..models * LANES_PER_MODEL).map(|_| None).collect(),
+            last_served: vec![None; models],
             routes: HashMap::new(),
             routes_count: 0,
             series: SeriesTable::default(),
-            instance_ids: HashMap::new(),
+            ids: InstanceIds::default(),
             instances: HashMap::new(),
-            next_instance: 0,
             unannounced: Vec::new(),
             captures: HashSet::new(),
             decoded: Decoded::default(),
             ready: Vec::new(),
-        })
+        }
     }
 
     /// Returns the sources, in order of the configuration.
@@ -162,23 +175,17 @@ impl Core {
         &self.sources
     }
 
-    /// Returns the models, in order of the configuration.
-    #[must_use]
-    pub fn models(&self) -> &[CompiledModel] {
-        &self.models
-    }
-
     /// Returns how many series and instances run.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         (self.series.count(), self.instances.len())
     }
 
-    /// Returns how many instances of each model run.
+    /// Returns how many instances run in each lane.
     #[must_use]
-    pub fn instances_by_model(&self) -> Vec<u64> {
-        let mut counts = vec![0; self.models.len()];
-        self.instances.values().for_each(|running| counts[running.model] += 1);
+    pub fn instances_by_lane(&self) -> Vec<u64> {
+        let mut counts = vec![0; self.lanes.len()];
+        self.instances.values().for_each(|running| counts[running.lane] += 1);
         counts
     }
 
@@ -360,7 +367,7 @@ impl Core {
         let Some(series) = self.series.running_mut(reading.series) else { return };
         for target in &*series.targets {
             let Some(running) = self.instances.get_mut(&target.instance) else { continue };
-            let model = &self.models[target.model];
+            let Some(lane) = &self.lanes[target.lane] else { continue };
             let share = Share {
                 event_us: reading.event_us,
                 timed_by: reading.timed_by,
@@ -368,8 +375,11 @@ impl Core {
                 fields: &target.fields,
             };
             let mut outcome = Outcome::default();
-            running.state.take(model, share, &mut outcome);
-            let model = ModelIndex(target.model as u16);
+            running.state.take(&lane.model, share, &mut outcome);
+            if lane.role == LaneRole::Standby {
+                continue;
+            }
+            let model = ModelIndex(target.lane as u16);
             turn.rows_refused.extend(outcome.refused.into_iter().map(|reason| (model, reason)));
             turn.windows.extend(outcome.windows.into_iter().map(|(window_end_us, flags, values)| {
                 ReadyWindow {
@@ -382,16 +392,21 @@ impl Core {
 
     /// Turns a window's outputs into its prediction. To be called in the order of the windows of one instance.
     /// `outputs` is `None` where the model could not be run.
-    pub fn finish(&mut self, head: WindowHead, outputs: Option<Vec<f32>>) -> Prediction {
+    pub fn finish(&mut self, mut head: WindowHead, outputs: Option<Vec<f32>>) -> Prediction {
         let Some(running) = self.instances.get_mut(&head.instance) else {
             return failed(head, PredictionId([0; 16]));
         };
         let id = PredictionId::from_instance(&running.digest, head.window_end_us);
+        let Some(Lane { role, model }) = &self.lanes[running.lane] else {
+            return failed(head, id);
+        };
+        if *role == LaneRole::Shadow {
+            head.flags.insert(QualityFlags::SHADOW);
+        }
         let Some(outputs) = outputs else {
             return failed(head, id);
         };
-        let verdict =
-            self.models[running.model].post.judge(&mut running.state.post, &outputs, head.window_end_us);
+        let verdict = model.post.judge(&mut running.state.post, &outputs, head.window_end_us);
         let mut flags = head.flags;
         flags.insert(verdict.flags);
         let outputs = if flags.is_valid() { outputs } else { Vec::new() };
@@ -412,9 +427,10 @@ impl Core {
         instances: Vec<(InstanceId, InstanceIdentity)>,
     ) {
         for (id, identity) in instances {
-            self.next_instance = self.next_instance.max(id.0.saturating_add(1));
-            self.instance_ids.insert(instance_digest(&identity), id);
+            self.ids.learn(id, &identity, instance_digest(&identity));
         }
+        self.ids.order_by_age();
+        self.forget_idle_ids();
         // The oldest first, wherever they come from: a limit that was lowered always leaves out the same.
         series.sort_by_key(|(id, _)| *id);
         for (id, identity) in series {
@@ -448,38 +464,45 @@ impl Core {
     }
 
     fn run_series(&mut self, id: SeriesId, source: usize, tags: &[String]) {
-        let mut targets = Vec::new();
-        for model in 0..self.models.len() {
-            let compiled = &self.models[model];
-            let Some(feed) = compiled.feeds.get(&source) else { continue };
-            let fields = self.active_fields(source, tags, feed);
-            if fields.is_empty() {
-                continue;
-            }
-            let key = compiled
-                .key()
-                .iter()
-                .cloned()
-                .zip(feed.key.iter().map(|position| tags[*position].clone()))
-                .collect();
-            let identity = instance_identity(compiled, key);
-            let digest = instance_digest(&identity);
-            let instance = *self.instance_ids.entry(digest).or_insert_with(|| {
-                let instance = InstanceId(self.next_instance);
-                self.next_instance += 1;
-                self.unannounced.push((instance, identity));
-                instance
-            });
-            self.instances
-                .entry(instance)
-                .or_insert_with(|| Box::new(Running { model, digest, state: Instance::default() }));
-            targets.push(Target { model, instance, fields });
-        }
+        let targets: Vec<Target> =
+            (0..self.lanes.len()).filter_map(|lane| self.target(lane, source, tags)).collect();
         let compiled = &self.sources[source];
         if compiled.has_payload_tags() {
             self.captures.insert((source, captures_of(compiled, tags).into()));
         }
-        self.series.run(id, Series { source, targets: targets.into(), order: SeriesOrder::default() });
+        self.series.run(id, Series::new(source, tags, targets.into()));
+    }
+
+    /// Returns the instance of a lane that reads a series with these tags, made where there is none yet.
+    pub(crate) fn target(&mut self, lane: usize, source: usize, tags: &[String]) -> Option<Target> {
+        let feed = self.lanes[lane].as_ref()?.model.feeds.get(&source)?;
+        let fields = self.active_fields(source, tags, feed);
+        if fields.is_empty() {
+            return None;
+        }
+        let identity = self.identity_in(lane, source, tags)?;
+        let (digest, place) = (instance_digest(&identity), Place::of(&identity));
+        let instance = self.ids.find(&identity, &digest).unwrap_or_else(|| {
+            let instance = self.ids.give(&identity, digest);
+            self.unannounced.push((instance, identity));
+            instance
+        });
+        let state = Instance::default();
+        self.instances.entry(instance).or_insert_with(|| Box::new(Running { lane, digest, place, state }));
+        Some(Target { lane, instance, fields })
+    }
+
+    /// Returns the identity of the instance of a lane that reads a series with these tags.
+    pub(crate) fn identity_in(
+        &self,
+        lane: usize,
+        source: usize,
+        tags: &[String],
+    ) -> Option<InstanceIdentity> {
+        let model = &self.lanes[lane].as_ref()?.model;
+        let positions = model.feeds.get(&source)?.key.iter();
+        let key = model.key().iter().cloned().zip(positions.map(|position| tags[*position].clone()));
+        Some(instance_identity(model, key.collect()))
     }
 }
 

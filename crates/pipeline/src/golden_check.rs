@@ -216,7 +216,7 @@ pub(crate) fn golden_core(package: &Package, header: GoldenHeader) -> Result<Cor
     }
     let binding =
         ModelBinding { spec: header.model, manifest: package.manifest().clone(), package: package.digest() };
-    Core::compile(&sources, vec![binding]).map_err(GoldenFailure::Specification)
+    Core::serving(&sources, vec![binding]).map_err(GoldenFailure::Specification)
 }
 
 /// Returns the largest difference of two predictions for the same window.

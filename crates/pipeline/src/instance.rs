@@ -233,6 +233,23 @@ impl Instance {
         }
     }
 
+    /// Judges the rows in the window by the ranges of this model, whose rows are the same as those so far.
+    pub(crate) fn check_ranges(&mut self, model: &CompiledModel) {
+        let flag = QualityFlags::OUT_OF_TRAINING_RANGE;
+        self.flagged.iter_mut().for_each(|(_, flags)| flags.0 &= !flag.0);
+        let outside = |row: &[f32]| {
+            let mut columns = row.iter().zip(&model.columns);
+            columns.any(|(value, column)| {
+                column.range.is_some_and(|[low, high]| f64::from(*value) < low || f64::from(*value) > high)
+            })
+        };
+        let newest = self.window.newest_first(model.shape).position(outside);
+        if let Some(left) = newest.and_then(|age| model.shape.length.checked_sub(u32::try_from(age).ok()?)) {
+            self.flagged.push((left, flag));
+        }
+        self.flagged.retain(|(_, flags)| *flags != QualityFlags::default());
+    }
+
     fn restart(&mut self) {
         self.window.restart();
         self.flagged.clear();

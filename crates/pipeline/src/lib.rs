@@ -12,6 +12,8 @@ pub mod golden_check;
 mod grid;
 mod history;
 mod instance;
+mod instance_ids;
+pub mod lane;
 pub mod message;
 pub mod postprocess;
 pub mod prediction;
@@ -24,3 +26,4 @@ pub mod window;
 
 pub use compiled_model::ModelBinding;
 pub use core::{Core, Turn};
+pub use lane::LaneRole;

@@ -54,6 +54,16 @@ pub struct Verdict {
     pub alert: Option<AlertChange>,
 }
 
+impl PostState {
+    /// Goes on with what another package's alert announced, since consumers know it by the model's name. What either
+    /// made of its own outputs stays its own.
+    pub(crate) fn take_announcements(&mut self, former: &Self) {
+        self.alert = former.alert;
+        self.announced = former.announced;
+        self.raised_us = former.raised_us;
+    }
+}
+
 impl PostProcess {
     /// Compiles the manifest's post-processing and the configured alert.
     ///

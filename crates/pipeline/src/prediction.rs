@@ -8,7 +8,7 @@ use std::fmt;
 use dunlin_model_package::Digest;
 use serde::{Deserialize, Serialize};
 
-/// Number of a model in the running configuration.
+/// Number of a lane in the running configuration: those of model `n` are `2n` and `2n + 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelIndex(pub u16);
 
@@ -90,7 +90,10 @@ impl QualityFlags {
     /// The model could not be run on this window: no valid prediction.
     pub const INFERENCE_FAILED: Self = Self(1 << 6);
 
-    const NAMES: [(Self, &'static str); 7] = [
+    /// The package runs beside the one that serves: kept and compared, never published.
+    pub const SHADOW: Self = Self(1 << 7);
+
+    const NAMES: [(Self, &'static str); 8] = [
         (Self::HELD_VALUE, "held_value"),
         (Self::SUBSTITUTED_VALUE, "substituted_value"),
         (Self::OUT_OF_TRAINING_RANGE, "out_of_training_range"),
@@ -98,6 +101,7 @@ impl QualityFlags {
         (Self::ABSTAINED, "abstained"),
         (Self::INVALID_OUTPUT, "invalid_output"),
         (Self::INFERENCE_FAILED, "inference_failed"),
+        (Self::SHADOW, "shadow"),
     ];
 
     /// Adds the flags of `other`.
@@ -126,7 +130,7 @@ impl QualityFlags {
 /// Which window a prediction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowHead {
-    /// The model.
+    /// The model's lane.
     pub model: ModelIndex,
     /// The instance.
     pub instance: InstanceId,

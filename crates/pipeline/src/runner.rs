@@ -11,13 +11,14 @@ use dunlin_model_package::{Manifest, Package};
 use crate::core::{Core, Turn};
 use crate::engine::{Engine, TractEngine};
 use crate::golden_check::{GoldenCheck, GoldenStep, golden_core};
+use crate::lane::LANES_PER_MODEL;
 use crate::message::{ClockState, Message};
 use crate::prediction::{InstanceId, InstanceIdentity, Prediction};
 use crate::refusal::Refusal;
 
 pub use crate::golden_check::{GoldenFailure, GoldenReport};
 
-/// A core with an engine for each of its models.
+/// A core with an engine for each of its models, whose packages all serve.
 pub struct Runner {
     core: Core,
     engines: Vec<Box<dyn Engine>>,
@@ -56,7 +57,7 @@ impl Runner {
         self.identities.extend(self.turn.new_instances.drain(..));
         let mut predictions = Vec::new();
         for window in self.turn.windows.drain(..) {
-            let run = self.engines[usize::from(window.head.model.0)].run(1, &window.values);
+            let run = self.engines[usize::from(window.head.model.0) / LANES_PER_MODEL].run(1, &window.values);
             let failure = run.as_ref().err().map(ToString::to_string);
             let prediction = self.core.finish(window.head, run.ok());
             let identity = self.identities[&window.head.instance].clone();

@@ -40,7 +40,9 @@ struct Waiting {
 pub(crate) struct Series {
     /// Position of its source.
     pub(crate) source: usize,
-    /// Instances that read it.
+    /// Its tags, encoded: in one piece, ten thousand series cost little text.
+    tags: Box<[u8]>,
+    /// Instances that read it, by lane.
     pub(crate) targets: Box<[Target]>,
     /// Its order.
     pub(crate) order: SeriesOrder,
@@ -49,12 +51,25 @@ pub(crate) struct Series {
 /// An instance that reads a series.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Position of its model.
-    pub(crate) model: usize,
+    /// The lane.
+    pub(crate) lane: usize,
     /// The instance.
     pub(crate) instance: InstanceId,
     /// Pairs of positions: the reading's value, the model's field.
     pub(crate) fields: Arc<[(usize, usize)]>,
+}
+
+impl Series {
+    /// Returns a series of a source without readings.
+    pub(crate) fn new(source: usize, tags: &[String], targets: Box<[Target]>) -> Self {
+        let tags = postcard::to_allocvec(tags).expect("texts can always be encoded").into();
+        Self { source, tags, targets, order: SeriesOrder::default() }
+    }
+
+    /// Returns the values of its tags, in the order of the source's tag names.
+    pub(crate) fn tags(&self) -> Vec<String> {
+        postcard::from_bytes(&self.tags).expect("tags are kept as they were encoded")
+    }
 }
 
 impl SeriesOrder {
@@ -186,6 +201,14 @@ impl SeriesTable {
     /// Returns a running series.
     pub(crate) fn running_mut(&mut self, id: SeriesId) -> Option<&mut Series> {
         self.running.get_mut(&id)
+    }
+
+    /// Takes the instances of a lane away from all series.
+    pub(crate) fn drop_targets(&mut self, lane: usize) {
+        for series in self.running.values_mut() {
+            let targets = std::mem::take(&mut series.targets).into_vec();
+            series.targets = targets.into_iter().filter(|target| target.lane != lane).collect();
+        }
     }
 
     /// Tells whether the series runs.

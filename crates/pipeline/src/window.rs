@@ -104,6 +104,15 @@ impl Window {
         self.filled == shape.length
     }
 
+    /// Returns the rows, the newest first.
+    pub(crate) fn newest_first(&self, shape: WindowShape) -> impl Iterator<Item = &[f32]> {
+        let (length, columns) = (shape.length, shape.columns as usize);
+        (0..self.filled).map(move |age| {
+            let row = (self.next + 2 * length - 1 - age) % length;
+            &self.rows[row as usize * columns..][..columns]
+        })
+    }
+
     /// Returns the rows as the model takes them: the inputs one after the other, each in its layout.
     #[must_use]
     pub fn values(&self, shape: WindowShape, inputs: &[InputColumns]) -> Vec<f32> {

@@ -26,7 +26,7 @@ fn manifest(length: u32, features: &[&str]) -> Manifest {
 fn core(sources: &[&str], model: &str, manifest: Manifest) -> Core {
     let sources: Vec<SourceSpec> = sources.iter().map(|text| toml::from_str(text).unwrap()).collect();
     let spec: ModelSpec = toml::from_str(model).unwrap();
-    Core::compile(&sources, vec![ModelBinding { spec, manifest, package: Digest::of(b"package") }]).unwrap()
+    Core::serving(&sources, vec![ModelBinding { spec, manifest, package: Digest::of(b"package") }]).unwrap()
 }
 
 fn take(core: &mut Core, topic: &str, payload: &str, arrival_ms: i64) -> Turn {
@@ -206,7 +206,7 @@ fn contradictions_between_model_package_and_sources_are_all_named() {
     let text = model("window = { length = 3, every = \"3s\" }\nmissing = { z = \"nan\" }");
     let binding =
         ModelBinding { spec: toml::from_str(&text).unwrap(), manifest: wanted, package: Digest::of(b"") };
-    let found = Core::compile(&[toml::from_str(&source).unwrap()], vec![binding]).unwrap_err();
+    let found = Core::serving(&[toml::from_str(&source).unwrap()], vec![binding]).unwrap_err();
     let all: Vec<String> = found.iter().map(ToString::to_string).collect();
     for part in ["model[0].key", "field `b`", "takes `a` in Pa", "window.length", "need both", "missing.z"] {
         assert!(all.iter().any(|text| text.contains(part)), "{part} in {all:#?}");

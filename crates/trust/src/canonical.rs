@@ -53,7 +53,7 @@ fn write(value: &Value, out: &mut Vec<u8>) -> Result<(), NotCanonical> {
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
             // UTF-8 keeps the order of code points.
-            members.sort_by(|(a, _), (b, _)| a.cmp(b));
+            members.sort_by_key(|(name, _)| *name);
             out.push(b'{');
             for (index, (name, member)) in members.into_iter().enumerate() {
                 if index > 0 {

@@ -63,6 +63,7 @@ impl<R: Role> Envelope<R> {
         if role.version() == 0 {
             return Err(mismatch("has version 0; versions begin at 1".to_owned()));
         }
+        role.require_limits().map_err(mismatch)?;
         Ok(Self { raw: raw.to_owned(), message, signatures: file.signatures, role })
     }
 
@@ -78,7 +79,15 @@ impl<R: Role> Envelope<R> {
     ) -> Result<(), Failure> {
         // Keys are told apart by their value: one key under two names signs once.
         let mut signers = BTreeSet::new();
+        let mut named = BTreeSet::new();
         for signature in &self.signatures {
+            // Empty ones are places kept for keys that have not signed.
+            if signature.sig.is_empty() {
+                continue;
+            }
+            if !named.insert(&signature.keyid) {
+                return Err(Failure::new(Code::Signature, object, "is signed twice under one key id"));
+            }
             if !role.keyids.contains(&signature.keyid) {
                 continue;
             }

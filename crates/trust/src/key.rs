@@ -61,7 +61,7 @@ impl PublicKey {
 }
 
 /// Checks one signature by one key.
-pub trait SignatureCheck {
+pub trait SignatureCheck: Sync {
     /// Tells whether `signature` (hexadecimal) is `key`'s on `message`; false for keys of an unknown kind.
     fn is_valid(&self, key: &PublicKey, message: &[u8], signature: &str) -> bool;
 }

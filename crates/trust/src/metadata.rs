@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::key::{KeyId, PublicKey};
+use crate::limits;
 use crate::time::UnixTime;
 
 /// The version of the specification that this build writes; it reads every `1.x`.
@@ -32,10 +33,15 @@ pub trait Role: Serialize + DeserializeOwned {
 
     /// The version of the specification they follow.
     fn spec_version(&self) -> &str;
+
+    /// Checks them against the limits.
+    ///
+    /// *Errors*: what there is too much of, or what contradicts itself.
+    fn require_limits(&self) -> Result<(), String>;
 }
 
 macro_rules! role {
-    ($type:ty, $name:literal) => {
+    ($type:ty, $name:literal, $limits:path) => {
         impl Role for $type {
             const TYPE: &'static str = $name;
 
@@ -54,14 +60,18 @@ macro_rules! role {
             fn spec_version(&self) -> &str {
                 &self.spec_version
             }
+
+            fn require_limits(&self) -> Result<(), String> {
+                $limits(self)
+            }
         }
     };
 }
 
-role!(Root, "root");
-role!(Timestamp, "timestamp");
-role!(Snapshot, "snapshot");
-role!(Targets, "targets");
+role!(Root, "root", limits::root);
+role!(Timestamp, "timestamp", limits::timestamp);
+role!(Snapshot, "snapshot", limits::snapshot);
+role!(Targets, "targets", limits::targets);
 
 /// Which keys speak for a role, and how many of them are needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +94,10 @@ pub struct Root {
     pub version: u64,
     /// When they expire.
     pub expires: UnixTime,
+    /// When they were signed, where the signer says so: the gateway's clock is then at least there. Signers that work
+    /// offline alone write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<UnixTime>,
     /// Whether file names carry versions and hashes.
     #[serde(default)]
     pub consistent_snapshot: bool,
@@ -150,6 +164,12 @@ pub struct Targets {
     pub version: u64,
     /// When they expire.
     pub expires: UnixTime,
+    /// When they were signed, as in [`Root::signed_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<UnixTime>,
+    /// What the application says beside the targets: for a director, its statement to one device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<Value>,
     /// The files by path.
     pub targets: BTreeMap<String, TargetDescription>,
     /// Roles that may name files in its place.

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use dunlin_kit::clock;
 use dunlin_pipeline::Core;
-use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, ModelIndex};
+use dunlin_pipeline::prediction::ModelIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::lane_control::{LaneControl, LaneStart, LaneStarts, SlotStarter};
 use super::signals::Signals;
 use super::{Surroundings, react};
 use crate::backlog::StoredBacklog;
@@ -21,10 +22,11 @@ use crate::command::CommandError;
 use crate::config::settings::Settings;
 use crate::config::{LoadRequest, Loaded};
 use crate::flow::{self, AckToken, BrokerIndex, Delivery, Loss, SlotResult};
+use crate::lanes::{Arrangement, LaneCounts, lane_index};
 use crate::mqtt::feed::{PublishQueue, publish_channel, start_backlog};
 use crate::mqtt::ingest::{Ingest, WillSpec, run_ingest};
 use crate::mqtt::publisher::{Publisher, Resume, run_publisher};
-use crate::slot::{SlotHandle, SlotSpec, spawn_slot};
+use crate::stage::lanes::LaneSlot;
 use crate::stage::publishing::{PublishProgress, Publishing, Topics};
 use crate::stage::redelivery::Redelivery;
 use crate::stage::restore::restore;
@@ -37,6 +39,8 @@ use crate::store::{
 const LOSSES: usize = 256;
 /// Requests that wait for the stage.
 const REQUESTS: usize = 32;
+/// Arrangements of lanes that wait for the stage: each model may have one on its way.
+const ARRANGEMENTS: usize = 16;
 /// How long the start waits for models to load: a start is late then, but messages wait with their broker.
 const MODELS_READY_MAX: Duration = Duration::from_secs(10);
 
@@ -86,29 +90,16 @@ impl Channels {
 }
 
 impl Generation {
-    /// Opens the store, restores the pipeline and starts all stages but the one that `run` drives.
+    /// Opens the store, restores the pipeline and starts all stages but the one that `run` drives. The core was
+    /// compiled with these lanes.
     pub(crate) async fn start(
         surroundings: &Surroundings,
         loaded: &Loaded,
-        mut core: Core,
+        (mut core, lanes): (Core, LaneStarts),
         last_stop: LastStop,
     ) -> Result<Self, CommandError> {
         let settings = &loaded.settings;
-        let store_failed = |error: StoreError| CommandError::failed("cannot use the telemetry log", error);
-        let (mut store, mut recovery) =
-            Store::open(&surroundings.lock, &settings.storage, &Moment::now(), last_stop)
-                .map_err(store_failed)?;
-        let known: Vec<(InstanceId, InstanceIdentity)> = recovery.instances.clone();
-        let restored = restore(&mut core, &mut store, &mut recovery).map_err(store_failed)?;
-        let (series, instances) = core.counts();
-        tracing::info!(
-            series,
-            instances,
-            replayed = restored.readings,
-            unclean = recovery.unclean,
-            "windows restored"
-        );
-
+        let (store, recovery) = open_store(surroundings, settings, &mut core, last_stop)?;
         let committed_through = recovery.next_prediction_sequence.saturating_sub(1);
         let channels = Channels::new(settings.brokers.len(), committed_through);
         let writer_ended = channels.committed.0.subscribe();
@@ -130,7 +121,14 @@ impl Generation {
         let receivers = channels.acks.into_iter().map(|(_, receiver)| receiver).collect();
         let inputs = (channels.deliveries.0, channels.losses.0.clone());
         let mut tasks = start_ingest(surroundings, settings, &core, inputs, receivers, &stopping);
-        let slots = start_slots(surroundings, loaded, channels.results.0).await;
+        let starter = SlotStarter {
+            results: channels.results.0,
+            metrics: Arc::clone(&surroundings.metrics),
+            inference: settings.inference.clone(),
+            worker_program: surroundings.worker_program.clone(),
+            tries: Arc::clone(&surroundings.ledger) as Arc<_>,
+        };
+        let slots = start_slots(&starter, settings, lanes).await;
         let specs: Vec<_> = settings.models.iter().map(|model| model.spec.clone()).collect();
         let topics = Topics::new(&settings.gateway, &specs);
         let (feed, queue) = publish_channel(flow::PUBLICATIONS);
@@ -148,14 +146,19 @@ impl Generation {
         tasks.push(tokio::spawn(run_publisher(publisher)));
         let mut publishing =
             Publishing::new(feed, settings.publish.mode, topics, progress, committed_through);
-        known.iter().for_each(|(id, identity)| publishing.introduce(*id, identity));
+        introduce_instances(&mut publishing, &core);
 
         let (requests, control) = mpsc::channel(REQUESTS);
         surroundings.control.send_replace(Some(requests));
+        let (lane_counts, counts) = watch::channel(Vec::new());
+        let (arrangements, arranged): (mpsc::Sender<Arrangement>, _) = mpsc::channel(ARRANGEMENTS);
+        surroundings.lanes.send_replace(Some(LaneControl { arrangements, counts, slots: starter }));
+        let slots = (slots, lane_counts);
         let stage = Stage::new(stage_parts(surroundings, settings, core, slots, publishing, &recovery));
         let links = StageLinks {
             deliveries: channels.deliveries.1,
             results: channels.results.1,
+            arrangements: arranged,
             control,
             losses: channels.losses.1,
             writer: channels.steps.0,
@@ -218,6 +221,36 @@ impl Generation {
     }
 }
 
+/// Opens the store and restores the pipeline from it.
+fn open_store(
+    surroundings: &Surroundings,
+    settings: &Settings,
+    core: &mut Core,
+    last_stop: LastStop,
+) -> Result<(Store, Recovery), CommandError> {
+    let store_failed = |error: StoreError| CommandError::failed("cannot use the telemetry log", error);
+    let (mut store, mut recovery) =
+        Store::open(&surroundings.lock, &settings.storage, &Moment::now(), last_stop)
+            .map_err(store_failed)?;
+    let restored = restore(core, &mut store, &mut recovery).map_err(store_failed)?;
+    let (series, instances) = core.counts();
+    tracing::info!(
+        series,
+        instances,
+        replayed = restored.readings,
+        unclean = recovery.unclean,
+        "windows restored"
+    );
+    Ok((store, recovery))
+}
+
+fn introduce_instances(publishing: &mut Publishing, core: &Core) {
+    for lane in 0..core.lane_count() {
+        let instances = core.lane_instances(ModelIndex(lane as u16));
+        instances.iter().for_each(|(id, identity)| publishing.introduce(*id, identity));
+    }
+}
+
 /// Waits until the writer has dropped its end of the channel, and tells whether it has: its thread is at its last
 /// lines then.
 async fn has_ended(mut writer: watch::Receiver<u64>, limit: Duration) -> bool {
@@ -260,25 +293,19 @@ fn start_ingest(
     tasks
 }
 
-async fn start_slots(
-    surroundings: &Surroundings,
-    loaded: &Loaded,
-    results: mpsc::Sender<Vec<SlotResult>>,
-) -> Vec<SlotHandle> {
+async fn start_slots(starter: &SlotStarter, settings: &Settings, lanes: LaneStarts) -> Vec<Option<LaneSlot>> {
     let mut slots = Vec::new();
-    for (position, (model, package)) in loaded.settings.models.iter().zip(&loaded.packages).enumerate() {
-        let spec = SlotSpec {
-            model: ModelIndex(position as u16),
-            name: model.spec.name.clone(),
-            package: package.clone(),
-            inference: loaded.settings.inference.clone(),
-            worker_program: surroundings.worker_program.clone(),
-            tries: Arc::clone(&surroundings.ledger) as Arc<_>,
-        };
-        slots.push(spawn_slot(spec, results.clone(), Arc::clone(&surroundings.metrics)));
+    for (number, (model, lanes)) in settings.models.iter().zip(lanes).enumerate() {
+        for (lane, start) in lanes.into_iter().enumerate() {
+            let index = lane_index(number, lane);
+            slots.push(start.map(|LaneStart { role, package, p99_budget }| {
+                let slot = starter.start(index, &model.spec.name, package, Some(role));
+                LaneSlot { slot, p99_budget }
+            }));
+        }
     }
     let all_ready = async {
-        for slot in &slots {
+        for LaneSlot { slot, .. } in slots.iter().flatten() {
             slot.ready().await;
         }
     };
@@ -320,7 +347,7 @@ fn stage_parts(
     surroundings: &Surroundings,
     settings: &Settings,
     core: Core,
-    slots: Vec<SlotHandle>,
+    (slots, lane_counts): (Vec<Option<LaneSlot>>, watch::Sender<Vec<LaneCounts>>),
     publishing: Publishing,
     recovery: &Recovery,
 ) -> StageParts {
@@ -333,6 +360,7 @@ fn stage_parts(
         core,
         brokers: settings.brokers.iter().map(|broker| broker.name.clone()).collect(),
         slots,
+        lane_counts,
         publishing,
         redelivery,
         next_sequence: recovery.next_prediction_sequence,

@@ -3,9 +3,11 @@
 //! The one place where tasks, threads and channels are made. Knows no payload and no model. `dunlind run` calls it.
 
 mod generation;
+mod lane_control;
 mod signals;
 mod tries;
 
+pub use lane_control::{LaneControl, LaneStart, LaneStarts, SlotStarter, binding, bindings, serving_lanes};
 pub use tries::StateLedger;
 
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 
 use dunlin_kit::clock;
 use dunlin_kit::error_chain::Chain;
-use dunlin_pipeline::{Core, ModelBinding};
+use dunlin_pipeline::Core;
 use tokio::sync::{mpsc, watch};
 
 use crate::command::CommandError;
@@ -44,24 +46,16 @@ pub(crate) struct Surroundings {
     pub(crate) worker_program: PathBuf,
     /// Tells the socket where the present stage takes requests.
     pub(crate) control: watch::Sender<Option<mpsc::Sender<ControlRequest>>>,
+    /// Tells the update how to change the lanes of the present generation.
+    pub(crate) lanes: watch::Sender<Option<LaneControl>>,
 }
 
-/// Compiles a configuration's sources and models.
+/// Compiles a configuration's sources, and its models with what runs in their lanes.
 ///
 /// *Errors*: all findings, with the place where each value was written.
-pub fn compile(loaded: &Loaded) -> Result<Core, ConfigErrors> {
-    let bindings = loaded
-        .settings
-        .models
-        .iter()
-        .zip(&loaded.packages)
-        .map(|(model, package)| ModelBinding {
-            spec: model.spec.clone(),
-            manifest: package.manifest().clone(),
-            package: package.digest(),
-        })
-        .collect();
-    Core::compile(&loaded.settings.sources, bindings)
+pub fn compile(loaded: &Loaded, lanes: &LaneStarts) -> Result<Core, ConfigErrors> {
+    let models = loaded.settings.models.iter().map(|model| &model.spec);
+    Core::compile(&loaded.settings.sources, bindings(models, lanes))
         .map_err(|findings| config::findings_to_errors(findings, &loaded.origins))
 }
 
@@ -78,7 +72,7 @@ pub fn load(request: &LoadRequest) -> Result<(Loaded, Core), CommandError> {
         message: "`log.filter` is refused".to_owned(),
         source: Some(error.into()),
     })?;
-    let core = compile(&loaded).map_err(refused)?;
+    let core = compile(&loaded, &serving_lanes(&loaded)).map_err(refused)?;
     Ok((loaded, core))
 }
 
@@ -116,8 +110,15 @@ async fn serve(
     let (control, present) = watch::channel(None);
     let ledger = Arc::new(StateLedger::new(state));
     let watchdog = Watchdog::default();
-    let surroundings =
-        Surroundings { lock, ledger: Arc::clone(&ledger), metrics, watchdog, worker_program, control };
+    let surroundings = Surroundings {
+        lock,
+        ledger: Arc::clone(&ledger),
+        metrics,
+        watchdog,
+        worker_program,
+        control,
+        lanes: watch::channel(None).0,
+    };
     start_status(&loaded, &surroundings, present).await?;
     tokio::spawn(surroundings.watchdog.clone().feed());
     tracing::info!(
@@ -128,7 +129,8 @@ async fn serve(
         "starting"
     );
     loop {
-        let generation = Generation::start(&surroundings, &loaded, core, last_stop).await?;
+        let lanes = serving_lanes(&loaded);
+        let generation = Generation::start(&surroundings, &loaded, (core, lanes), last_stop).await?;
         systemd::ready();
         tracing::info!("ready");
         resident::release_program_pages();

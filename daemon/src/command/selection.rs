@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use dunlin_model_package::Span;
+use dunlin_pipeline::prediction::QualityFlags;
 
 use crate::command::history::{PredictionRow, ReadingRow};
 
@@ -30,6 +31,9 @@ pub struct SelectionArgs {
     /// Only rows before this time
     #[arg(long, value_name = "TIME")]
     pub until: Option<TimeArg>,
+    /// Shadow predictions too: those of packages that ran beside the one that served
+    #[arg(long, conflicts_with = "readings")]
+    pub shadow: bool,
 }
 
 /// A tag and its value.
@@ -89,6 +93,16 @@ impl TimeArg {
     }
 }
 
+/// Whether predictions that were kept and never published are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RolesWanted {
+    /// Those of the serving package alone.
+    #[default]
+    Serving,
+    /// Those of packages in shadow too.
+    WithShadow,
+}
+
 /// Which rows are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -102,6 +116,8 @@ pub struct Selection {
     pub since_us: Option<i64>,
     /// Before this event time.
     pub until_us: Option<i64>,
+    /// Which predictions by the role that their package had.
+    pub roles: RolesWanted,
 }
 
 impl Selection {
@@ -114,13 +130,16 @@ impl Selection {
             keys: args.keys.iter().map(|key| (key.tag.clone(), key.value.clone())).collect(),
             since_us: args.since.map(|time| time.resolve(now_us)),
             until_us: args.until.map(|time| time.resolve(now_us)),
+            roles: if args.shadow { RolesWanted::WithShadow } else { RolesWanted::Serving },
         }
     }
 
     /// Tells whether a prediction is wanted.
     #[must_use]
     pub fn has_prediction(&self, row: &PredictionRow) -> bool {
-        self.model.as_ref().is_none_or(|model| *model == row.identity.model)
+        let role_wanted = self.roles == RolesWanted::WithShadow || !row.flags.contains(QualityFlags::SHADOW);
+        role_wanted
+            && self.model.as_ref().is_none_or(|model| *model == row.identity.model)
             && self.has_time(row.window_end_us)
             && self.has_tags(&row.identity.key)
     }

@@ -334,7 +334,7 @@ fn a_misspelled_key_is_named_with_its_line_and_the_right_one() {
 
 #[test]
 fn every_needed_key_can_be_stood_in_for() {
-    for key in ["url", "name", "topics", "format", "package", "topic"] {
+    for key in ["url", "name", "topics", "format", "topic"] {
         let config: String = EXAMPLE
             .lines()
             .filter(|line| !line.starts_with(&format!("{key} = ")))

@@ -15,7 +15,7 @@ mod thread;
 pub mod worker;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_model_package::Package;
@@ -26,17 +26,21 @@ use tokio::task::JoinHandle;
 pub use admission::{Admission, SelfTestFailure, admit};
 pub use ledger::TryLedger;
 
+use self::runner::Runner;
 use crate::config::settings::{InferenceSettings, Isolation};
 use crate::flow::{self, SlotJob, SlotResult};
-use crate::metrics::Metrics;
+use crate::lanes::LaneRole;
+use crate::metrics::{Metrics, SlotCounts};
 
 /// What a slot runs and how.
 #[derive(Clone)]
 pub struct SlotSpec {
-    /// Number of the model in the running configuration.
+    /// Its lane.
     pub model: ModelIndex,
     /// Name of the model in metrics and logs.
     pub name: String,
+    /// The lane's role; `None` while it is being prepared for one.
+    pub role: Option<LaneRole>,
     /// Its package, whose files were checked.
     pub package: Package,
     /// How models are run.
@@ -77,7 +81,69 @@ impl SlotState {
 pub struct SlotHandle {
     jobs: mpsc::Sender<SlotJob>,
     state: watch::Receiver<SlotState>,
+    faults: watch::Receiver<SlotFaults>,
+    counts: Arc<ShownCounts>,
     task: JoinHandle<()>,
+}
+
+/// What went wrong in a slot since it was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlotFaults {
+    /// Ends of the worker by the model's doing, in a start or in a run.
+    pub crashes: u64,
+    /// Starts and runs that took longer than their deadline.
+    pub deadline_overruns: u64,
+    /// Errors that the engine returned.
+    pub engine_errors: u64,
+    /// Ends of the worker that somebody else caused.
+    pub kills: u64,
+    /// The last of all these, in words.
+    pub last: Option<String>,
+}
+
+/// A slot's place among the counters: the model's name, with the role beside it where it does not serve.
+struct ShownCounts {
+    model: String,
+    metrics: Arc<Metrics>,
+    name: Mutex<Option<String>>,
+}
+
+impl ShownCounts {
+    fn new(spec: &SlotSpec, metrics: Arc<Metrics>) -> Self {
+        let name = shown_name(&spec.name, spec.role);
+        Self { model: spec.name.clone(), metrics, name: Mutex::new(Some(name)) }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut SlotCounts)) {
+        if let Some(name) = &*self.name.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.metrics.slot(name, change);
+        }
+    }
+
+    fn show_as(&self, role: Option<LaneRole>) {
+        let mut name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = shown_name(&self.model, role);
+        if let Some(old) = name.as_deref().filter(|old| *old != new) {
+            self.metrics.rename_slot(old, &new);
+            *name = Some(new);
+        }
+    }
+
+    fn hide(&self) {
+        if let Some(name) = self.name.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.metrics.forget_slot(&name);
+        }
+    }
+}
+
+/// Returns the name under which the counts of a model's slot are shown.
+#[must_use]
+pub fn shown_name(model: &str, role: Option<LaneRole>) -> String {
+    match role {
+        Some(LaneRole::Serving) => model.to_owned(),
+        Some(role) => format!("{model} ({})", role.as_str()),
+        None => format!("{model} (candidate)"),
+    }
 }
 
 /// Starts a slot on the current tokio runtime, which must have I/O and time. Workers end with the thread that
@@ -88,10 +154,7 @@ pub fn spawn_slot(
     results: mpsc::Sender<Vec<SlotResult>>,
     metrics: Arc<Metrics>,
 ) -> SlotHandle {
-    let (jobs, waiting) = mpsc::channel(flow::WINDOWS_PER_SLOT);
-    let (announce, state) = watch::channel(SlotState::Starting);
-    let task = tokio::spawn(task::SlotTask::new(spec, results, metrics, announce).run(waiting));
-    SlotHandle { jobs, state, task }
+    spawn(spec, None, results, metrics)
 }
 
 /// Starts a slot like [`spawn_slot`] with the model that was loaded for its self-test, so that it is ready at once. A
@@ -103,14 +166,23 @@ pub fn spawn_admitted(
     results: mpsc::Sender<Vec<SlotResult>>,
     metrics: Arc<Metrics>,
 ) -> SlotHandle {
-    if spec.inference.isolation == Isolation::Thread {
-        return spawn_slot(spec, results, metrics);
-    }
+    let runner = (spec.inference.isolation == Isolation::Process).then(|| admission.into_runner());
+    spawn(spec, runner, results, metrics)
+}
+
+fn spawn(
+    spec: SlotSpec,
+    loaded: Option<Runner>,
+    results: mpsc::Sender<Vec<SlotResult>>,
+    metrics: Arc<Metrics>,
+) -> SlotHandle {
     let (jobs, waiting) = mpsc::channel(flow::WINDOWS_PER_SLOT);
     let (announce, state) = watch::channel(SlotState::Starting);
-    let slot = task::SlotTask::new(spec, results, metrics, announce).with_runner(admission.into_runner());
-    let task = tokio::spawn(slot.run(waiting));
-    SlotHandle { jobs, state, task }
+    let (noted, faults) = watch::channel(SlotFaults::default());
+    let counts = Arc::new(ShownCounts::new(&spec, metrics));
+    let slot = task::SlotTask::new(spec, results, Arc::clone(&counts), (announce, noted));
+    let task = tokio::spawn(slot.with_runner(loaded).run(waiting));
+    SlotHandle { jobs, state, faults, counts, task }
 }
 
 impl SlotHandle {
@@ -138,6 +210,34 @@ impl SlotHandle {
     pub async fn ready(&self) -> SlotState {
         let mut state = self.state.clone();
         state.wait_for(|state| *state != SlotState::Starting).await.map_or(SlotState::Failed, |state| *state)
+    }
+
+    /// Returns what went wrong so far, as it changes.
+    #[must_use]
+    pub fn faults(&self) -> watch::Receiver<SlotFaults> {
+        self.faults.clone()
+    }
+
+    /// Shows the slot's counts in this role; `None` is that of a candidate.
+    pub fn show_as(&self, role: Option<LaneRole>) {
+        self.counts.show_as(role);
+    }
+
+    /// Changes the slot's counts.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut SlotCounts)) {
+        self.counts.change(change);
+    }
+
+    /// Shows the slot's counts no longer.
+    pub fn hide(&self) {
+        self.counts.hide();
+    }
+
+    /// Ends the slot at once and kills its worker, whatever it is doing; windows without a result get none. A thread
+    /// cannot be killed: it ends with its run.
+    pub fn abandon(self) {
+        self.counts.hide();
+        self.task.abort();
     }
 
     /// Runs what was submitted and ends the slot; after `deadline` kills the worker, and windows without a result

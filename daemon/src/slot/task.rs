@@ -13,9 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::runner::{Fault, Runner};
-use super::{SlotSpec, SlotState, confine, ipc};
+use super::{ShownCounts, SlotFaults, SlotSpec, SlotState, confine, ipc};
 use crate::flow::{SlotFailure, SlotJob, SlotResult};
-use crate::metrics::Metrics;
 
 /// Kills from outside, in a row without a run between, that are taken for an operator's. Beyond it they are taken
 /// for the kernel's, short of memory, and starting again at once would make that worse.
@@ -49,8 +48,9 @@ enum Event {
 pub(super) struct SlotTask {
     spec: SlotSpec,
     results: mpsc::Sender<Vec<SlotResult>>,
-    metrics: Arc<Metrics>,
+    counts: Arc<ShownCounts>,
     state: watch::Sender<SlotState>,
+    faults: watch::Sender<SlotFaults>,
     runner: Option<Runner>,
     threads: Arc<()>,
     batch_max: usize,
@@ -68,13 +68,13 @@ impl SlotTask {
     pub(super) fn new(
         spec: SlotSpec,
         results: mpsc::Sender<Vec<SlotResult>>,
-        metrics: Arc<Metrics>,
-        state: watch::Sender<SlotState>,
+        counts: Arc<ShownCounts>,
+        (state, faults): (watch::Sender<SlotState>, watch::Sender<SlotFaults>),
     ) -> Self {
         let manifest = spec.package.manifest();
         let window_values = manifest.inputs.iter().map(|input| input.values()).sum();
         let per_frame = ipc::windows_per_frame(window_values, manifest.output_values());
-        metrics.slot(&spec.name, |counts| {
+        counts.change(|counts| {
             counts.version.clone_from(&manifest.version);
             counts.digest = spec.package.digest().to_string();
             counts.state = SlotState::Starting.as_str().to_owned();
@@ -84,8 +84,9 @@ impl SlotTask {
             backoff: Backoff::new(BACKOFF_FIRST, spec.inference.restart_max.max(BACKOFF_FIRST)),
             spec,
             results,
-            metrics,
+            counts,
             state,
+            faults,
             runner: None,
             threads: Arc::new(()),
             standing: Standing::New,
@@ -95,9 +96,11 @@ impl SlotTask {
         }
     }
 
-    /// Takes over a model that is loaded already.
-    pub(super) fn with_runner(mut self, runner: Runner) -> Self {
-        self.note_start(Ok(runner));
+    /// Takes over a model that is loaded already, where there is one.
+    pub(super) fn with_runner(mut self, loaded: Option<Runner>) -> Self {
+        if let Some(runner) = loaded {
+            self.note_start(Ok(runner));
+        }
         self
     }
 
@@ -127,6 +130,7 @@ impl SlotTask {
                 Event::Closed => break,
                 Event::Ended(fault) => {
                     self.runner = None;
+                    self.count_fault(&fault);
                     self.note_kill(&fault);
                 }
                 Event::Interval => self.observe_memory(),
@@ -196,7 +200,7 @@ impl SlotTask {
     }
 
     fn note_start(&mut self, started: Result<Runner, Fault>) {
-        self.metrics.slot(&self.spec.name, |counts| counts.starts += 1);
+        self.counts.change(|counts| counts.starts += 1);
         match started {
             Ok(runner) => {
                 self.spec.tries.record_ready(&self.spec.name, &self.spec.package.digest());
@@ -204,12 +208,13 @@ impl SlotTask {
                 self.standing = Standing::Good;
                 let pid = runner.pid();
                 self.runner = Some(runner);
-                self.metrics.slot(&self.spec.name, |counts| counts.pid = pid);
+                self.counts.change(|counts| counts.pid = pid);
                 self.observe_memory();
                 self.announce(SlotState::Ready);
                 tracing::info!(model = %self.spec.name, pid, "model is loaded");
             }
             Err(fault) => {
+                self.count_fault(&fault);
                 self.failed_starts += 1;
                 match &fault {
                     Fault::Refused(why) => self.fail(SlotState::Failed, why),
@@ -221,6 +226,18 @@ impl SlotTask {
                 }
             }
         }
+    }
+
+    fn count_fault(&self, fault: &Fault) {
+        self.faults.send_modify(|faults| {
+            *match fault {
+                Fault::Refused(_) => &mut faults.engine_errors,
+                Fault::Deadline(_) => &mut faults.deadline_overruns,
+                Fault::Killed | Fault::Unstartable(_) => &mut faults.kills,
+                Fault::Crashed(_) => &mut faults.crashes,
+            } += 1;
+            faults.last = Some(fault.to_string());
+        });
     }
 
     /// An end of the worker that no window is to blame for.
@@ -236,7 +253,7 @@ impl SlotTask {
 
     fn note_error(&self, error: &str) {
         tracing::warn!(model = %self.spec.name, error, "model's worker failed");
-        self.metrics.slot(&self.spec.name, |counts| counts.last_error = Some(error.to_owned()));
+        self.counts.change(|counts| counts.last_error = Some(error.to_owned()));
     }
 
     fn fail(&mut self, state: SlotState, error: &str) {
@@ -245,7 +262,7 @@ impl SlotTask {
     }
 
     fn announce(&self, state: SlotState) {
-        self.metrics.slot(&self.spec.name, |counts| {
+        self.counts.change(|counts| {
             state.as_str().clone_into(&mut counts.state);
             if state != SlotState::Ready {
                 (counts.pid, counts.resident_bytes) = (0, 0);
@@ -257,7 +274,7 @@ impl SlotTask {
     fn observe_memory(&self) {
         let pid = self.runner.as_ref().map_or(0, Runner::pid);
         let resident = if pid == 0 { None } else { confine::resident_bytes(pid) };
-        self.metrics.slot(&self.spec.name, |counts| counts.resident_bytes = resident.unwrap_or(0));
+        self.counts.change(|counts| counts.resident_bytes = resident.unwrap_or(0));
     }
 
     /// Runs the windows of `batch` and answers each; leaves it empty.
@@ -327,7 +344,10 @@ impl SlotTask {
             }
             let Some(runner) = self.runner.as_mut() else { continue };
             let result = runner.run(batch, deadline).await;
-            self.metrics.slot(&self.spec.name, |counts| counts.runs += 1);
+            self.counts.change(|counts| counts.runs += 1);
+            if let Err(fault) = &result {
+                self.count_fault(fault);
+            }
             let fault = match result {
                 Ok(outputs) => {
                     (self.kills, self.given_up) = (0, 0);
@@ -335,7 +355,7 @@ impl SlotTask {
                     return Ok(outputs);
                 }
                 Err(Fault::Refused(why)) => {
-                    self.metrics.slot(&self.spec.name, |counts| counts.last_error = Some(why));
+                    self.counts.change(|counts| counts.last_error = Some(why));
                     return Err(SlotFailure::Engine);
                 }
                 Err(fault) => fault,
@@ -357,7 +377,7 @@ impl SlotTask {
     async fn send_outputs(&self, mut tickets: Vec<u64>, outputs: Vec<Vec<f32>>) {
         // The engine answers every window; one without an answer would hold up the stage for ever.
         let unanswered = tickets.split_off(outputs.len().min(tickets.len()));
-        self.metrics.slot(&self.spec.name, |counts| counts.windows += tickets.len() as u64);
+        self.counts.change(|counts| counts.windows += tickets.len() as u64);
         let model = self.spec.model;
         let results = tickets.into_iter().zip(outputs);
         let results = results.map(|(ticket, outputs)| SlotResult { model, ticket, outputs: Ok(outputs) });
@@ -369,7 +389,7 @@ impl SlotTask {
     }
 
     async fn send_failure(&self, tickets: Vec<u64>, failure: SlotFailure) {
-        self.metrics.slot(&self.spec.name, |counts| {
+        self.counts.change(|counts| {
             *counts.failed.entry(failure.as_str()).or_default() += tickets.len() as u64;
         });
         let model = self.spec.model;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use dunlin_pipeline::prediction::{Prediction, WindowHead};
+use dunlin_pipeline::prediction::{ModelIndex, Prediction, WindowHead};
 
 use crate::flow::Step;
 
@@ -32,6 +32,8 @@ pub struct OpenWindow {
     pub head: WindowHead,
     /// Monotonic time at which its last message arrived, in microseconds.
     pub arrived_us: i64,
+    /// Monotonic time at which its slot got it; `None` before.
+    pub submitted_us: Option<i64>,
     step: u64,
     position: usize,
     answered: bool,
@@ -76,6 +78,7 @@ impl InFlight {
             self.windows.push_back(OpenWindow {
                 head: *head,
                 arrived_us: *arrived_us,
+                submitted_us: None,
                 step: number,
                 position,
                 answered: false,
@@ -93,6 +96,23 @@ impl InFlight {
     pub fn window(&self, ticket: u64) -> Option<OpenWindow> {
         let position = usize::try_from(ticket.checked_sub(self.first_ticket)?).ok()?;
         self.windows.get(position).filter(|window| !window.answered).copied()
+    }
+
+    /// Notes when the slot got the window with this ticket.
+    pub fn submitted(&mut self, ticket: u64, now_us: i64) {
+        let position =
+            ticket.checked_sub(self.first_ticket).and_then(|position| usize::try_from(position).ok());
+        if let Some(window) = position.and_then(|position| self.windows.get_mut(position)) {
+            window.submitted_us = Some(now_us);
+        }
+    }
+
+    /// Returns the tickets of a lane's windows that wait for their answer.
+    #[must_use]
+    pub fn open_in(&self, lane: ModelIndex) -> Vec<u64> {
+        let tickets = (self.first_ticket..).zip(&self.windows);
+        let open = tickets.filter(|(_, window)| !window.answered && window.head.model == lane);
+        open.map(|(ticket, _)| ticket).collect()
     }
 
     /// Puts the prediction of the window with this ticket into its step.

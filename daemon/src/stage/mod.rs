@@ -4,10 +4,13 @@
 //! One task, the only owner of the pipeline's state. Never blocks and never holds more than its bounds: it stops
 //! taking messages instead, and the brokers keep what is not acknowledged. Stands between ingest and writer.
 
+mod arranging;
 pub mod in_flight;
+pub mod lanes;
 pub mod publishing;
 pub mod redelivery;
 pub mod restore;
+pub mod shadow;
 pub mod tally;
 
 use std::collections::VecDeque;
@@ -17,18 +20,21 @@ use std::time::Duration;
 
 use dunlin_kit::clock::{self, ArrivalClock};
 use dunlin_pipeline::message::{ClockState, Message};
+use dunlin_pipeline::prediction::QualityFlags;
 use dunlin_pipeline::refusal::{Reason, Refusal};
 use dunlin_pipeline::{Core, Turn};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::flow::{self, Delivery, Loss, SlotJob, SlotResult, Step};
+use crate::flow::{self, Delivery, Loss, SlotFailure, SlotJob, SlotResult, Step};
+use crate::lanes::{Arrangement, LaneCounts};
 use crate::metrics::Metrics;
-use crate::slot::SlotHandle;
 use crate::status::ControlRequest;
 use crate::store::WriterCommand;
 use crate::store::queue::{SendFailure, Sender};
 use crate::systemd::Heartbeat;
+use arranging::Arranging;
 use in_flight::InFlight;
+use lanes::{LaneSlot, Lanes};
 use publishing::Publishing;
 use redelivery::Redelivery;
 use tally::Tally;
@@ -61,6 +67,8 @@ pub struct StageLinks {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// From the slots.
     pub results: mpsc::Receiver<Vec<SlotResult>>,
+    /// From the update: how lanes are to be.
+    pub arrangements: mpsc::Receiver<Arrangement>,
     /// From the status socket.
     pub control: mpsc::Receiver<ControlRequest>,
     /// Losses of the other stages, for the ledger.
@@ -79,8 +87,10 @@ pub struct StageParts {
     pub core: Core,
     /// Names of the brokers, by their number.
     pub brokers: Vec<String>,
-    /// The slots, by model.
-    pub slots: Vec<SlotHandle>,
+    /// The slots, by lane.
+    pub slots: Vec<Option<LaneSlot>>,
+    /// Where the counts of the lanes are made known, by lane.
+    pub lane_counts: watch::Sender<Vec<LaneCounts>>,
     /// Its side of publishing.
     pub publishing: Publishing,
     /// Messages that are known to be safe.
@@ -116,10 +126,10 @@ pub struct Stage {
     clock: ArrivalClock,
     in_flight: InFlight,
     tally: Tally,
-    models: Vec<String>,
     turn: Turn,
-    /// Windows that their slot has no room for.
-    unsent: Vec<VecDeque<SlotJob>>,
+    lanes: Lanes,
+    /// What waits until nothing is in flight.
+    arranging: Option<Arranging>,
     /// What goes to the writer, in order.
     outgoing: VecDeque<WriterCommand>,
     /// A step of the clock: goes to the writer after all that was timed before it.
@@ -143,8 +153,10 @@ pub struct Stage {
 impl Stage {
     /// Returns a stage that is ready to run.
     #[must_use]
-    pub fn new(parts: StageParts) -> Self {
+    pub fn new(mut parts: StageParts) -> Self {
         let now = clock::monotonic_micros();
+        let published = std::mem::replace(&mut parts.lane_counts, watch::channel(Vec::new()).0);
+        let lanes = Lanes::new(&parts.core, std::mem::take(&mut parts.slots), published);
         Self {
             clock: ArrivalClock::new(clock::wall_micros(), now),
             in_flight: InFlight::new(parts.next_sequence),
@@ -152,9 +164,9 @@ impl Stage {
                 parts.core.sources().iter().map(|source| source.name().to_owned()).collect(),
                 &parts.metrics,
             ),
-            models: parts.core.models().iter().map(|model| model.binding.spec.name.clone()).collect(),
             turn: Turn::default(),
-            unsent: parts.slots.iter().map(|_| VecDeque::new()).collect(),
+            lanes,
+            arranging: None,
             outgoing: VecDeque::new(),
             clock_step: None,
             flushes: Vec::new(),
@@ -191,6 +203,9 @@ impl Stage {
                     self.parts.publishing.committed(through);
                 }
                 _ = ticks.tick() => self.tick(&links),
+                Some(arrangement) = links.arrangements.recv(), if self.arranging.is_none() && room => {
+                    self.begin(arrangement);
+                }
                 Some(request) = links.control.recv(), if room => self.take_request(request),
                 Some(loss) = links.losses.recv(), if room => self.outgoing.push_back(WriterCommand::Loss(loss)),
                 Some(group) = links.results.recv() => self.take_results(group, &mut links.results),
@@ -211,11 +226,12 @@ impl Stage {
 
     fn takes_messages(&self) -> bool {
         !self.saving
+            && self.arranging.is_none()
             && self.clock_step.is_none()
             && Self::has_room(self.in_flight.windows(), self.values)
             && self.in_flight.steps() < flow::STEPS
             && self.outgoing.len() < WAITING_MAX
-            && self.unsent.iter().all(VecDeque::is_empty)
+            && self.lanes.all_submitted()
     }
 
     const fn has_room(windows: usize, values: usize) -> bool {
@@ -257,8 +273,7 @@ impl Stage {
         self.in_flight.open(step, &heads);
         self.steps.0 += 1;
         for (ticket, window) in (first..).zip(self.turn.windows.drain(..)) {
-            self.unsent[usize::from(window.head.model.0)]
-                .push_back(SlotJob { ticket, values: window.values });
+            self.lanes.push(window.head.model, SlotJob { ticket, values: window.values });
         }
         self.submit();
     }
@@ -299,17 +314,15 @@ impl Stage {
         let metrics = &self.parts.metrics;
         metrics.messages.add(messages);
         metrics.readings.add(self.turn.readings.len() as u64);
-        self.tally.settle(metrics, &self.models);
+        self.tally.settle(metrics, |lane, reason, count| {
+            self.lanes.count(lane, |slot| *slot.rows_refused.entry(reason.as_str()).or_default() += count);
+        });
     }
 
     fn submit(&mut self) {
-        for (slot, unsent) in self.parts.slots.iter().zip(&mut self.unsent) {
-            while let Some(job) = unsent.pop_front() {
-                if let Err(job) = slot.try_submit(job) {
-                    unsent.push_front(job);
-                    break;
-                }
-            }
+        let now = clock::monotonic_micros();
+        for ticket in self.lanes.submit(&mut self.in_flight, now) {
+            self.answer(ticket, Err(SlotFailure::Unavailable), now);
         }
     }
 
@@ -318,20 +331,30 @@ impl Stage {
         let mut next = Some(group);
         while let Some(group) = next {
             for result in group {
-                let Some(window) = self.in_flight.window(result.ticket) else { continue };
-                let shape = self.parts.core.models()[usize::from(window.head.model.0)].shape;
-                self.values = self.values.saturating_sub(shape.values());
-                let prediction = self.parts.core.finish(window.head, result.outputs.ok());
-                self.parts.publishing.predicted(result.ticket, &prediction);
-                let metrics = &self.parts.metrics;
-                metrics.predictions.add(1);
-                metrics.predictions_invalid.add(u64::from(!prediction.head.flags.is_valid()));
-                metrics.record_latency((now - window.arrived_us) as f64 / 1e6);
-                self.in_flight.answer(result.ticket, prediction);
+                self.answer(result.ticket, result.outputs, now);
             }
             next = more.try_recv().ok();
         }
+        self.lanes.publish();
         self.submit();
+    }
+
+    /// Finishes a window; an answer that comes late, of a lane that was abandoned, is ignored.
+    fn answer(&mut self, ticket: u64, outputs: Result<Vec<f32>, SlotFailure>, now_us: i64) {
+        let Some(window) = self.in_flight.window(ticket) else { return };
+        let core = &mut self.parts.core;
+        let values = core.model(window.head.model).map_or(0, |model| model.shape.values());
+        self.values = self.values.saturating_sub(values);
+        let prediction = core.finish(window.head, outputs.ok());
+        self.lanes.note(core, &window, &prediction, now_us);
+        self.parts.publishing.predicted(ticket, &prediction);
+        if !prediction.head.flags.contains(QualityFlags::SHADOW) {
+            let metrics = &self.parts.metrics;
+            metrics.predictions.add(1);
+            metrics.predictions_invalid.add(u64::from(!prediction.head.flags.is_valid()));
+            metrics.record_latency((now_us - window.arrived_us) as f64 / 1e6);
+        }
+        self.in_flight.answer(ticket, prediction);
     }
 
     fn take_request(&mut self, request: ControlRequest) {
@@ -385,8 +408,8 @@ impl Stage {
         metrics.windows_waiting.set(self.in_flight.windows() as i64);
         metrics.deliveries_waiting.set(links.deliveries.len() as i64);
         metrics.steps_waiting.set((self.outgoing.len() + links.writer.waiting()) as i64);
-        for (model, instances) in self.models.iter().zip(self.parts.core.instances_by_model()) {
-            metrics.slot(model, |counts| counts.instances = instances);
+        for (lane, instances) in self.parts.core.instances_by_lane().into_iter().enumerate() {
+            self.lanes.count(lane, |counts| counts.instances = instances);
         }
     }
 
@@ -401,6 +424,7 @@ impl Stage {
         }
         if self.in_flight.steps() == 0 {
             self.outgoing.extend(self.clock_step.take());
+            self.arrange();
         }
         self.parts.publishing.advance(self.in_flight.lowest_open());
         let enough =
@@ -454,7 +478,7 @@ impl Stage {
         for request in self.flushes.drain(..) {
             let _ = request.reply.send(());
         }
-        for slot in self.parts.slots {
+        for slot in self.lanes.into_slots(&self.parts.core) {
             slot.shutdown(Duration::from_secs(1)).await;
         }
         let _ = links.writer.send(WriterCommand::Stop).await;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dunlin_model_package::{ModelSpec, TopicTemplate};
-use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, Prediction};
+use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, Prediction, QualityFlags};
 
 use crate::config::settings::PublishMode;
 use crate::flow::Publication;
@@ -69,14 +69,16 @@ impl Topics {
     }
 }
 
-/// Appends what is published of a prediction: itself, and the alert it changed. Nothing where it is not valid.
+/// Appends what is published of a prediction: itself, and the alert it changed. Nothing where it is not valid, or of a
+/// package that ran in shadow.
 pub fn publications(
     renderer: &InstanceRenderer,
     sequence: u64,
     prediction: &Prediction,
     out: &mut Vec<Publication>,
 ) {
-    if !prediction.head.flags.is_valid() {
+    let flags = prediction.head.flags;
+    if !flags.is_valid() || flags.contains(QualityFlags::SHADOW) {
         return;
     }
     let mut payload = Vec::with_capacity(256);
@@ -152,6 +154,12 @@ impl Publishing {
             renderer.share_texts(&mut self.texts);
             self.renderers.insert(id, renderer);
         }
+    }
+
+    /// Forgets all instances but these.
+    pub fn keep_instances(&mut self, runs: impl Fn(InstanceId) -> bool) {
+        self.renderers.retain(|id, _| runs(*id));
+        self.texts.retain(|texts| Arc::strong_count(texts) > 1);
     }
 
     /// Takes a prediction whose model has just run.
@@ -238,6 +246,42 @@ impl Publishing {
         } else {
             let own = publication.sequence;
             self.left_to_restart = Some(self.left_to_restart.map_or(own, |lowest| lowest.min(own)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_model_package::Digest;
+    use dunlin_pipeline::prediction::{AlertChange, ModelIndex, PredictionId, WindowHead};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn only_valid_predictions_of_packages_that_serve_are_published_with_their_alerts(bits in any::<u8>()) {
+            let text = "name = \"m\"\npackage = \"p\"\nkey = []\nalert = { topic = \"alert\" }";
+            let topics = Topics::new("gw", &[toml::from_str(text).unwrap()]);
+            let identity = InstanceIdentity {
+                model: "m".into(),
+                version: "1".into(),
+                package: Digest::of(b"p"),
+                key: vec![],
+                outputs: vec![("y".into(), 1)],
+                labels: vec!["hot".into()],
+            };
+            let flags = QualityFlags(u16::from(bits));
+            let prediction = Prediction {
+                head: WindowHead { model: ModelIndex(0), instance: InstanceId(0), window_end_us: 1, flags },
+                id: PredictionId([0; 16]),
+                outputs: vec![1.0],
+                label: Some(0),
+                alert: Some(AlertChange::Raised),
+            };
+            let mut made = Vec::new();
+            publications(&topics.renderer(&identity).unwrap(), 1, &prediction, &mut made);
+            let hidden = !flags.is_valid() || flags.contains(QualityFlags::SHADOW);
+            prop_assert_eq!(made.len(), if hidden { 0 } else { 2 });
         }
     }
 }

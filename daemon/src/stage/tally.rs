@@ -71,13 +71,13 @@ impl Tally {
         });
     }
 
-    /// Counts a row that was not made for a model.
-    pub fn row(&mut self, model: usize, reason: Reason) {
-        *self.rows.entry((model, reason)).or_default() += 1;
+    /// Counts a row that was not made for a lane.
+    pub fn row(&mut self, lane: usize, reason: Reason) {
+        *self.rows.entry((lane, reason)).or_default() += 1;
     }
 
-    /// Hands the counts on and starts anew.
-    pub fn settle(&mut self, metrics: &Metrics, models: &[String]) {
+    /// Hands the counts on and starts anew; `rows` gets those of rows by lane.
+    pub fn settle(&mut self, metrics: &Metrics, mut rows: impl FnMut(usize, Reason, u64)) {
         for (name, tally) in self.names.iter().zip(&mut self.sources) {
             if tally.messages == 0 && tally.refused.is_empty() && tally.accepted == 0 {
                 continue;
@@ -92,10 +92,8 @@ impl Tally {
                 }
             });
         }
-        for ((model, reason), count) in std::mem::take(&mut self.rows) {
-            metrics.slot(&models[model], |counts| {
-                *counts.rows_refused.entry(reason.as_str()).or_default() += count
-            });
+        for ((lane, reason), count) in std::mem::take(&mut self.rows) {
+            rows(lane, reason, count);
         }
     }
 }
@@ -131,8 +129,8 @@ mod tests {
         let mut tally = Tally::new(vec!["s".into()], &metrics);
         tally.message(&[0], 2);
         tally.refusal(None, Refusal::new(Reason::UnknownTopic, "x"), "t", b"p", 5);
-        tally.settle(&metrics, &[]);
-        tally.settle(&metrics, &[]);
+        tally.settle(&metrics, |_, _, _| {});
+        tally.settle(&metrics, |_, _, _| {});
         let sources = metrics.sources();
         assert_eq!((sources["s"].messages, sources["s"].accepted), (1, 2));
         assert_eq!(sources[NO_SOURCE].refused["unknown_topic"], 1);

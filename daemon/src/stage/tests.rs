@@ -40,7 +40,7 @@ struct Running {
 fn start(capacity: usize) -> (tokio::task::LocalSet, impl FnOnce() -> Running) {
     let set = tokio::task::LocalSet::new();
     let spawn = move || {
-        let core = Core::compile(&[toml::from_str(SOURCE).unwrap()], Vec::new()).unwrap();
+        let core = Core::serving(&[toml::from_str(SOURCE).unwrap()], Vec::new()).unwrap();
         let (deliveries, taken) = mpsc::channel(16);
         let (control, requests) = mpsc::channel(16);
         let (losses, lost) = mpsc::channel(16);
@@ -55,6 +55,7 @@ fn start(capacity: usize) -> (tokio::task::LocalSet, impl FnOnce() -> Running) {
             core,
             brokers: vec!["mqtt".to_owned()],
             slots: Vec::new(),
+            lane_counts: watch::channel(Vec::new()).0,
             publishing,
             redelivery: Redelivery::new([100]),
             next_sequence: 1,
@@ -64,6 +65,7 @@ fn start(capacity: usize) -> (tokio::task::LocalSet, impl FnOnce() -> Running) {
         let links = StageLinks {
             deliveries: taken,
             results: mpsc::channel(1).1,
+            arrangements: mpsc::channel(1).1,
             control: requests,
             losses: lost,
             writer,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dunlin_kit::clock::is_plausible;
-use dunlin_pipeline::prediction::InstanceIdentity;
+use dunlin_pipeline::prediction::{InstanceIdentity, QualityFlags};
 use dunlin_pipeline::reading::SeriesIdentity;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -335,13 +335,14 @@ fn group(connection: &Connection, reach: Reach, cut: Cut) -> rusqlite::Result<Ve
     Ok(group)
 }
 
-/// Adds predictions to the summaries of their hours.
+/// Adds predictions to the summaries of their hours, without those of packages in shadow.
 fn summarise(connection: &Connection, predictions: &[StoredPrediction]) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO summary VALUES (?1, ?2, ?3, 1, ?4, ?4, ?4) ON CONFLICT (hour_us, instance, element) DO UPDATE SET \
          mean = mean + (?4 - mean) / (count + 1), low = min(low, ?4), high = max(high, ?4), count = count + 1",
     )?;
-    for prediction in predictions.iter().filter(|p| p.flags.is_valid()) {
+    let counts = |flags: QualityFlags| flags.is_valid() && !flags.contains(QualityFlags::SHADOW);
+    for prediction in predictions.iter().filter(|p| counts(p.flags)) {
         let hour = prediction.window_end_us.div_euclid(HOUR_US) * HOUR_US;
         for (element, value) in prediction.outputs.iter().enumerate().filter(|(_, v)| v.is_finite()) {
             statement.execute(params![prediction.instance.0, hour, element as i64, f64::from(*value)])?;

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dunlin_daemon::config::settings::{InferenceSettings, Isolation};
+use dunlin_daemon::lanes::LaneRole;
 use dunlin_daemon::slot::{SlotSpec, TryLedger};
 use dunlin_model_package::{Blobs, Digest, Manifest, Package};
 use dunlin_pipeline::prediction::ModelIndex;
@@ -135,6 +136,7 @@ pub(crate) fn slot_spec(package: Package, isolation: Isolation) -> SlotSpec {
     SlotSpec {
         model: ModelIndex(0),
         name: "m".to_owned(),
+        role: Some(LaneRole::Serving),
         package,
         inference: InferenceSettings {
             isolation,

@@ -3,6 +3,9 @@
 //! Never stores a key and never asks for a passphrase. Used by the operator's command line, by the server's online key
 //! and by tests; the daemon never names this module.
 
+pub mod change;
+pub mod repository;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -101,6 +104,7 @@ impl Development {
             spec_version: SPEC_VERSION.to_owned(),
             version: 1,
             expires: Self::EXPIRES,
+            signed_at: None,
             consistent_snapshot: true,
             keys: BTreeMap::from([(public.id(), public)]),
             roles: ["root", "timestamp", "snapshot", "targets"].map(|n| (n.to_owned(), role.clone())).into(),
@@ -111,6 +115,8 @@ impl Development {
             spec_version: SPEC_VERSION.to_owned(),
             version: 1,
             expires: Self::EXPIRES,
+            signed_at: None,
+            custom: None,
             targets: BTreeMap::from([(path.to_owned(), TargetDescription::of(bytes, custom))]),
             delegations: None,
         };

@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 
 use clap::Parser as _;
-use dunlin_model_package::Digest;
+use dunlin_model_package::{Blobs, Digest};
+use dunlin_trust::sign::Development;
 
 use super::*;
 use crate::config::findings_to_errors;
@@ -25,19 +26,12 @@ impl Site {
     fn new() -> Self {
         let site =
             Self { folder: tempfile::tempdir().unwrap(), broker: TcpListener::bind("127.0.0.1:0").unwrap() };
-        let manifest = serde_json::json!({
-            "schema": 1, "name": "m", "version": "1", "release_counter": 1, "window": { "length": 1 },
-            "inputs": [{ "name": "x", "shape": ["batch", 1], "features": [{ "name": "x" }] }],
-            "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1] }],
-            "blobs": { "model.onnx": { "sha256": Digest::of(b"model"), "bytes": 5 } }
-        });
-        site.write("manifest.json", &manifest.to_string());
-        site.write("model.onnx", "model");
+        site.write("root.json", "");
         let port = site.broker.local_addr().unwrap().port();
         site.write("dunlind.toml", &format!(
             "[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n[storage]\nfree_bytes_min = 0\nbytes_max = \"1MiB\"\n\
              [[source]]\nname = \"s\"\ntopics = [\"a\"]\nformat = \"number\"\nfields.x = {{}}\n\
-             [[model]]\nname = \"m\"\npackage = \".\"\n"
+             [[model]]\nname = \"m\"\npackage = \".\"\n[trust]\nroot = \"root.json\"\n"
         ));
         site
     }
@@ -62,9 +56,23 @@ impl Site {
     }
 }
 
+/// A package whose files nobody reads.
+fn package() -> Package {
+    let manifest = serde_json::json!({
+        "schema": 1, "name": "m", "version": "1", "release_counter": 1, "window": { "length": 1 },
+        "inputs": [{ "name": "x", "shape": ["batch", 1], "features": [{ "name": "x" }] }],
+        "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1] }],
+        "blobs": { "model.onnx": { "sha256": Digest::of(b"model"), "bytes": 5 } }
+    });
+    let text = manifest.to_string().into_bytes();
+    let (evidence, anchor) = Development::new().sign("models/m/1/manifest.json", &text, None);
+    Package::without_files(evidence.verify(&anchor, text).unwrap(), Blobs::ByName(".".into())).unwrap()
+}
+
 const GOOD: Probes<'static> = Probes {
     compile: &|_| Ok(()),
-    golden_vectors: &|_, _| Ok(Some(3)),
+    package: &|_, _| Ok(Some(package())),
+    golden_vectors: &|_| Ok(Some(3)),
     broker: &|_| {
         Ok(BrokerReport {
             receive_max: None,
@@ -83,7 +91,7 @@ fn a_good_gateway_passes_every_section() {
     for expected in [
         "Configuration\n  ✔ ",
         "holds together: 1 sources, 1 models",
-        "Packages\n  ✔ model `m` (m 1): 3 golden predictions agree",
+        "Packages\n  ✔ model `m` (1): 3 golden predictions agree",
         "Connectivity\n  ✔ broker `mqtt` at 127.0.0.1:",
         "Production readiness\n  ✔ ",
         "✔ secrets are private",
@@ -97,7 +105,8 @@ fn a_good_gateway_passes_every_section() {
 fn what_the_broker_and_the_model_lack_is_said_with_a_remedy() {
     let probes = Probes {
         compile: &|_| Ok(()),
-        golden_vectors: &|_, _| {
+        package: &|_, _| Ok(Some(package())),
+        golden_vectors: &|_| {
             Err(ProbeFailure { message: "differs".to_owned(), remedy: "rebuild it".to_owned() })
         },
         broker: &|_| {
@@ -112,7 +121,7 @@ fn what_the_broker_and_the_model_lack_is_said_with_a_remedy() {
     let (outcome, text) = Site::new().check(&["--set", "http.listen=0.0.0.0:0"], &probes);
     assert_eq!(outcome, Outcome::Failed);
     for expected in [
-        "✘ model `m` (m 1): differs\n      rebuild it",
+        "✘ model `m` (1): differs\n      rebuild it",
         "allows 20 messages in flight\n      raise the broker's in-flight window",
         "✘ broker `mqtt` at",
         "grants no QoS 1",

@@ -19,6 +19,8 @@ struct Past {
     series: Vec<Arc<SeriesIdentity>>,
     readings: Vec<ReadingRow>,
     windows: i64,
+    /// Every second prediction is one of a package in shadow.
+    shadowed: bool,
     damaged: Vec<u64>,
 }
 
@@ -51,13 +53,18 @@ impl History for Past {
         let damaged = self.damaged.iter().map(|sequence| {
             Err(ReadFault::DamagedBatch { sequence: *sequence, reason: "its checksum is wrong".into() })
         });
-        let rows = (0..self.windows).flat_map(|window| {
+        let shadowed = self.shadowed;
+        let rows = (0..self.windows).flat_map(move |window| {
             self.instances.iter().map(move |identity| {
                 Ok(PredictionRow {
                     identity: Arc::clone(identity),
                     id: PredictionId::of(identity, window * 1_000_000),
                     window_end_us: window * 1_000_000,
-                    flags: QualityFlags::default(),
+                    flags: if shadowed && window % 2 == 1 {
+                        QualityFlags::SHADOW
+                    } else {
+                        QualityFlags::default()
+                    },
                     outputs: vec![window as f32 / 10.0],
                     label: Some("warm".into()),
                     alert: None,
@@ -132,6 +139,18 @@ fn json_lines_are_as_published_and_hold_all_models() {
     assert_eq!(rows[1]["window_end"], "1970-01-01T00:00:01.000000Z");
     assert_eq!(rows[1]["outputs"], json!({"score": [0.1]}));
     assert_eq!(rows[1]["label"], "warm");
+}
+
+#[test]
+fn shadow_predictions_are_exported_on_request_alone_and_say_what_they_are() {
+    let past = || Past { shadowed: true, ..Past::of_models(&["a"], 6) };
+    for format in ["", "--format jsonl"] {
+        let (_, without) = export(past(), format);
+        assert!(!without.contains("shadow"), "{without}");
+        let (_, with) = export(past(), &format!("--shadow {format}"));
+        let shadow = with.lines().filter(|line| line.contains("shadow")).count();
+        assert_eq!((shadow, with.lines().count() - without.lines().count()), (3, 3), "{with}");
+    }
 }
 
 #[test]
