@@ -286,6 +286,22 @@ fn otherwise_default() -> String {
     "normal".to_owned()
 }
 
+/// Most findings of one manifest: more than a person corrects at once.
+const FINDINGS_MAX: usize = 32;
+/// Longest text taken over from a package.
+const SHOWN_CHARS_MAX: usize = 512;
+
+/// Returns a text that a package had a part in as a terminal or a log may show it: without control characters, cut.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).map(plain).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        short.push('…');
+    }
+    short
+}
+
 /// What is wrong with a manifest: all findings, each naming its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError(pub Vec<String>);
@@ -327,9 +343,12 @@ impl Manifest {
     /// *Errors*: all findings at once; the package is not to be used.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
         let manifest: Self = serde_json::from_slice(text)
-            .map_err(|e| ManifestError(vec![format!("manifest is not readable: {e}")]))?;
+            .map_err(|e| ManifestError(vec![shown(&format!("manifest is not readable: {e}"))]))?;
         let findings = manifest.findings();
-        if findings.is_empty() { Ok(manifest) } else { Err(ManifestError(findings)) }
+        if findings.is_empty() {
+            return Ok(manifest);
+        }
+        Err(ManifestError(findings.iter().take(FINDINGS_MAX).map(|finding| shown(finding)).collect()))
     }
 
     /// Returns the path under which a repository holds the manifest.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::Package;
+use dunlin_model_package::manifest::shown;
 use dunlin_pipeline::engine::MEMORY_REFUSED;
 use dunlin_pipeline::golden_check::{GoldenCheck, GoldenFailure, GoldenReport, GoldenStep};
 use tokio::sync::{mpsc, oneshot};
@@ -240,7 +241,9 @@ impl Test<'_> {
             match verdict {
                 Ok(Some(report)) => Ok(report),
                 Ok(None) => Err(no_golden("are missing").into()),
-                Err(failure) => Err(refused(Chain(&failure).to_string(), SelfTestFailure::Golden).into()),
+                Err(failure) => {
+                    Err(refused(shown(&Chain(&failure).to_string()), SelfTestFailure::Golden).into())
+                }
             }
         };
         timeout(GOLDEN_TIME_MAX, check).await.unwrap_or_else(|_| {

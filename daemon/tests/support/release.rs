@@ -39,6 +39,8 @@ impl TryLedger for NoLedger {
 pub(crate) struct Draft {
     pub(crate) manifest: Value,
     pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// Stands in for the manifest.
+    pub(crate) raw: Option<String>,
 }
 
 /// A window and the outputs that it must have.
@@ -55,7 +57,7 @@ impl Draft {
         });
         let files =
             vec![("model.onnx".to_owned(), model.to_vec()), ("golden.jsonl".to_owned(), golden_file(golden))];
-        Self { manifest, files }
+        Self { manifest, files, raw: None }
     }
 
     /// Returns the same with another value at a JSON pointer of the manifest; `/-` at its end adds a key.
@@ -65,6 +67,12 @@ impl Draft {
             Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
             parent => parent[key] = value,
         }
+        self
+    }
+
+    /// Returns the same with this text for its manifest.
+    pub(crate) fn raw(mut self, manifest: String) -> Self {
+        self.raw = Some(manifest);
         self
     }
 
@@ -85,7 +93,7 @@ impl Draft {
                 *named = json!({ "sha256": Digest::of(bytes), "bytes": bytes.len() });
             }
         }
-        manifest.to_string().into_bytes()
+        self.raw.clone().unwrap_or_else(|| manifest.to_string()).into_bytes()
     }
 
     /// Writes and approves the package.
