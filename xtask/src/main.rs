@@ -16,6 +16,7 @@ mod demo;
 mod machine;
 mod step;
 mod tools;
+mod trust;
 mod view;
 
 use std::process::{Command, ExitCode};
@@ -29,7 +30,9 @@ cargo xtask COMMAND
   demo [--for 20s]   broker, simulated machines and the daemon, live in the terminal
   bench [ARGS]       measures the daemon on this machine
   oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts
-  golden NAME|--all  records the golden vectors of an example";
+  golden NAME|--all  records the golden vectors of an example
+  conformance [--suite DIR]   the public suite of The Update Framework against our core
+  differential [--for 10m]    random repositories before our core and another client";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "bench" | "oracle" => end_to_end(command, rest),
         "golden" => golden(rest),
+        "conformance" => trust::conformance(rest),
+        "differential" => trust::differential(rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

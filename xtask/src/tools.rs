@@ -56,6 +56,13 @@ pub(crate) fn install_broker() -> Result<(), String> {
     install_packages(&["mosquitto", "mosquitto-clients"])
 }
 
+/// Installs faketime from the system's packages where it is missing.
+///
+/// *Errors*: as [`install_broker`].
+pub(crate) fn install_faketime() -> Result<(), String> {
+    if find("faketime").is_some() { Ok(()) } else { install_packages(&["faketime"]) }
+}
+
 fn install_packages(packages: &[&str]) -> Result<(), String> {
     println!("installing {} from the system's packages", packages.join(", "));
     let by_hand = || format!("install {} by hand and try again", packages.join(", "));

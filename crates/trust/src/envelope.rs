@@ -46,6 +46,7 @@ impl<R: Role> Envelope<R> {
     /// *Errors*: `mismatch` for bytes that are no metadata of this role.
     pub fn parse(raw: &[u8], object: &str) -> Result<Self, Failure> {
         let mismatch = |reason: String| Failure::new(Code::Mismatch, object, reason);
+        crate::limits::require_sparse(raw).map_err(mismatch)?;
         let file: File =
             serde_json::from_slice(raw).map_err(|e| mismatch(format!("is no signed metadata: {e}")))?;
         if file.signatures.len() > SIGNATURES_MAX {

@@ -49,7 +49,9 @@ impl Evidence {
     /// `mismatch` for other bytes.
     pub fn verify(&self, anchor: &Digest, bytes: Vec<u8>) -> Result<Verified<TargetFile>, Failure> {
         let description = self.description(anchor)?;
-        hashes::require(&bytes, Some(description.length), Some(&description.hashes), &self.target)?;
+        // No matter how much of it there is: it is not arriving, it is here.
+        hashes::require(&bytes, Some(description.length), Some(&description.hashes), &self.target)
+            .map_err(|failure| Failure { code: Code::Mismatch, ..failure })?;
         let note = description.custom.and_then(|custom| serde_json::from_value(custom).ok());
         let file = TargetFile { path: self.target.clone(), bytes, note, evidence: self.clone() };
         Ok(Verified::attest(file))

@@ -466,6 +466,3 @@ fn is_rotated(old: &Root, new: &Root, role: &str) -> bool {
     };
     !keys(old).is_subset(&keys(new))
 }
-
-#[cfg(test)]
-mod tests;

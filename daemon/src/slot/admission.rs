@@ -349,9 +349,11 @@ impl Test<'_> {
             let pairs = rows.iter().zip(expected.iter().copied().flatten());
             let tolerance = self.spec.package.manifest().golden_tolerance;
             if let Some((have, want)) = pairs.into_iter().find(|(have, want)| !agree(have, want, tolerance)) {
-                return Err(
-                    differs(jobs.len(), &format!("{} instead of {}", shown(have), shown(want))).into()
-                );
+                return Err(differs(
+                    jobs.len(),
+                    &format!("{} instead of {}", first_values(have), first_values(want)),
+                )
+                .into());
             }
             if began.elapsed() > LATENCY_TIME_MAX {
                 break;
@@ -438,7 +440,7 @@ fn agree(have: &[f32], want: &[f32], tolerance: f64) -> bool {
     have.len() == want.len() && have.iter().zip(want).all(same)
 }
 
-fn shown(values: &[f32]) -> String {
+fn first_values(values: &[f32]) -> String {
     format!("{:?}", &values[..values.len().min(4)])
 }
 

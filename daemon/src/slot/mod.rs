@@ -26,7 +26,6 @@ use tokio::task::JoinHandle;
 pub use admission::{Admission, SelfTestFailure, admit};
 pub use ledger::TryLedger;
 
-use self::runner::Runner;
 use crate::config::settings::{InferenceSettings, Isolation};
 use crate::flow::{self, SlotJob, SlotResult};
 use crate::lanes::LaneRole;
@@ -172,7 +171,7 @@ pub fn spawn_admitted(
 
 fn spawn(
     spec: SlotSpec,
-    loaded: Option<Runner>,
+    runner: Option<runner::Runner>,
     results: mpsc::Sender<Vec<SlotResult>>,
     metrics: Arc<Metrics>,
 ) -> SlotHandle {
@@ -181,7 +180,7 @@ fn spawn(
     let (noted, faults) = watch::channel(SlotFaults::default());
     let counts = Arc::new(ShownCounts::new(&spec, metrics));
     let slot = task::SlotTask::new(spec, results, Arc::clone(&counts), (announce, noted));
-    let task = tokio::spawn(slot.with_runner(loaded).run(waiting));
+    let task = tokio::spawn(slot.with_runner(runner).run(waiting));
     SlotHandle { jobs, state, faults, counts, task }
 }
 

@@ -97,8 +97,8 @@ impl SlotTask {
     }
 
     /// Takes over a model that is loaded already, where there is one.
-    pub(super) fn with_runner(mut self, loaded: Option<Runner>) -> Self {
-        if let Some(runner) = loaded {
+    pub(super) fn with_runner(mut self, runner: Option<Runner>) -> Self {
+        if let Some(runner) = runner {
             self.note_start(Ok(runner));
         }
         self
@@ -233,8 +233,8 @@ impl SlotTask {
             *match fault {
                 Fault::Refused(_) => &mut faults.engine_errors,
                 Fault::Deadline(_) => &mut faults.deadline_overruns,
-                Fault::Killed | Fault::Unstartable(_) => &mut faults.kills,
-                Fault::Crashed(_) => &mut faults.crashes,
+                Fault::Killed => &mut faults.kills,
+                Fault::Crashed(_) | Fault::Unstartable(_) => &mut faults.crashes,
             } += 1;
             faults.last = Some(fault.to_string());
         });

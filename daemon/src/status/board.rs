@@ -11,19 +11,33 @@ use dunlin_kit::clock;
 use crate::metrics::Metrics;
 use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, Sample};
 use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, source_reports};
+use crate::update::import_desk::ImportDesk;
 
 /// Counters, fixed facts and recent samples of one daemon.
 pub struct StatusBoard {
     metrics: Arc<Metrics>,
     facts: StatusFacts,
     ring: Mutex<RateRing>,
+    imports: Option<Arc<ImportDesk>>,
 }
 
 impl StatusBoard {
     /// Returns a board over these counters.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, facts: StatusFacts) -> Self {
-        Self { metrics, facts, ring: Mutex::default() }
+        Self { metrics, facts, ring: Mutex::default(), imports: None }
+    }
+
+    /// Returns the board with a desk that takes imports.
+    #[must_use]
+    pub fn with_imports(self, desk: Arc<ImportDesk>) -> Self {
+        Self { imports: Some(desk), ..self }
+    }
+
+    /// Returns where imports are handed in, where this daemon takes any.
+    #[must_use]
+    pub fn imports(&self) -> Option<&ImportDesk> {
+        self.imports.as_deref()
     }
 
     /// Returns the counters.

@@ -21,8 +21,10 @@ pub mod reserve;
 pub mod retention;
 mod salvage;
 mod schema;
+pub mod slots;
 pub mod state;
 mod tables;
+pub mod trust;
 mod wire;
 pub mod writer;
 
@@ -31,7 +33,9 @@ pub use folder_lock::FolderLock;
 pub use open::{DeliveryMark, Moment, Recovery, Store};
 pub use reader::StoreReader;
 pub use salvage::SalvageReport;
+pub use slots::{StoredModels, StoredRelease};
 pub use state::{LastStop, StateDatabase};
+pub use trust::TrustStore;
 pub use writer::{WriterCommand, WriterSettings, spawn_writer};
 
 /// File name of the telemetry log inside the state folder.

@@ -70,8 +70,13 @@ pub(crate) fn open_in_memory() -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens a database for reading beside its writer.
+/// Opens a telemetry log for reading beside its writer.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    open_reader_of(path, Schema::Telemetry).map(|(connection, _)| connection)
+}
+
+/// Opens a database for reading beside its writer; returns it with its schema's version.
+pub(crate) fn open_reader_of(path: &Path, schema: Schema) -> Result<(Connection, i64), StoreError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection =
@@ -82,8 +87,8 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
         )
     });
     set_up.map_err(StoreError::sqlite("set up the database"))?;
-    refuse_future(&connection, path, Schema::Telemetry)?;
-    Ok(connection)
+    let version = refuse_future(&connection, path, schema)?;
+    Ok((connection, version))
 }
 
 fn configure(connection: &Connection, wal_pages: u64) -> rusqlite::Result<()> {

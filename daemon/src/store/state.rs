@@ -1,4 +1,4 @@
-//! The small database beside the log: starts, whether the last stop was clean, tries of slots.
+//! The small database beside the log: starts, whether the last stop was clean, tries of slots; releases in `slots`.
 //!
 //! Written a few times a start, durably before the act it counts. A damaged file is kept for the operator; the
 //! daemon then counts in memory and says `state_lost`.
@@ -34,7 +34,7 @@ pub enum StateHealth {
 /// The open state database.
 #[derive(Debug)]
 pub struct StateDatabase {
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     tries: BTreeMap<(String, String), u32>,
     last_stop: LastStop,
     starts: u64,
@@ -121,7 +121,7 @@ impl StateDatabase {
             .map_err(StoreError::sqlite("count the slot's start"))
     }
 
-    /// Forgets the starts of this package: it is ready. Counts of the model's other packages go too.
+    /// Forgets the starts of this package: it is ready.
     ///
     /// *Errors*: the count was not stored.
     pub fn record_ready(&mut self, model: &str, digest: &str) -> Result<(), StoreError> {
@@ -130,7 +130,7 @@ impl StateDatabase {
             return Ok(());
         };
         connection
-            .execute("DELETE FROM slot_try WHERE model = ?1", [model])
+            .execute("DELETE FROM slot_try WHERE model = ?1 AND digest = ?2", [model, digest])
             .map(|_| ())
             .map_err(StoreError::sqlite("forget the slot's starts"))
     }
