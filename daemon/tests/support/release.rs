@@ -142,7 +142,6 @@ pub(crate) fn approve(folder: &Path, manifest: Vec<u8>) -> Result<Package, Strin
 /// Returns how a slot runs a package.
 pub(crate) fn slot_spec(package: Package, isolation: Isolation) -> SlotSpec {
     SlotSpec {
-        role: None,
         model: ModelIndex(0),
         name: "m".to_owned(),
         role: Some(LaneRole::Serving),
