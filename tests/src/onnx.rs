@@ -31,28 +31,29 @@ pub fn dividing_by_zero() -> Vec<u8> {
     model(&nodes, &[], &value("x", &[1]), &value("y", &[1]))
 }
 
-/// Returns a model that doubles its input, and takes the engine down with an integer division by zero where the input
-/// is `poison`. *Range*: a whole number.
+/// Returns a model that doubles its input, and divides an integer by zero where the input is `poison`: the engine fails
+/// on that window. *Range*: a whole number.
 #[must_use]
 pub fn doubling_but_failing_at(poison: i64) -> Vec<u8> {
-    // The distance to the poison, in whole numbers, is divided by itself: it is zero there alone.
+    // 1 / (2 · distance) is zero in whole numbers, except at the poison.
     let nodes = [
         node("Cast", &["x"], "i", &[attribute_int("to", INT64)]),
         node("Sub", &["i", "poison"], "distance", &[]),
-        node("Div", &["distance", "distance"], "unit", &[]),
-        node("Sub", &["unit", "unit"], "nothing", &[]),
+        node("Add", &["distance", "distance"], "divisor", &[]),
+        node("Div", &["one", "divisor"], "nothing", &[]),
         node("Cast", &["nothing"], "zero", &[attribute_int("to", FLOAT)]),
         node("Add", &["x", "x"], "double", &[]),
         node("Add", &["double", "zero"], "y", &[]),
     ];
-    model(&nodes, &[whole("poison", poison)], &value("x", &[1]), &value("y", &[1]))
+    let constants = [whole("poison", poison), whole("one", 1)];
+    model(&nodes, &constants, &value("x", &[1]), &value("y", &[1]))
 }
 
-/// Returns a model that doubles its input up to `limit` and takes far more memory than any budget above it, until its
-/// worker is refused it. *Range*: a whole number.
+/// Returns a model that doubles its input up to `limit` and asks for 8 MiB for each unit above it: the engine
+/// gets none beyond its budget. *Range*: a whole number.
 #[must_use]
 pub fn doubling_but_bursting_above(limit: i64) -> Vec<u8> {
-    // Counts to 2^40 for each unit above the limit.
+    // Counts to 2^20 for each unit above the limit, 8 bytes each.
     let nodes = [
         node("ReduceMax", &["x"], "top", &[attribute_int("keepdims", 0)]),
         node("Cast", &["top"], "i", &[attribute_int("to", INT64)]),
@@ -66,7 +67,7 @@ pub fn doubling_but_bursting_above(limit: i64) -> Vec<u8> {
         node("Add", &["x", "x"], "double", &[]),
         node("Add", &["double", "zero"], "y", &[]),
     ];
-    let constants = [whole("limit", limit), whole("none", 0), whole("one", 1), whole("unit", 1 << 40)];
+    let constants = [whole("limit", limit), whole("none", 0), whole("one", 1), whole("unit", 1 << 20)];
     model(&nodes, &constants, &value("x", &[1]), &value("y", &[1]))
 }
 
@@ -330,7 +331,8 @@ mod tests {
         let mut failing = engine(&doubling_but_failing_at(100));
         assert!(failing.run(1, &[100.0]).unwrap_err().to_string().contains("zero"));
         assert_eq!(failing.run(1, &[101.0]).unwrap(), [202.0]);
-        assert!(engine(&doubling_but_bursting_above(100)).run(1, &[101.0]).is_err());
+        let refused = engine(&doubling_but_bursting_above(100)).run(1, &[4_194_404.0]).unwrap_err();
+        assert!(refused.to_string().contains("more memory"), "{refused}");
         assert!(engine(&doubling_but_no_number_above(100.0)).run(1, &[101.0]).unwrap()[0].is_nan());
         assert_eq!(engine(&doubling_but_slow_above(100.0, 3)).run(1, &[101.0]).unwrap(), [202.0]);
         assert_eq!(engine(&doubling_but_wrong_above(100.0)).run(1, &[101.0]).unwrap(), [303.0]);

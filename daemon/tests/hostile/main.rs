@@ -56,7 +56,7 @@ const IMPOSSIBLE: [release::Vector<'static>; 1] = [([1.0, 2.0], &[1.5e9, -7.25])
 const LOAD: &[&str] = &["selftest:load"];
 const NO_ANSWER: &[&str] = &["selftest:load", "selftest:golden"];
 const NO_MEMORY: &[&str] = &["selftest:load", "selftest:golden", "selftest:memory", "selftest:crash"];
-const NO_END: &[&str] = &["selftest:load", "selftest:deadline", "selftest:memory"];
+const NO_END: &[&str] = &["selftest:load", "selftest:deadline", "selftest:memory", "selftest:crash"];
 
 fn model_case(name: &str, model: &[u8], deadline: &str, expected: &'static [&'static str]) -> Case {
     let draft = Draft::new(model, 2, &IMPOSSIBLE).with("/budgets/deadline", json!(deadline));
@@ -69,7 +69,10 @@ fn cases() -> Vec<Case> {
         all.push(model_case(name, &model, "500ms", NO_END));
     }
     for (name, model) in models::odd_operators() {
-        all.push(model_case(name, &model, "10s", NO_ANSWER));
+        // Some of them make the engine ask for a size that comes of the odd number.
+        let giant =
+            ["transpose of one axis twice", "one-hot of depth 2^38", "pool kernel 2^40"].contains(&name);
+        all.push(model_case(name, &model, "10s", if giant { NO_MEMORY } else { NO_ANSWER }));
     }
     for (name, model) in models::giant_tensors() {
         all.push(model_case(name, &model, "10s", NO_MEMORY));
