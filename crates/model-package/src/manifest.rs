@@ -543,6 +543,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_package_says_is_shown_short_and_without_a_terminals_commands() {
+        let mut value = sample();
+        value["name"] = "\u{1b}]0;owned\u{7}".into();
+        value["version"] = "v".repeat(1 << 20).into();
+        let error = Manifest::parse(value.to_string().as_bytes()).unwrap_err();
+        assert!(error.to_string().len() < 2_048 && !error.to_string().contains(char::is_control), "{error}");
+    }
+
+    #[test]
+    fn a_budget_beyond_its_range_is_refused() {
+        for (key, wrong) in [("deadline", "36500d"), ("deadline", "61s"), ("deadline", "0s")] {
+            let mut value = sample();
+            value["budgets"] = serde_json::json!({ key: wrong });
+            let ManifestError(found) = Manifest::parse(value.to_string().as_bytes()).unwrap_err();
+            assert!(found.len() == 1 && found[0].contains("between 1ms and"), "{found:?}");
+        }
+    }
+
+    #[test]
     fn all_findings_come_at_once() {
         let mut value = sample();
         value["name"] = "../frost".into();

@@ -38,12 +38,14 @@ const AT_ONCE: usize = 6;
 /// this test makes and holds (some 60 MB), and the largest golden file.
 const GROWTH_BYTES_MAX: u64 = 160 << 20;
 
+/// Does harm to a package's folder before it is opened.
+type Spoil = fn(&Path);
+
 /// A hostile package and what must become of it.
 struct Case {
     name: String,
     draft: Draft,
-    /// Does more harm to the folder.
-    spoil: fn(&Path),
+    spoil: Spoil,
     /// A live window for a release that is admitted.
     live: [f32; 2],
     /// Any of these outcomes.

@@ -33,6 +33,7 @@ fn on_image(operator: &str, inputs: &[&str], attributes: &[(&str, &[i64])], cons
 }
 
 /// Operators whose attributes or constants no engine can obey, by name.
+#[expect(clippy::too_many_lines, reason = "a table of models")]
 pub(crate) fn odd_operators() -> Vec<(&'static str, Vec<u8>)> {
     let kernel = floats("k", &[1, 1, 1, 1], &[1.0]);
     let conv = |attribute: &str, values: &[i64]| {
@@ -284,6 +285,7 @@ pub(crate) fn endless_work() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Graphs that are no graphs, by name.
+#[expect(clippy::too_many_lines, reason = "a table of models")]
 pub(crate) fn broken_graphs() -> Vec<(&'static str, Vec<u8>)> {
     let (input, output) = ([value("x", F32, &[0, 2])], [value("y", F32, &[0, 2])]);
     let with_io = |input: Proto, output: Proto| {

@@ -8,9 +8,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-use crate::Case;
 use crate::release::{Draft, Vector, golden_file, golden_header};
 use crate::samples::weighted_sum;
+use crate::{Case, Spoil};
 
 const PACKAGE: &[&str] = &["package"];
 const GOLDEN: &[&str] = &["selftest:golden"];
@@ -20,7 +20,7 @@ fn good() -> Draft {
     Draft::new(&weighted_sum(), 1, &SUM)
 }
 
-fn case(name: impl Into<String>, draft: Draft, spoil: fn(&Path), expected: &'static [&'static str]) -> Case {
+fn case(name: impl Into<String>, draft: Draft, spoil: Spoil, expected: &'static [&'static str]) -> Case {
     Case { name: name.into(), draft, spoil, live: [1.0, 1.0], expected }
 }
 
@@ -98,7 +98,7 @@ fn manifests() -> Vec<Case> {
 }
 
 fn files() -> Vec<Case> {
-    let replace: [(&str, fn(&Path)); 7] = [
+    let replace: [(&str, Spoil); 7] = [
         ("a longer model than named", |folder| rewrite(folder, |bytes| bytes.push(0))),
         ("a shorter model than named", |folder| rewrite(folder, |bytes| bytes.truncate(bytes.len() - 1))),
         ("another model than named", |folder| rewrite(folder, |bytes| bytes[20] ^= 1)),
