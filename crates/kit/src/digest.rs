@@ -139,6 +139,15 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_has_the_digest_of_its_bytes() {
+        for length in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES + 7] {
+            let bytes: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let read = Digest::of_reader(bytes.as_slice()).unwrap();
+            assert_eq!(read, (Digest::of(&bytes), length as u64));
+        }
+    }
+
+    #[test]
     fn parts_do_not_collide_with_their_concatenation() {
         assert_ne!(Digest::of_parts(&[b"ab", b"c"]), Digest::of_parts(&[b"a", b"bc"]));
     }

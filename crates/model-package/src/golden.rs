@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::feature_spec::SourceSpec;
+use crate::manifest::shown;
 use crate::model_spec::ModelSpec;
 
 /// Most records of one golden file: checked within the seconds that loading a model may take.
@@ -181,8 +182,8 @@ impl GoldenReader {
         None
     }
 
-    const fn refuse(&self, reason: String) -> GoldenError {
-        GoldenError { line: self.line, reason }
+    fn refuse(&self, reason: String) -> GoldenError {
+        GoldenError { line: self.line, reason: shown(&reason) }
     }
 }
 

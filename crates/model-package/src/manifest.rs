@@ -301,6 +301,22 @@ fn otherwise_default() -> String {
     "normal".to_owned()
 }
 
+/// Most findings of one manifest: more than a person corrects at once.
+const FINDINGS_MAX: usize = 32;
+/// Longest text taken over from a package.
+const SHOWN_CHARS_MAX: usize = 512;
+
+/// Returns a text that a package had a part in as a terminal or a log may show it: without control characters, cut.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut short: String = text.chars().take(SHOWN_CHARS_MAX).map(plain).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        short.push('…');
+    }
+    short
+}
+
 /// What is wrong with a manifest: all findings, each naming its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError(pub Vec<String>);
@@ -353,9 +369,12 @@ impl Manifest {
             return Err(ManifestError(vec![format!("manifest is longer than {MANIFEST_BYTES_MAX} bytes")]));
         }
         let manifest: Self = serde_json::from_slice(text)
-            .map_err(|e| ManifestError(vec![format!("manifest is not readable: {e}")]))?;
+            .map_err(|e| ManifestError(vec![shown(&format!("manifest is not readable: {e}"))]))?;
         let findings = manifest.findings();
-        if findings.is_empty() { Ok(manifest) } else { Err(ManifestError(findings)) }
+        if findings.is_empty() {
+            return Ok(manifest);
+        }
+        Err(ManifestError(findings.iter().take(FINDINGS_MAX).map(|finding| shown(finding)).collect()))
     }
 
     /// Returns the path under which a repository holds the manifest.
@@ -561,6 +580,25 @@ mod tests {
         let again = Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap();
         assert_eq!(manifest, again);
         assert_eq!(manifest.budgets.deadline, Span::from_secs(1));
+    }
+
+    #[test]
+    fn what_a_package_says_is_shown_short_and_without_a_terminals_commands() {
+        let mut value = sample();
+        value["name"] = "\u{1b}]0;owned\u{7}".into();
+        value["version"] = "v".repeat(1 << 20).into();
+        let error = Manifest::parse(value.to_string().as_bytes()).unwrap_err();
+        assert!(error.to_string().len() < 2_048 && !error.to_string().contains(char::is_control), "{error}");
+    }
+
+    #[test]
+    fn a_budget_beyond_its_range_is_refused() {
+        for (key, wrong) in [("deadline", "36500d"), ("deadline", "61s"), ("deadline", "0s")] {
+            let mut value = sample();
+            value["budgets"] = serde_json::json!({ key: wrong });
+            let ManifestError(found) = Manifest::parse(value.to_string().as_bytes()).unwrap_err();
+            assert!(found.len() == 1 && found[0].contains("between 1ms and"), "{found:?}");
+        }
     }
 
     #[test]

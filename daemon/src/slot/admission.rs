@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::Package;
+use dunlin_model_package::manifest::shown;
 use dunlin_pipeline::engine::MEMORY_REFUSED;
 use dunlin_pipeline::golden_check::{GoldenCheck, GoldenFailure, GoldenReport, GoldenStep};
 use tokio::sync::{mpsc, oneshot};
@@ -240,7 +241,9 @@ impl Test<'_> {
             match verdict {
                 Ok(Some(report)) => Ok(report),
                 Ok(None) => Err(no_golden("are missing").into()),
-                Err(failure) => Err(refused(Chain(&failure).to_string(), SelfTestFailure::Golden).into()),
+                Err(failure) => {
+                    Err(refused(shown(&Chain(&failure).to_string()), SelfTestFailure::Golden).into())
+                }
             }
         };
         timeout(GOLDEN_TIME_MAX, check).await.unwrap_or_else(|_| {
@@ -346,9 +349,11 @@ impl Test<'_> {
             let pairs = rows.iter().zip(expected.iter().copied().flatten());
             let tolerance = self.spec.package.manifest().golden_tolerance;
             if let Some((have, want)) = pairs.into_iter().find(|(have, want)| !agree(have, want, tolerance)) {
-                return Err(
-                    differs(jobs.len(), &format!("{} instead of {}", shown(have), shown(want))).into()
-                );
+                return Err(differs(
+                    jobs.len(),
+                    &format!("{} instead of {}", first_values(have), first_values(want)),
+                )
+                .into());
             }
             if began.elapsed() > LATENCY_TIME_MAX {
                 break;
@@ -435,7 +440,7 @@ fn agree(have: &[f32], want: &[f32], tolerance: f64) -> bool {
     have.len() == want.len() && have.iter().zip(want).all(same)
 }
 
-fn shown(values: &[f32]) -> String {
+fn first_values(values: &[f32]) -> String {
     format!("{:?}", &values[..values.len().min(4)])
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dunlin_daemon::config::settings::{InferenceSettings, Isolation};
+use dunlin_daemon::lanes::LaneRole;
 use dunlin_daemon::slot::{SlotSpec, TryLedger};
 use dunlin_model_package::{Blobs, Digest, Manifest, Package};
 use dunlin_pipeline::prediction::ModelIndex;
@@ -38,6 +39,8 @@ impl TryLedger for NoLedger {
 pub(crate) struct Draft {
     pub(crate) manifest: Value,
     pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// Stands in for the manifest.
+    pub(crate) raw: Option<String>,
 }
 
 /// A window and the outputs that it must have.
@@ -54,7 +57,7 @@ impl Draft {
         });
         let files =
             vec![("model.onnx".to_owned(), model.to_vec()), ("golden.jsonl".to_owned(), golden_file(golden))];
-        Self { manifest, files }
+        Self { manifest, files, raw: None }
     }
 
     /// Returns the same with another value at a JSON pointer of the manifest; `/-` at its end adds a key.
@@ -64,6 +67,12 @@ impl Draft {
             Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
             parent => parent[key] = value,
         }
+        self
+    }
+
+    /// Returns the same with this text for its manifest.
+    pub(crate) fn raw(mut self, manifest: String) -> Self {
+        self.raw = Some(manifest);
         self
     }
 
@@ -84,7 +93,7 @@ impl Draft {
                 *named = json!({ "sha256": Digest::of(bytes), "bytes": bytes.len() });
             }
         }
-        manifest.to_string().into_bytes()
+        self.raw.clone().unwrap_or_else(|| manifest.to_string()).into_bytes()
     }
 
     /// Writes and approves the package.
@@ -133,9 +142,9 @@ pub(crate) fn approve(folder: &Path, manifest: Vec<u8>) -> Result<Package, Strin
 /// Returns how a slot runs a package.
 pub(crate) fn slot_spec(package: Package, isolation: Isolation) -> SlotSpec {
     SlotSpec {
-        role: None,
         model: ModelIndex(0),
         name: "m".to_owned(),
+        role: Some(LaneRole::Serving),
         package,
         inference: InferenceSettings {
             isolation,

@@ -35,6 +35,10 @@ impl Proto {
     pub(crate) fn message(self, field: u64, value: &Self) -> Self {
         self.bytes(field, &value.0)
     }
+
+    pub(crate) fn finished(self) -> Vec<u8> {
+        self.0
+    }
 }
 
 pub(crate) const F32: i64 = 1;
