@@ -1,5 +1,4 @@
 //! What the tests of updates share: an owner with real keys who publishes real releases, and a gateway's folder.
-#![expect(clippy::unwrap_used, reason = "a broken fixture ends the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
