@@ -190,3 +190,6 @@ fn import_alone(args: &ImportArgs, place: &Path) -> Result<ImportReport, Command
     }
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,4 @@
 //! What the tests of updates share: an owner with real keys who publishes real releases, and a gateway's folder.
-#![expect(clippy::unwrap_used, reason = "a broken fixture ends the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -102,11 +101,16 @@ impl Draft {
 
 impl Owner {
     pub(crate) fn new() -> Self {
+        Self::at(NOW)
+    }
+
+    /// An owner who signs by this clock.
+    pub(crate) fn at(now: UnixTime) -> Self {
         let keys: BTreeMap<_, _> = ROLES.map(|role| (role, SigningKey::generate().unwrap())).into();
         let plan = |role| RolePlan { role, keys: vec![keys[role].public()], threshold: 1 };
-        let change = Change::found(&ROLES.map(plan), NOW, Lifetimes::default()).unwrap();
+        let change = Change::found(&ROLES.map(plan), now, Lifetimes::default()).unwrap();
         let metadata = change.files(&keys.values().collect::<Vec<_>>()).unwrap();
-        let mut owner = Self { keys, metadata, now: NOW, folder: tempfile::tempdir().unwrap() };
+        let mut owner = Self { keys, metadata, now, folder: tempfile::tempdir().unwrap() };
         owner.write();
         owner
     }

@@ -140,6 +140,7 @@ fn what_is_not_the_blob_is_refused_and_leaves_nothing() {
         (Blob { bytes: b"0123456789a".to_vec(), ..right.clone() }, "endless_data"),
         (Blob { bytes: vec![b'0'; 1 << 20], announced: Some(10), ..right.clone() }, "endless_data"),
     ] {
+        source.given.store(0, Ordering::Relaxed);
         assert_eq!(code(store.fetch(&source, &spec, &mut |_| {})), expected);
         assert!(names(&store).is_empty(), "{expected}");
         assert!(source.given.load(Ordering::Relaxed) <= 11, "no more is read than shows that it is too long");

@@ -192,9 +192,12 @@ fn a_refusal_is_forgotten_once_its_check_goes_well() {
     assert_eq!(gateway.refusal(METADATA_CHECK), None);
 }
 
+/// What becomes of a gateway's state.
+type Loss = fn(&Gateway);
+
 #[test]
 fn lost_state_is_never_begun_again() {
-    let losses: [(&str, fn(&Gateway)); 4] = [
+    let losses: [(&str, Loss); 4] = [
         ("a flipped bit in the root", |gateway| {
             execute(
                 gateway,
@@ -493,7 +496,7 @@ fn what_is_in_use_stays_and_the_rest_is_swept() {
     let (mut store, blobs) = (gateway.store(), gateway.blobs());
     let collected = sweep(&mut store, &blobs, &BTreeSet::from([new.digest])).unwrap();
     assert_eq!(collected.files, 1);
-    assert_eq!(store.releases().unwrap(), [new.clone()]);
+    assert_eq!(store.releases().unwrap(), std::slice::from_ref(&new));
     let package = open_kept(&store, &blobs, &new).unwrap();
     assert!(package.read_blob("model.onnx").is_ok());
 }

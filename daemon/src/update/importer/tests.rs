@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_trust::time::UnixTime;
 
 use super::*;
 use crate::metrics::Metrics;
@@ -47,6 +50,19 @@ fn start(owner: &Owner) -> Daemon {
     Daemon { gateway, desk, events, client: StatusClient::new(&state_dir) }
 }
 
+/// The importer judges by this machine's clock.
+fn present_owner() -> Owner {
+    Owner::at(UnixTime(dunlin_kit::clock::wall_micros() / 1_000_000))
+}
+
+async fn bounded<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.unwrap()
+}
+
+async fn next(daemon: &mut Daemon) -> Option<ImportEvent> {
+    bounded(daemon.events.recv()).await
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || drop(sender.send(work())));
@@ -55,21 +71,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 #[tokio::test]
 async fn a_path_that_is_handed_in_becomes_a_package_and_every_phase_is_told() {
-    let mut owner = Owner::new();
+    let mut owner = present_owner();
     owner.publish(&Draft::new("frost", 3));
     owner.publish(&Draft::new("other", 1));
     let mut daemon = start(&owner);
     let (client, place) = (daemon.client.clone(), owner.folder().to_owned());
     let import = blocking(move || client.import(&place, Again::Retry)).await.unwrap();
-    let Some(ImportEvent::Offered { release, again: Again::Retry }) = daemon.events.recv().await else {
+    let Some(ImportEvent::Offered { release, again: Again::Retry }) = next(&mut daemon).await else {
         panic!()
     };
     assert_eq!((release.model.as_str(), release.counter), ("frost", 3));
-    let Some(ImportEvent::Fetched { package, .. }) = daemon.events.recv().await else { panic!() };
+    let Some(ImportEvent::Fetched { package, .. }) = next(&mut daemon).await else { panic!() };
     assert!(package.read_blob("model.onnx").is_ok());
     let mut report = daemon.desk.report();
     while !report.ended {
-        report = daemon.desk.newer_than(report.revision).await;
+        report = bounded(daemon.desk.newer_than(report.revision)).await;
     }
     assert_eq!((report.import, report.models["frost"].phase.as_str()), (import, "verified"));
     assert!(report.passed_over.contains("other"));
@@ -84,23 +100,23 @@ async fn a_path_that_is_handed_in_becomes_a_package_and_every_phase_is_told() {
 
 #[tokio::test]
 async fn files_that_went_with_their_stick_come_once_it_is_back() {
-    let mut owner = Owner::new();
+    let mut owner = present_owner();
     owner.publish(&Draft::new("frost", 3));
     let blobs = owner.file("blobs");
     let away = owner.file("away");
     fs::rename(&blobs, &away).unwrap();
     let mut daemon = start(&owner);
     daemon.desk.import(owner.folder().to_owned(), Again::Never).unwrap();
-    let Some(ImportEvent::Offered { release, .. }) = daemon.events.recv().await else { panic!() };
-    assert!(matches!(daemon.events.recv().await, Some(ImportEvent::NotFetched { .. })));
+    let Some(ImportEvent::Offered { release, .. }) = next(&mut daemon).await else { panic!() };
+    assert!(matches!(next(&mut daemon).await, Some(ImportEvent::NotFetched { .. })));
     fs::rename(&away, &blobs).unwrap();
     daemon.desk.fetch(release.digest).unwrap();
-    assert!(matches!(daemon.events.recv().await, Some(ImportEvent::Fetched { .. })));
+    assert!(matches!(next(&mut daemon).await, Some(ImportEvent::Fetched { .. })));
 }
 
 #[tokio::test]
 async fn what_cannot_be_imported_says_why_and_the_next_import_is_taken() {
-    let mut owner = Owner::new();
+    let mut owner = present_owner();
     owner.publish(&Draft::new("frost", 3));
     let mut daemon = start(&owner);
     let no_bundle = daemon.gateway.folder.path().join("stick.tar");
@@ -109,11 +125,11 @@ async fn what_cannot_be_imported_says_why_and_the_next_import_is_taken() {
         daemon.desk.import(place, Again::Never).unwrap();
         let mut report = daemon.desk.report();
         while !report.ended {
-            report = daemon.desk.newer_than(report.revision).await;
+            report = bounded(daemon.desk.newer_than(report.revision)).await;
         }
         assert!(report.refused.is_some() || report.failed.is_some());
     }
     assert!(daemon.desk.import("relative".into(), Again::Never).is_err());
     daemon.desk.import(owner.folder().to_owned(), Again::Never).unwrap();
-    assert!(matches!(daemon.events.recv().await, Some(ImportEvent::Offered { .. })));
+    assert!(matches!(next(&mut daemon).await, Some(ImportEvent::Offered { .. })));
 }
