@@ -105,7 +105,7 @@ fn a_package_is_built_checked_and_shown() {
     assert_code(
         &dunlin(room.path(), &["package", "inspect"]),
         0,
-        &["humidity  %RH, 16.7 to 31.8", "signed    not here"],
+        &["humidity  %RH, 16.7 to 31.8", "golden    6 predictions of 6 messages"],
     );
 }
 
@@ -251,6 +251,26 @@ fn an_update_has_a_size_and_a_higher_number() {
         &["(release 42)"],
     );
     assert_code(&dunlin(room.path(), &same), 0, &["the delta to the release before"]);
+}
+
+#[test]
+fn who_signed_is_told_from_the_repositorys_metadata() {
+    let room = room();
+    assert_code(&dunlin(room.path(), &["package", "build"]), 0, &[]);
+    let digest =
+        dunlin_kit::digest::Digest::of(&std::fs::read(room.path().join("package/manifest.json")).unwrap());
+    let name = |digest: &str| {
+        let targets = json!({ "models/occupancy/1.0.0/manifest.json": { "length": 1, "hashes": { "sha256": digest } } });
+        let file =
+            json!({ "signatures": [{ "keyid": "k1", "sig": "00" }], "signed": { "targets": targets } });
+        write(&room.path().join("metadata/1.targets.json"), &file.to_string());
+    };
+    let inspect = ["package", "inspect", "--repository", "."];
+    std::fs::create_dir(room.path().join("metadata")).unwrap();
+    name(&digest.to_string());
+    assert_code(&dunlin(room.path(), &inspect), 0, &["signed    by k1"]);
+    name(&"00".repeat(32));
+    assert_code(&dunlin(room.path(), &inspect), 0, &["signed    by nobody in this repository"]);
 }
 
 #[test]

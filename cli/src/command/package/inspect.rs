@@ -7,17 +7,12 @@ use std::path::PathBuf;
 use dunlin_model_package::golden::GoldenRecord;
 use dunlin_model_package::package::{GOLDEN_FILE, MANIFEST_BYTES_MAX, read_blob};
 use dunlin_model_package::{Digest, Golden, Manifest};
-use dunlin_trust::Evidence;
 use serde_json::{Value, json};
 
+use super::published::signers;
 use super::{Format, MANIFEST_FILE, read};
 use crate::command::CommandError;
 use crate::print;
-
-/// Name of the file that holds the proof of approval beside a signed manifest.
-const EVIDENCE_FILE: &str = "evidence.json";
-/// Longest proof: a root and targets metadata of a large fleet.
-const EVIDENCE_BYTES_MAX: u64 = 32 << 20;
 
 /// Arguments of `dunlin package inspect`.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,6 +20,9 @@ pub struct Args {
     /// The package's folder
     #[arg(value_name = "FOLDER", default_value = "package")]
     package: PathBuf,
+    /// Folder with the metadata that may name the package, to tell who signed it
+    #[arg(long, value_name = "FOLDER")]
+    repository: Option<PathBuf>,
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -48,13 +46,17 @@ pub(super) fn run(args: &Args) -> Result<(), CommandError> {
             json!({ "name": name, "bytes": blob.bytes, "sha256": blob.sha256, "state": state })
         })
         .collect();
+    let signers = match &args.repository {
+        Some(repository) => Some(signers(repository, &manifest.target_path(), &Digest::of(&bytes))?),
+        None => None,
+    };
     let (messages, predictions) = golden_counts(args, &manifest);
     let seen = json!({
         "digest": Digest::of(&bytes),
         "target": manifest.target_path(),
         "manifest": manifest,
         "files": files,
-        "signed_by": signers(args),
+        "signed_by": signers,
         "golden": { "messages": messages, "predictions": predictions },
     });
     match args.output {
@@ -72,16 +74,6 @@ fn golden_counts(args: &Args, manifest: &Manifest) -> (usize, usize) {
     let Some(golden) = bytes.and_then(|bytes| Golden::parse(&bytes).ok()) else { return (0, 0) };
     let messages = golden.records.iter().filter(|record| matches!(record, GoldenRecord::Message(_))).count();
     (messages, golden.records.len() - messages)
-}
-
-/// Returns the ids of the keys whose signatures lie beside the manifest; they are named, not verified.
-fn signers(args: &Args) -> Vec<String> {
-    let bytes = read(&args.package.join(EVIDENCE_FILE), EVIDENCE_BYTES_MAX).unwrap_or_default();
-    let Ok(evidence) = serde_json::from_slice::<Evidence>(&bytes) else { return Vec::new() };
-    let last =
-        evidence.roles.last().and_then(|role| serde_json::from_str::<Value>(role).ok()).unwrap_or_default();
-    let signatures = last.get("signatures").and_then(Value::as_array).cloned().unwrap_or_default();
-    signatures.iter().filter_map(|one| one.get("keyid")?.as_str().map(str::to_owned)).collect()
 }
 
 fn print_text(manifest: &Manifest, seen: &Value) {
@@ -127,10 +119,13 @@ fn print_text(manifest: &Manifest, seen: &Value) {
         )),
         None => print::line("  evidence  none"),
     }
-    let signers: Vec<&str> =
-        seen["signed_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    print::line(&format!(
-        "  signed    {}",
-        if signers.is_empty() { "not here".to_owned() } else { signers.join(", ") }
-    ));
+    if let Some(signers) = seen["signed_by"].as_array() {
+        let ids: Vec<&str> = signers.iter().filter_map(Value::as_str).collect();
+        let text = if ids.is_empty() {
+            "by nobody in this repository".to_owned()
+        } else {
+            format!("by {}", ids.join(", "))
+        };
+        print::line(&format!("  signed    {text}"));
+    }
 }
