@@ -9,6 +9,7 @@
 pub mod active_copy;
 pub mod book;
 pub mod guards;
+pub mod live_stage;
 pub mod machine;
 pub mod plan;
 pub mod release;

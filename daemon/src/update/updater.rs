@@ -105,14 +105,15 @@ async fn open<P>(
 fn report_unopened(book: &ReleaseBook, model: &str, digest: Digest, failure: StepFailure) {
     let is_candidate = book.state(model).candidate.is_some_and(|c| c.release.digest == digest);
     let event = match (failure, is_candidate) {
-        (StepFailure::Later(detail), _) => Event::Delayed { digest, detail },
+        // What was good and is refused for once is tried again: the board may be short of memory.
+        (StepFailure::Later(detail), _) | (StepFailure::Bad(_, detail), false) => {
+            Event::Delayed { digest, detail }
+        }
         (StepFailure::Bad(reason, detail), true) => Event::Failed { digest, reason, detail },
         (StepFailure::Damaged(detail), true) => {
             Event::Failed { digest, reason: Reason::SelfTest(SelfTest::Load), detail }
         }
-        (StepFailure::Bad(_, detail) | StepFailure::Damaged(detail), false) => {
-            Event::Damaged { digest, detail }
-        }
+        (StepFailure::Damaged(detail), false) => Event::Damaged { digest, detail },
     };
     tell(book, model, &event);
 }

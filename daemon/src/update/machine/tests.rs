@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! The machine: every state with every event, and properties over whole histories.
 
 use std::collections::BTreeSet;
 
