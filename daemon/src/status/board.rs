@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, Sample};
 use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, source_reports};
 use crate::update::book::ReleaseBook;
+use crate::update::safe_mode::Mode;
 
 /// Counters, fixed facts and recent samples of one daemon.
 pub struct StatusBoard {
@@ -78,7 +79,8 @@ impl StatusBoard {
             long: ring.over(LONG_MICROS, latest),
         };
         drop(ring);
-        StatusReport::of(&self.metrics, &self.facts, &moment)
+        let safe_mode = self.releases().is_some_and(|book| book.mode() == Mode::Safe);
+        StatusReport { safe_mode, ..StatusReport::of(&self.metrics, &self.facts, &moment) }
     }
 
     /// Returns the counts by source with the last refused payload of each reason.
