@@ -4,4 +4,10 @@
 //! or the server beyond the crates that all of them stand on.
 
 pub mod command;
+pub mod key_file;
+pub mod keyring;
+pub mod passphrase;
 pub mod print;
+pub mod publication;
+pub mod verification;
+pub mod workspace;

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod backlog;
+pub mod board;
 pub mod command;
 pub mod config;
 pub mod flow;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use dunlin_daemon::app;
 use dunlin_daemon::command::{
-    self, check, export, models, offline, predict, query, replay, rollback, sources, status, stored,
+    self, check, export, import, models, offline, predict, query, replay, rollback, sources, status, stored,
 };
 use dunlin_daemon::config::{LoadRequest, process_environment};
 use dunlin_daemon::slot::worker::worker_main;
@@ -39,6 +39,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Show what came from each source, and what was refused
     Sources(sources::SourcesArgs),
+    /// Take releases from a bundle or the folder of a repository
+    Import(import::ImportArgs),
     /// Run recorded messages through the configuration and print the predictions
     Replay(replay::ReplayArgs),
     /// Run a package's model on given inputs
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Query(args) => query::run(&args, stored::open),
         Command::Export(args) => export::run(&args, stored::open),
         Command::Sources(args) => sources::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Replay(args) => replay::run(&args, offline::start_pipeline),
         Command::Predict(args) => predict::run(&args, offline::open_package, offline::load_model),
     };

@@ -187,6 +187,8 @@ impl Bench {
             arrived_us: clock::monotonic_micros(),
         };
         self.deliveries.send(delivery).await.unwrap();
+        // The stage is to be at work when the next one comes.
+        tokio::task::yield_now().await;
         self.write();
     }
 
@@ -301,11 +303,15 @@ async fn swaps_under_load_lose_and_double_nothing() {
         let empty = LanePlan::Empty(Leaving::Drain);
         let lanes = if lane == 0 { [fill, empty] } else { [empty, fill] };
         let mut told = bench.arrange(lanes).await;
-        while told.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty) {
+        loop {
+            match told.try_recv() {
+                Ok(()) => break,
+                Err(error) => assert_eq!(error, oneshot::error::TryRecvError::Empty),
+            }
             bench.send(2.0).await;
-            tokio::task::yield_now().await;
         }
     }
+    bench.send(3.0).await;
     let sent = bench.sent;
     let metrics = Arc::clone(&bench.starter.metrics);
     assert_eq!(metrics.slots().keys().collect::<Vec<_>>(), ["m"]);

@@ -18,7 +18,7 @@ use dunlin_daemon::config::settings::{InferenceSettings, Isolation};
 use dunlin_daemon::flow::{SLOT_RESULTS, SlotFailure, SlotJob, SlotResult};
 use dunlin_daemon::lanes::LaneRole;
 use dunlin_daemon::metrics::{Metrics, SlotCounts};
-use dunlin_daemon::slot::{SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
+use dunlin_daemon::slot::{SlotFaults, SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
 use dunlin_daemon::store::{FolderLock, StateDatabase};
 use dunlin_model_package::{Digest, Package};
 use dunlin_pipeline::prediction::ModelIndex;
@@ -367,6 +367,50 @@ async fn what_was_submitted_is_answered_before_a_slot_ends() {
         answered += results.len();
     }
     assert_eq!(answered, 500);
+}
+
+#[tokio::test]
+async fn faults_are_told_by_kind_and_kills_from_outside_apart() {
+    let endless = samples::endless_above_a_hundred(300);
+    let mut bench = bench_with(&endless, 2, "1s", Isolation::Process, Arc::new(NoLedger));
+    assert_eq!(bench.ready().await, SlotState::Ready);
+    let faults = bench.slot.faults();
+    let now = || faults.borrow().clone();
+    assert_eq!(now(), SlotFaults::default());
+    kill(Pid::from_raw(bench.counts().pid as i32), Signal::SIGKILL).unwrap();
+    bench.until(|counts| counts.starts >= 2 && counts.pid != 0).await;
+    assert_eq!((now().kills, now().crashes), (1, 0));
+    kill(Pid::from_raw(bench.counts().pid as i32), Signal::SIGABRT).unwrap();
+    bench.until(|counts| counts.starts >= 3 && counts.pid != 0).await;
+    assert_eq!((now().kills, now().crashes), (1, 1));
+    bench.submit([200.0, 1.0]);
+    assert_eq!(failure(&bench.answered(1).await[0]), Some(SlotFailure::Deadline));
+    let SlotFaults { crashes, deadline_overruns, engine_errors, kills, last } = now();
+    assert_eq!((crashes, deadline_overruns, engine_errors, kills), (1, 3, 0, 1));
+    assert!(last.unwrap().contains("1000 ms"));
+
+    let bench = bench_with(&[0xff; 300], 2, "1s", Isolation::Process, Arc::new(NoLedger));
+    assert_eq!(bench.ready().await, SlotState::Failed);
+    assert_eq!(bench.slot.faults().borrow().engine_errors, 1);
+}
+
+#[tokio::test]
+async fn an_abandoned_slot_is_gone_whatever_its_model_does() {
+    let endless = samples::endless_above_a_hundred(300);
+    let mut bench = bench_with(&endless, 2, "60s", Isolation::Process, Arc::new(NoLedger));
+    assert_eq!(bench.ready().await, SlotState::Ready);
+    let pid = bench.counts().pid;
+    bench.submit([200.0, 1.0]);
+    tokio::task::yield_now().await;
+    bench.slot.abandon();
+    let gone = async {
+        while is_alive(pid) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE / 2, gone).await.unwrap();
+    assert!(bench.metrics.slots().is_empty());
+    assert!(bench.results.recv().await.is_none(), "no result comes after all");
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@
 use std::process::Command;
 
 use crate::step::{Outcome, Steps, passes, passes_and_tells};
-use crate::tools;
+use crate::{fuzz, tools};
 
 const UNIT: &str = "systemd/system/dunlind.service";
+/// The targets have a workspace of their own.
+const FUZZ: &str = "fuzz/Cargo.toml";
 
 /// Exposure in tenths that the unit may have at most; see `docs/operations.md`.
 const EXPOSURE_MAX: &str = "--threshold=12";
@@ -27,7 +29,18 @@ pub(crate) fn test() -> Result<(), String> {
         }
         Err(why) => Outcome::Skipped(format!("{why}; the checks against them are skipped")),
     });
-    steps.run("format", || passes(tools::cargo().args(["fmt", "--all", "--check"])));
+    let mut sklearn = None;
+    steps.run("scikit-learn", || match tools::sklearn_python() {
+        Ok(found) => {
+            sklearn = Some(found);
+            Outcome::Passed
+        }
+        Err(why) => Outcome::Skipped(format!("{why}; the tutorial of model packages is not run")),
+    });
+    steps.run("format", || match passes(tools::cargo().args(["fmt", "--all", "--check"])) {
+        Outcome::Passed => passes(tools::cargo().args(["fmt", "--all", "--check", "--manifest-path", FUZZ])),
+        other => other,
+    });
     steps.run("clippy", || {
         passes(tools::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
@@ -37,13 +50,16 @@ pub(crate) fn test() -> Result<(), String> {
     });
     let mut summary = Vec::new();
     steps.run("tests", || {
-        let (outcome, lines) = passes_and_tells(suite().envs(python.map(|python| ("DUNLIN_PYTHON", python))));
+        let pythons = [("DUNLIN_PYTHON", python), ("DUNLIN_SKLEARN_PYTHON", sklearn)];
+        let pythons = pythons.into_iter().filter_map(|(name, python)| Some((name, python?)));
+        let (outcome, lines) = passes_and_tells(suite().envs(pythons));
         summary = summary_of(&lines);
         outcome
     });
     steps.run("documentation tests", || {
         passes(tools::cargo().args(["test", "--workspace", "--doc", "--quiet"]))
     });
+    steps.run("fuzz targets", fuzz::stretch);
     steps.run("dependencies", dependencies);
     steps.run("advisories", advisories);
     steps.run("systemd unit", unit);

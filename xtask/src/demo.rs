@@ -187,7 +187,9 @@ fn wait_online(playground: &mut Playground, messages: &Receiver<(String, String)
 }
 
 /// Returns the length of time that a text such as `20s` or `5m` says.
-fn duration(text: &str) -> Result<Duration, String> {
+///
+/// *Errors*: it says none.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let refuse = || format!("`{text}` is no length of time; write `20s`, `5m` or `1h`");
     let (number, seconds) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1),

@@ -56,6 +56,23 @@ pub(crate) fn install_broker() -> Result<(), String> {
     install_packages(&["mosquitto", "mosquitto-clients"])
 }
 
+/// Installs a C++ compiler from the system's packages where there is none: libFuzzer is written in it.
+///
+/// *Errors*: as [`install_broker`].
+pub(crate) fn install_cpp_compiler() -> Result<(), String> {
+    if std::env::var_os("CXX").is_some() || find("c++").is_some() {
+        return Ok(());
+    }
+    install_packages(&["g++"])
+}
+
+/// Installs faketime from the system's packages where it is missing.
+///
+/// *Errors*: as [`install_broker`].
+pub(crate) fn install_faketime() -> Result<(), String> {
+    if find("faketime").is_some() { Ok(()) } else { install_packages(&["faketime"]) }
+}
+
 fn install_packages(packages: &[&str]) -> Result<(), String> {
     println!("installing {} from the system's packages", packages.join(", "));
     let by_hand = || format!("install {} by hand and try again", packages.join(", "));
@@ -109,24 +126,38 @@ pub(crate) fn replay_python() -> Result<PathBuf, String> {
     if !folder.join(REPLAY_TOOL).is_file() {
         return Err(format!("no recorded series: `{}` has no {REPLAY_TOOL}", folder.display()));
     }
-    let venv = root.join(".xtask/venv");
+    let none = |why| format!("no recorded series: {why}");
+    environment("venv", "import paho.mqtt.client", &["paho-mqtt>=2,<3"]).map_err(none)
+}
+
+/// Returns a Python with scikit-learn and skl2onnx for the tutorial of model packages. Makes the environment where there
+/// is none.
+///
+/// *Errors*: why there is none, for a person to read; the tutorial is then not run.
+pub(crate) fn sklearn_python() -> Result<PathBuf, String> {
+    environment("sklearn", "import sklearn, skl2onnx", &["scikit-learn>=1.5,<2", "skl2onnx>=1.17,<2"])
+}
+
+/// Returns the Python of an environment that can do what `probe` says, made of these packages where there is none.
+fn environment(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    let venv = root().join(".xtask").join(name);
     let python = venv.join("bin/python");
-    let has_paho = |python: &Path| works(Command::new(python).args(["-c", "import paho.mqtt.client"]));
-    if has_paho(&python) {
+    let can = |python: &Path| works(Command::new(python).args(["-c", probe]));
+    if can(&python) {
         return Ok(python);
     }
-    let system = find("python3").ok_or("no recorded series: there is no python3")?;
+    let system = find("python3").ok_or("there is no python3")?;
     let make = || works(Command::new(&system).args(["-m", "venv"]).arg(&venv));
     if !make() {
         install_packages(&["python3-venv"])?;
         if !make() {
-            return Err("no recorded series: `python3 -m venv` fails".to_owned());
+            return Err("`python3 -m venv` fails".to_owned());
         }
     }
-    let installed = works(Command::new(&python).args(["-m", "pip", "install", "--quiet", "paho-mqtt>=2,<3"]));
-    if installed && has_paho(&python) {
+    let installed = works(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages));
+    if installed && can(&python) {
         Ok(python)
     } else {
-        Err("no recorded series: paho-mqtt could not be installed".to_owned())
+        Err(format!("{} could not be installed", packages.join(", ")))
     }
 }

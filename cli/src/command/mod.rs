@@ -3,6 +3,13 @@
 //! Each command is a pair of arguments and `run`; none ends the process. What a command prints goes through
 //! [`crate::print`].
 
+pub mod bundle;
+pub mod keys;
+pub mod package;
+pub mod publish;
+pub mod sign;
+pub mod trust_arguments;
+
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;

@@ -1,15 +1,19 @@
 //! SHA-256 names of contents.
 //!
-//! Computes and compares digests, as `sha256` in lower-case hexadecimal; never reads a file. Blobs, packages and
+//! Computes and compares digests, as `sha256` in lower-case hexadecimal; never opens a file. Blobs, packages and
 //! prediction ids are named with it.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+
+/// Bytes that are read at once: what flash storage gives in one go.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// The SHA-256 of some bytes; printed as 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +36,24 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// Computes the digest of what a reader gives, piece by piece; returns it with the length in bytes.
+    ///
+    /// *Errors*: those of the reader.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
+        let (mut hasher, mut piece, mut length) = (Sha256::new(), vec![0; PIECE_BYTES], 0);
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => return Ok((Self(hasher.finalize().into()), length)),
+                Ok(count) => {
+                    hasher.update(&piece[..count]);
+                    length += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Computes the digest of several parts, each preceded by its length, so that no two lists collide.

@@ -131,6 +131,14 @@ impl<W: Write> BundleWriter<W> {
     }
 }
 
+/// Returns paths in the order that a bundle holds them in.
+#[must_use]
+pub fn in_order(paths: impl IntoIterator<Item = RepositoryPath>) -> Vec<RepositoryPath> {
+    let mut paths: Vec<_> = paths.into_iter().collect();
+    paths.sort_by_cached_key(order);
+    paths
+}
+
 /// The order of a bundle's entries.
 pub(crate) fn order(path: &RepositoryPath) -> (u8, String) {
     (path.rank(), path.to_string())

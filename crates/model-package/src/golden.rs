@@ -13,6 +13,8 @@ use crate::model_spec::ModelSpec;
 
 /// Most records of one golden file: checked within the seconds that loading a model may take.
 pub const RECORDS_MAX: usize = 100_000;
+/// Longest golden file: the most records of 160 bytes each, and no burden for a board of 512 MB.
+pub const GOLDEN_BYTES_MAX: u64 = 16 << 20;
 
 /// A golden file.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,6 +123,14 @@ impl RecordedMessage {
     }
 }
 
+impl ExpectedPrediction {
+    /// Returns an output that is expected to hold a number too large for its type, which reads as infinity.
+    fn infinite_output(&self) -> Option<&str> {
+        let infinite = |values: &[f32]| values.iter().any(|value| !value.is_finite());
+        self.outputs.iter().find(|(_, values)| infinite(values)).map(|(name, _)| name.as_str())
+    }
+}
+
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
     if !bytes.len().is_multiple_of(2) {
@@ -130,27 +140,82 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
     bytes.chunks_exact(2).map(|pair| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8)).collect()
 }
 
+/// The records of a golden file, read one at a time: a whole file of them would take many times its bytes.
+#[derive(Debug)]
+pub struct GoldenReader {
+    bytes: Vec<u8>,
+    offset: usize,
+    line: usize,
+    records: usize,
+}
+
+impl GoldenReader {
+    /// Reads the header; what is returned reads the rest.
+    ///
+    /// *Errors*: the header is missing, cannot be read or is of a newer format.
+    pub fn open(bytes: Vec<u8>) -> Result<(GoldenHeader, Self), GoldenError> {
+        let mut reader = Self { bytes, offset: 0, line: 0, records: 0 };
+        let Some(first) = reader.next_line() else {
+            return Err(GoldenError { line: 1, reason: "the file is empty".to_owned() });
+        };
+        let header: GoldenHeader =
+            serde_json::from_slice(&reader.bytes[first]).map_err(|e| reader.refuse(e.to_string()))?;
+        if header.golden != 1 {
+            return Err(reader.refuse(format!("format {} is newer than this build reads (1)", header.golden)));
+        }
+        Ok((header, reader))
+    }
+
+    /// Returns where the next line lies that is not blank.
+    fn next_line(&mut self) -> Option<std::ops::Range<usize>> {
+        while self.offset < self.bytes.len() {
+            let rest = &self.bytes[self.offset..];
+            let length = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+            let line = self.offset..self.offset + length;
+            self.offset = line.end + 1;
+            self.line += 1;
+            if !self.bytes[line.clone()].trim_ascii().is_empty() {
+                return Some(line);
+            }
+        }
+        None
+    }
+
+    const fn refuse(&self, reason: String) -> GoldenError {
+        GoldenError { line: self.line, reason }
+    }
+}
+
+impl Iterator for GoldenReader {
+    type Item = Result<GoldenRecord, GoldenError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.next_line()?;
+        if self.records == RECORDS_MAX {
+            return Some(Err(self.refuse(format!("more than {RECORDS_MAX} records"))));
+        }
+        self.records += 1;
+        let record = match serde_json::from_slice(&self.bytes[line]) {
+            Ok(record) => record,
+            Err(error) => return Some(Err(self.refuse(error.to_string()))),
+        };
+        if let GoldenRecord::Expect(expected) = &record
+            && let Some(output) = expected.infinite_output()
+        {
+            let reason = format!("output `{output}` expects a number beyond 32-bit floats");
+            return Some(Err(self.refuse(reason)));
+        }
+        Some(Ok(record))
+    }
+}
+
 impl Golden {
     /// Reads a golden file.
     ///
     /// *Errors*: the first line that cannot be read, or too many.
     pub fn parse(text: &[u8]) -> Result<Self, GoldenError> {
-        let mut lines =
-            text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-        let at = |index: usize, reason: String| GoldenError { line: index + 1, reason };
-        let (index, first) = lines.next().ok_or_else(|| at(0, "the file is empty".to_owned()))?;
-        let header: GoldenHeader = serde_json::from_slice(first).map_err(|e| at(index, e.to_string()))?;
-        if header.golden != 1 {
-            return Err(at(index, format!("format {} is newer than this build reads (1)", header.golden)));
-        }
-        let mut records = Vec::new();
-        for (index, line) in lines {
-            if records.len() == RECORDS_MAX {
-                return Err(at(index, format!("more than {RECORDS_MAX} records")));
-            }
-            records.push(serde_json::from_slice(line).map_err(|e| at(index, e.to_string()))?);
-        }
-        Ok(Self { header, records })
+        let (header, records) = GoldenReader::open(text.to_vec())?;
+        Ok(Self { header, records: records.collect::<Result<_, _>>()? })
     }
 
     /// Writes the golden file.
@@ -191,5 +256,16 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(error.line, 2);
+    }
+
+    #[test]
+    fn an_expectation_beyond_32_bit_floats_is_refused_since_it_cannot_be_written() {
+        let header = "{\"golden\":1,\"sources\":[],\"model\":{\"name\":\"m\",\"package\":\".\"}}";
+        let golden = |value: &str| {
+            format!("{header}\n{{\"expect\":{{\"window_end_us\":1,\"outputs\":{{\"y\":[{value}]}}}}}}\n")
+        };
+        let error = Golden::parse(golden("1e39").as_bytes()).unwrap_err();
+        assert_eq!((error.line, error.reason.contains("`y`")), (2, true), "{error}");
+        assert!(Golden::parse(golden("-3e38").as_bytes()).is_ok());
     }
 }

@@ -9,7 +9,7 @@ use dunlin_trust::metadata::ReleaseNote;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::package::{BLOB_BYTES_MAX, MODEL_FILE};
+use crate::package::{BLOB_BYTES_MAX, MANIFEST_BYTES_MAX, MODEL_FILE};
 use crate::span::Span;
 use dunlin_kit::digest::Digest;
 
@@ -30,6 +30,12 @@ pub const OUTPUT_VALUES_MAX: usize = 65_536;
 pub const BLOBS_MAX: usize = 64;
 /// Longest name, version and file name.
 const NAME_BYTES_MAX: usize = 64;
+/// Longest name of a tensor in the graph: exporters reach some 100 characters.
+const TENSOR_NAME_BYTES_MAX: usize = 256;
+/// Most axes of a shape, as the engine takes them.
+const AXES_MAX: usize = 8;
+/// Longest deadline of one batch: what a slot may keep its windows waiting for a model that hangs.
+const DEADLINE_MAX: Span = Span::from_secs(60);
 
 /// The manifest of a model package.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +58,9 @@ pub struct Manifest {
     /// SHA-256 of the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_data_digest: Option<Digest>,
+    /// How the engine's outputs agreed with the training framework's own. Without it nobody has compared them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<FrameworkEvidence>,
     /// Which rows the model sees.
     pub window: PackageWindow,
     /// The model's inputs, in the order of the ONNX graph.
@@ -69,6 +78,18 @@ pub struct Manifest {
     pub golden_tolerance: f64,
     /// The package's files by name: `model.onnx`, `golden.jsonl`, `profile.json`.
     pub blobs: BTreeMap<String, BlobSpec>,
+}
+
+/// How outputs of the engine agreed with those of the training framework when the package was built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FrameworkEvidence {
+    /// Rows (windows) compared. *Range*: at least 1.
+    pub rows: u64,
+    /// Largest difference of a value, relative to `max(1, |expected|)`.
+    pub worst: f64,
+    /// Largest difference that was allowed.
+    pub tolerance: f64,
 }
 
 /// The window a model was trained on.
@@ -241,9 +262,9 @@ pub struct Requirements {
 pub struct Budgets {
     /// Memory a worker may take for the model, in bytes. *Range*: 16 MiB to 4 GiB. Default: 256 MiB.
     pub resident_bytes: u64,
-    /// Longest run of one batch before the worker is killed. Default: 1s.
+    /// Longest run of one batch before the worker is killed. *Range*: 1ms to 1m. Default: 1s.
     pub deadline: Span,
-    /// Expected 99th percentile of one inference by board class, for the checks before a rollout.
+    /// Longest 99th percentile of one inference by board: `pi1`, `pi2`, `pi3`, `pi4`, `pi5`, `pizero`, `pizero2`, else the architecture `x86_64`, `aarch64` or `armv7`, else `any`. A slower release is not admitted.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub p99: BTreeMap<String, Span>,
 }
@@ -292,6 +313,14 @@ impl fmt::Display for ManifestError {
 
 impl std::error::Error for ManifestError {}
 
+/// Returns the JSON Schema of the manifest, for editors and other builders.
+#[must_use]
+pub fn manifest_schema_json() -> String {
+    let mut text = format!("{:#}", schemars::schema_for!(Manifest).to_value());
+    text.push('\n');
+    text
+}
+
 impl InputSpec {
     /// Returns the number of values of one window: the product of the shape without the batch.
     #[must_use]
@@ -320,6 +349,9 @@ impl Manifest {
     ///
     /// *Errors*: all findings at once; the package is not to be used.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        if text.len() as u64 > MANIFEST_BYTES_MAX {
+            return Err(ManifestError(vec![format!("manifest is longer than {MANIFEST_BYTES_MAX} bytes")]));
+        }
         let manifest: Self = serde_json::from_slice(text)
             .map_err(|e| ManifestError(vec![format!("manifest is not readable: {e}")]))?;
         let findings = manifest.findings();
@@ -381,14 +413,31 @@ impl Manifest {
         if self.inputs.iter().map(InputSpec::values).fold(0, usize::saturating_add) > WINDOW_VALUES_MAX {
             found.push(format!("a window has more than {WINDOW_VALUES_MAX} values"));
         }
+        if self.outputs.iter().map(OutputSpec::values).fold(0, usize::saturating_add) > OUTPUT_VALUES_MAX {
+            found.push(format!("a prediction has more than {OUTPUT_VALUES_MAX} values"));
+        }
+        self.budget_findings(&mut found);
+        self.blob_findings(&mut found);
+        found
+    }
+
+    fn budget_findings(&self, found: &mut Vec<String>) {
         if !(16 << 20..=4 << 30).contains(&self.budgets.resident_bytes) {
             found.push("budgets.resident_bytes is not between 16 MiB and 4 GiB".to_owned());
+        }
+        if !(Span::from_millis(1)..=DEADLINE_MAX).contains(&self.budgets.deadline) {
+            found.push(format!("budgets.deadline is not between 1ms and {DEADLINE_MAX}"));
         }
         if !self.golden_tolerance.is_finite() || self.golden_tolerance < 0.0 {
             found.push("golden_tolerance is not a number of at least 0".to_owned());
         }
-        self.blob_findings(&mut found);
-        found
+        if let Some(FrameworkEvidence { rows, worst, tolerance }) = self.evidence
+            && (rows == 0 || !(0.0..=tolerance).contains(&worst) || !tolerance.is_finite())
+        {
+            found.push(
+                "evidence has no rows, or a worst difference that is not within its tolerance".to_owned(),
+            );
+        }
     }
 
     fn blob_findings(&self, found: &mut Vec<String>) {
@@ -412,6 +461,9 @@ impl Manifest {
 
     fn input_findings(&self, input: &InputSpec) -> Option<String> {
         let rows = self.window.length as usize;
+        if let Some(finding) = tensor_finding("input", &input.name, &input.shape) {
+            return Some(finding);
+        }
         if input.features.is_empty() || input.features.len() > FEATURES_MAX {
             return Some(format!("input `{}` has not 1 to {FEATURES_MAX} features", input.name));
         }
@@ -433,7 +485,20 @@ impl Manifest {
     }
 }
 
+/// Judges what every tensor has: a name that can be shown and a shape that the engine takes.
+fn tensor_finding(kind: &str, name: &str, shape: &[Dim]) -> Option<String> {
+    if name.len() > TENSOR_NAME_BYTES_MAX || name.contains(char::is_control) {
+        return Some(format!(
+            "an {kind} has a name with control characters or of more than {TENSOR_NAME_BYTES_MAX} bytes"
+        ));
+    }
+    (shape.len() > AXES_MAX).then(|| format!("{kind} `{name}` has more than {AXES_MAX} axes"))
+}
+
 fn output_findings(output: &OutputSpec) -> Option<String> {
+    if let Some(finding) = tensor_finding("output", &output.name, &output.shape) {
+        return Some(finding);
+    }
     if !has_batch_first(&output.shape) {
         return Some(format!(
             "output `{}`: shape does not begin with \"batch\" and go on with sizes of at least 1",

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::golden::{Golden, GoldenError};
+use crate::golden::{GOLDEN_BYTES_MAX, Golden, GoldenError, GoldenHeader, GoldenReader};
 use crate::manifest::{BlobSpec, Manifest, ManifestError};
 use dunlin_kit::digest::Digest;
 use dunlin_trust::{TargetFile, Verified};
@@ -118,8 +118,8 @@ impl Package {
     /// another than the manifest names.
     pub fn open(file: Verified<TargetFile>, blobs: Blobs) -> Result<Self, PackageError> {
         let package = Self::without_files(file, blobs)?;
-        for name in package.manifest.blobs.keys() {
-            package.read_blob(name)?;
+        for (name, spec) in &package.manifest.blobs {
+            check_blob(&package.blob_path(name, spec), spec)?;
         }
         Ok(package)
     }
@@ -129,6 +129,10 @@ impl Package {
     /// *Errors*: the manifest is refused or is not that of its target.
     pub fn without_files(file: Verified<TargetFile>, blobs: Blobs) -> Result<Self, PackageError> {
         let path = PathBuf::from(&file.path);
+        if file.bytes.len() as u64 > MANIFEST_BYTES_MAX {
+            let reason = format!("is longer than {MANIFEST_BYTES_MAX} bytes");
+            return Err(PackageError::Blob { path, reason });
+        }
         let manifest = Manifest::parse(&file.bytes)
             .map_err(|source| PackageError::Manifest { path: path.clone(), source })?;
         if manifest.target_path() != file.path {
@@ -174,41 +178,83 @@ impl Package {
             let reason = "is not named by the manifest".to_owned();
             return Err(PackageError::Blob { path: PathBuf::from(name), reason });
         };
-        let path = match &self.blobs {
+        read_blob(&self.blob_path(name, spec), spec)
+    }
+
+    fn blob_path(&self, name: &str, spec: &BlobSpec) -> PathBuf {
+        match &self.blobs {
             Blobs::ByDigest(folder) => folder.join(spec.sha256.to_string()),
             Blobs::ByName(folder) => folder.join(name),
-        };
-        read_blob(&path, spec)
+        }
     }
 
     /// Reads the golden vectors, where the package has some.
     ///
     /// *Errors*: as [`Package::read_blob`], or a line that cannot be read.
     pub fn golden(&self) -> Result<Option<Golden>, PackageError> {
-        if !self.manifest.blobs.contains_key(GOLDEN_FILE) {
-            return Ok(None);
-        }
-        let bytes = self.read_blob(GOLDEN_FILE)?;
-        let path = PathBuf::from(GOLDEN_FILE);
-        Golden::parse(&bytes).map(Some).map_err(|source| PackageError::Golden { path, source })
+        let Some((header, records)) = self.golden_reader()? else { return Ok(None) };
+        let records = records.collect::<Result<_, _>>().map_err(golden_error)?;
+        Ok(Some(Golden { header, records }))
     }
+
+    /// Reads the header of the golden vectors, where the package has some; the records follow one at a time.
+    ///
+    /// *Errors*: as [`Package::read_blob`], a file beyond [`GOLDEN_BYTES_MAX`], or a header that cannot be read.
+    pub fn golden_reader(&self) -> Result<Option<(GoldenHeader, GoldenReader)>, PackageError> {
+        let Some(spec) = self.manifest.blobs.get(GOLDEN_FILE) else {
+            return Ok(None);
+        };
+        if spec.bytes > GOLDEN_BYTES_MAX {
+            let reason = format!("is longer than {GOLDEN_BYTES_MAX} bytes; keep fewer records");
+            return Err(PackageError::Blob { path: PathBuf::from(GOLDEN_FILE), reason });
+        }
+        GoldenReader::open(self.read_blob(GOLDEN_FILE)?).map(Some).map_err(golden_error)
+    }
+}
+
+/// Returns the error of a package whose golden vectors cannot be read.
+#[must_use]
+pub fn golden_error(source: GoldenError) -> PackageError {
+    PackageError::Golden { path: PathBuf::from(GOLDEN_FILE), source }
 }
 
 /// Reads a file that a manifest describes.
 ///
 /// *Errors*: it is missing, no plain file, or another than described.
 pub fn read_blob(path: &Path, spec: &BlobSpec) -> Result<Vec<u8>, PackageError> {
-    let refuse = |reason: &str| PackageError::Blob { path: path.to_owned(), reason: reason.to_owned() };
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        return Err(refuse("is not a plain file"));
-    }
+    require_plain(path)?;
     let bytes = read_limited(path, spec.bytes.min(BLOB_BYTES_MAX))?;
-    if bytes.len() as u64 != spec.bytes || Digest::of(&bytes) != spec.sha256 {
-        return Err(refuse(
-            "is not the one the manifest names (length or SHA-256 differs); build or fetch the package again",
-        ));
-    }
+    require_named(path, spec, bytes.len() as u64, Digest::of(&bytes))?;
     Ok(bytes)
+}
+
+/// Checks a file that a manifest describes without holding it in memory.
+///
+/// *Errors*: as [`read_blob`].
+pub fn check_blob(path: &Path, spec: &BlobSpec) -> Result<(), PackageError> {
+    require_plain(path)?;
+    let io = |source| PackageError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    let (digest, length) = Digest::of_reader(file.take(spec.bytes.saturating_add(1))).map_err(io)?;
+    require_named(path, spec, length, digest)
+}
+
+/// Refuses links, folders, devices and pipes, which lead elsewhere or never end.
+fn require_plain(path: &Path) -> Result<(), PackageError> {
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        let reason = "is not a plain file".to_owned();
+        return Err(PackageError::Blob { path: path.to_owned(), reason });
+    }
+    Ok(())
+}
+
+fn require_named(path: &Path, spec: &BlobSpec, length: u64, digest: Digest) -> Result<(), PackageError> {
+    if length == spec.bytes && digest == spec.sha256 {
+        return Ok(());
+    }
+    let reason =
+        "is not the one the manifest names (length or SHA-256 differs); build or fetch the package again";
+    Err(PackageError::Blob { path: path.to_owned(), reason: reason.to_owned() })
 }
 
 /// Reads a file of at most this many bytes.
@@ -216,8 +262,11 @@ pub fn read_blob(path: &Path, spec: &BlobSpec) -> Result<Vec<u8>, PackageError> 
 /// *Errors*: it cannot be read, or is longer.
 pub fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PackageError> {
     let io = |source| PackageError::Io { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io)?;
+    let file = File::open(path).map_err(io)?;
+    // The announced length, so that the buffer does not grow by doubling; one more byte tells the end.
+    let announced = file.metadata().map_err(io)?.len().min(bytes_max);
+    let mut bytes = Vec::with_capacity(usize::try_from(announced).map_or(0, |length| length + 1));
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > bytes_max {
         return Err(PackageError::Blob {
             path: path.to_owned(),

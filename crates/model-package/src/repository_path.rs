@@ -90,6 +90,12 @@ impl RepositoryPath {
         (is_model(model) && is_version(version)).then(|| format!("models/{model}/{version}/manifest.json"))
     }
 
+    /// Tells whether it is a file of metadata.
+    #[must_use]
+    pub const fn is_metadata(&self) -> bool {
+        matches!(self, Self::Metadata { .. } | Self::Timestamp)
+    }
+
     fn read(text: &str) -> Option<Self> {
         if text.len() > PATH_BYTES_MAX {
             return None;

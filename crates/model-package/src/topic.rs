@@ -172,11 +172,14 @@ impl TopicTemplate {
         if text.is_empty() || text.len() > TOPIC_BYTES_MAX || text.contains(['+', '#', '\0']) {
             return refuse("it is empty, too long, or has `+`, `#` or a NUL character".to_owned());
         }
+        if text.bytes().all(|byte| byte == b'/') || text.split('/').count() > TOPIC_LEVELS_MAX {
+            return refuse(format!("it names nothing, or has more than {TOPIC_LEVELS_MAX} levels"));
+        }
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find('{') {
-            let Some(close) = rest[open..].find('}') else {
-                return refuse("a `{` has no `}`".to_owned());
+            let Some(close) = rest[open..].find('}').filter(|_| !rest[..open].contains('}')) else {
+                return refuse("a `{` has no `}`, or the other way round".to_owned());
             };
             let name = &rest[open + 1..open + close];
             if !known.contains(&name) {
@@ -188,6 +191,9 @@ impl TopicTemplate {
             pieces.push(Piece::Text(rest[..open].to_owned()));
             pieces.push(Piece::Placeholder(name.to_owned()));
             rest = &rest[open + close + 1..];
+        }
+        if rest.contains('}') {
+            return refuse("a `}` has no `{`".to_owned());
         }
         pieces.push(Piece::Text(rest.to_owned()));
         Ok(Self { pieces })
@@ -201,14 +207,7 @@ impl TopicTemplate {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => topic.push_str(text),
-                Piece::Placeholder(name) => {
-                    let keep_slash = name == "key";
-                    topic.extend(value_of(name).chars().map(|c| match c {
-                        '+' | '#' | '\0'..='\u{1f}' | '\u{7f}' => '_',
-                        '/' if !keep_slash => '_',
-                        _ => c,
-                    }));
-                }
+                Piece::Placeholder(name) => topic.extend(safe(name, value_of(name))),
             }
         }
         while topic.ends_with('/') {
@@ -219,33 +218,50 @@ impl TopicTemplate {
 
     /// Returns a filter that matches every topic the template can give: placeholders are wildcards, except those
     /// that `fixed` knows a value of.
-    ///
-    /// *Errors*: never for a template that [`TopicTemplate::parse`] accepted.
-    pub fn widest_filter<'v>(
-        &self,
-        fixed: impl Fn(&str) -> Option<&'v str>,
-    ) -> Result<TopicFilter, TopicError> {
+    #[must_use]
+    pub fn widest_filter<'v>(&self, fixed: impl Fn(&str) -> Option<&'v str>) -> TopicFilter {
         let mut text = String::new();
+        let mut is_open = false;
         for piece in &self.pieces {
             match piece {
                 Piece::Text(part) => text.push_str(part),
-                // A value may be empty or have several levels: whatever follows may then stand anywhere.
                 Piece::Placeholder(name) => match fixed(name) {
-                    Some(value) => text.push_str(&value.replace(['/', '+', '#'], "_")),
-                    None => text.push('\0'),
+                    Some(value) => text.extend(safe(name, value)),
+                    // A value may be empty or have several levels: whatever follows may then stand anywhere.
+                    None => {
+                        is_open = true;
+                        text.truncate(text.rfind('/').unwrap_or(0));
+                        break;
+                    }
                 },
             }
         }
-        let mut levels: Vec<&str> = Vec::new();
-        for level in text.split('/') {
-            if level == "\0" || level.contains('\0') {
-                levels.push("#");
-                break;
-            }
-            levels.push(level);
+        // Slashes at the end are not published.
+        let known = text.trim_end_matches('/');
+        let mut levels: Vec<Level> = Vec::new();
+        if !(is_open && known.is_empty()) {
+            levels.extend(known.split('/').map(|level| Level::Text(level.to_owned())));
         }
-        TopicFilter::parse(&levels.join("/"))
+        let text = match (is_open, known) {
+            (false, _) => known.to_owned(),
+            (true, "") => "#".to_owned(),
+            (true, _) => format!("{known}/#"),
+        };
+        if is_open {
+            levels.push(Level::Tail(None));
+        }
+        TopicFilter { text, levels }
     }
+}
+
+/// Returns what stands in a topic for the value of a placeholder.
+fn safe(name: &str, value: &str) -> impl Iterator<Item = char> {
+    let keep_slash = name == "key";
+    value.chars().map(move |c| match c {
+        '+' | '#' | '\0'..='\u{1f}' | '\u{7f}' => '_',
+        '/' if !keep_slash => '_',
+        _ => c,
+    })
 }
 
 #[cfg(test)]
@@ -289,9 +305,34 @@ mod tests {
         let template = TopicTemplate::parse("dunlin/{gateway}/p/{key}", &["gateway", "key"]).unwrap();
         let topic = template.fill(|name| if name == "gateway" { "g/1" } else { "a/b+" });
         assert_eq!(topic, "dunlin/g_1/p/a/b_");
-        let filter = template.widest_filter(|name| (name == "gateway").then_some("g/1")).unwrap();
+        let filter = template.widest_filter(|name| (name == "gateway").then_some("g/1"));
         assert_eq!(filter.to_string(), "dunlin/g_1/p/#");
         assert!(filter.matches(&topic).is_some());
         assert_eq!(template.fill(|name| if name == "gateway" { "g" } else { "" }), "dunlin/g/p");
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused() {
+        let many = "a/".repeat(TOPIC_LEVELS_MAX + 1);
+        for text in ["", "/", "a}", "a}{key}", "{key", "{other}", "a/+", &many] {
+            assert!(TopicTemplate::parse(text, &["key"]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_widest_filter_covers_slashes_and_odd_values_too() {
+        for (text, value) in [
+            ("a/b/", ""),
+            ("a/{gateway}", ""),
+            ("a/{gateway}", "{x\u{1}"),
+            ("a//{key}", ""),
+            ("a{key}", "/b"),
+            ("{key}", "b"),
+        ] {
+            let template = TopicTemplate::parse(text, &["gateway", "key"]).unwrap();
+            let topic = template.fill(|_| value);
+            let filter = template.widest_filter(|name| (name == "gateway").then_some(value));
+            assert!(filter.matches(&topic).is_some(), "`{filter}` does not cover `{topic}` of `{text}`");
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod compiled_model;
 pub mod core;
 pub mod decode;
 pub mod engine;
+pub mod golden_check;
 mod grid;
 mod history;
 mod instance;

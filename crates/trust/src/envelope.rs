@@ -46,6 +46,7 @@ impl<R: Role> Envelope<R> {
     /// *Errors*: `mismatch` for bytes that are no metadata of this role.
     pub fn parse(raw: &[u8], object: &str) -> Result<Self, Failure> {
         let mismatch = |reason: String| Failure::new(Code::Mismatch, object, reason);
+        crate::limits::require_sparse(raw).map_err(mismatch)?;
         let file: File =
             serde_json::from_slice(raw).map_err(|e| mismatch(format!("is no signed metadata: {e}")))?;
         if file.signatures.len() > SIGNATURES_MAX {
@@ -77,7 +78,7 @@ impl<R: Role> Envelope<R> {
         check: &dyn SignatureCheck,
         object: &str,
     ) -> Result<(), Failure> {
-        // Keys are told apart by their value: one key under two names signs once.
+        // Keys are told apart by their value: one key under two names or in two spellings signs once.
         let mut signers = BTreeSet::new();
         let mut named = BTreeSet::new();
         for signature in &self.signatures {
@@ -92,10 +93,10 @@ impl<R: Role> Envelope<R> {
                 continue;
             }
             if let Some(key) = keys.get(&signature.keyid)
-                && !signers.contains(&key.keyval.public)
+                && !signers.contains(&key.identity())
                 && check.is_valid(key, &self.message, &signature.sig)
             {
-                signers.insert(key.keyval.public.clone());
+                signers.insert(key.identity());
             }
         }
         let needed = role.threshold.max(1) as usize;

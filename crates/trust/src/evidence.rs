@@ -49,7 +49,9 @@ impl Evidence {
     /// `mismatch` for other bytes.
     pub fn verify(&self, anchor: &Digest, bytes: Vec<u8>) -> Result<Verified<TargetFile>, Failure> {
         let description = self.description(anchor)?;
-        hashes::require(&bytes, Some(description.length), Some(&description.hashes), &self.target)?;
+        // No matter how much of it there is: it is not arriving, it is here.
+        hashes::require(&bytes, Some(description.length), Some(&description.hashes), &self.target)
+            .map_err(|failure| Failure { code: Code::Mismatch, ..failure })?;
         let note = description.custom.and_then(|custom| serde_json::from_value(custom).ok());
         let file = TargetFile { path: self.target.clone(), bytes, note, evidence: self.clone() };
         Ok(Verified::attest(file))
@@ -102,8 +104,16 @@ impl Evidence {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
     use super::*;
+    use crate::key::KeyId;
+    use crate::metadata::{Role as _, RoleKeys, SPEC_VERSION};
     use crate::sign::Development;
+    use crate::sign::{self, SigningKey};
+    use crate::time::UnixTime;
 
     #[test]
     fn what_a_key_signed_is_verified_and_nothing_else() {
@@ -120,5 +130,44 @@ mod tests {
         let (forged, _) = Development::new().sign("models/m/1/manifest.json", b"{}", None);
         let forged = Evidence { root: evidence.root.clone(), ..forged };
         assert_eq!(forged.verify(&anchor, b"{}".to_vec()).unwrap_err().code, Code::Signature);
+    }
+
+    #[test]
+    fn one_key_in_two_spellings_signs_once() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut second = key.public();
+        second.keyval.public = second.keyval.public.to_uppercase();
+        let second_id = KeyId("second".to_owned());
+        let role = RoleKeys { keyids: vec![key.public().id(), second_id.clone()], threshold: 2 };
+        let root = Root {
+            kind: Root::TYPE.to_owned(),
+            spec_version: SPEC_VERSION.to_owned(),
+            version: 1,
+            expires: UnixTime(4_000_000_000),
+            signed_at: None,
+            consistent_snapshot: true,
+            keys: BTreeMap::from([(key.public().id(), key.public()), (second_id.clone(), second)]),
+            roles: ["root", "timestamp", "snapshot", "targets"].map(|n| (n.to_owned(), role.clone())).into(),
+        };
+        let targets = Targets {
+            kind: Targets::TYPE.to_owned(),
+            spec_version: SPEC_VERSION.to_owned(),
+            version: 1,
+            expires: UnixTime(4_000_000_000),
+            signed_at: None,
+            custom: None,
+            targets: BTreeMap::from([("t".to_owned(), TargetDescription::of(b"x", None))]),
+            delegations: None,
+        };
+        let root = String::from_utf8(sign::sign(&root, &[&key])).unwrap();
+        let mut file: Value = serde_json::from_slice(&sign::sign(&targets, &[&key])).unwrap();
+        let signatures = file["signatures"].as_array_mut().unwrap();
+        let mut again = signatures[0].clone();
+        again["keyid"] = second_id.0.into();
+        signatures.push(again);
+
+        let anchor = Digest::of(root.as_bytes());
+        let evidence = Evidence { target: "t".to_owned(), root, roles: vec![file.to_string()] };
+        assert_eq!(evidence.verify(&anchor, b"x".to_vec()).unwrap_err().code, Code::Signature);
     }
 }

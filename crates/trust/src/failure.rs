@@ -68,6 +68,9 @@ impl fmt::Display for Code {
     }
 }
 
+/// Longest reason, in characters: parts of it may be quoted from a file that nobody signed.
+const REASON_CHARS_MAX: usize = 400;
+
 /// A refusal: nothing that was trusted before has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -80,10 +83,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure.
+    /// Makes a failure. The reason is cut to a length that fits a log, and control characters in it are escaped.
     #[must_use]
     pub fn new(code: Code, object: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { code, object: object.into(), reason: reason.into() }
+        let reason = reason.into();
+        let plain = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+        let reason = reason.chars().take(REASON_CHARS_MAX).map(plain).collect();
+        Self { code, object: object.into(), reason }
     }
 }
 
@@ -94,3 +100,16 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_cannot_fill_or_colour_a_log() {
+        let failure =
+            Failure::new(Code::Mismatch, "a\x1b[31m", format!("is `{}`", "\x1b[31m\n".repeat(1000)));
+        let text = failure.to_string();
+        assert!(text.len() < 4 * REASON_CHARS_MAX && !text.contains(|c: char| c.is_control()), "{text:?}");
+    }
+}

@@ -49,6 +49,12 @@ impl PublicKey {
         Self { keytype: "ed25519".to_owned(), scheme: "ed25519".to_owned(), keyval: KeyValue { public } }
     }
 
+    /// Returns what tells the key from others: its value, for Ed25519 in the one spelling of its hexadecimal digits.
+    pub(crate) fn identity(&self) -> String {
+        let value = &self.keyval.public;
+        if self.keytype == "ed25519" { value.to_ascii_lowercase() } else { value.clone() }
+    }
+
     /// Returns the name that our own metadata give the key: SHA-256 of its canonical form.
     #[must_use]
     pub fn id(&self) -> KeyId {

@@ -16,6 +16,9 @@ pub const SNAPSHOT_BYTES_MAX: u64 = 2 << 20;
 /// Longest targets metadata: [`TARGETS_MAX`] packages of some 400 bytes each. Parsed, it takes about four times that,
 /// which a gateway of 512 MiB can spare.
 pub const TARGETS_BYTES_MAX: u64 = 4 << 20;
+/// Most commas of one file, and so, but for a few, most values: parsed, each takes some 72 bytes, whatever it took in the
+/// file. [`TARGETS_MAX`] packages need ten each.
+pub const COMMAS_MAX: usize = 128 << 10;
 /// Most keys of one root or of one delegator: a check costs 0.2 ms on a Raspberry Pi 3, and people sign by hand.
 pub const KEYS_MAX: usize = 64;
 /// Most roles that one role may delegate to: teams of one owner, and hash bins that are written out.
@@ -51,6 +54,11 @@ pub fn is_plain_path(path: &str) -> bool {
 #[must_use]
 pub fn is_top_level(name: &str) -> bool {
     matches!(name, "root" | "timestamp" | "snapshot" | "targets")
+}
+
+/// Checks that a file does not grow out of all proportion when it is parsed.
+pub(crate) fn require_sparse(raw: &[u8]) -> Result<(), String> {
+    at_most(raw.iter().filter(|byte| **byte == b',').count(), COMMAS_MAX, "commas")
 }
 
 pub(crate) fn root(root: &Root) -> Result<(), String> {
@@ -156,6 +164,13 @@ fn at_most(count: usize, most: usize, what: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_millions_of_numbers_is_refused_before_it_is_parsed() {
+        let bomb = format!("[{}0]", "0,".repeat(TARGETS_BYTES_MAX as usize / 2));
+        assert!(require_sparse(bomb.as_bytes()).is_err());
+        assert!(crate::envelope::Envelope::<Targets>::parse(bomb.as_bytes(), "t").is_err());
+    }
 
     #[test]
     fn paths_that_lead_elsewhere_are_not_plain() {

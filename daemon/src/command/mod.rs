@@ -7,6 +7,7 @@ pub mod check;
 pub mod csv_rows;
 pub mod export;
 pub mod history;
+pub mod import;
 pub mod models;
 pub mod offline;
 pub mod output;

@@ -100,8 +100,7 @@ fn outputs(file: &ConfigFile, gateway: &str, publish: &str, findings: &mut Findi
                 "model" => Some(model.name.as_str()),
                 _ => None,
             };
-            let filter =
-                TopicTemplate::parse(text, &known).and_then(|template| template.widest_filter(fixed));
+            let filter = TopicTemplate::parse(text, &known).map(|template| template.widest_filter(fixed));
             let what = format!("{what} of model `{}`", model.name);
             match filter {
                 Ok(filter) => outputs.push(Output { path, what, filter, broker: Some(publish.to_owned()) }),

@@ -91,6 +91,32 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     statm_pages(&pid.to_string(), 1)
 }
 
+/// Memory of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerMemory {
+    /// Resident bytes.
+    pub resident_bytes: u64,
+    /// Their highest.
+    pub resident_bytes_max: u64,
+    /// Of the resident bytes: those that no file holds, which are the process's alone.
+    pub own_bytes: u64,
+}
+
+/// Returns the memory of a process, or `None` where it has ended.
+#[must_use]
+pub fn worker_memory(pid: u32) -> Option<WorkerMemory> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let bytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
+    };
+    Some(WorkerMemory {
+        resident_bytes: bytes("VmRSS:")?,
+        resident_bytes_max: bytes("VmHWM:")?,
+        own_bytes: bytes("RssAnon:")?,
+    })
+}
+
 fn statm_pages(process: &str, column: usize) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(column)?.parse().ok()?;
@@ -191,5 +217,10 @@ mod tests {
     fn resident_bytes_are_those_of_a_living_process() {
         assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
         assert_eq!(resident_bytes(u32::MAX), None);
+        let memory = worker_memory(std::process::id()).unwrap();
+        assert!(
+            memory.own_bytes < memory.resident_bytes && memory.resident_bytes <= memory.resident_bytes_max
+        );
+        assert_eq!(worker_memory(u32::MAX), None);
     }
 }

@@ -44,7 +44,7 @@ impl WorkerProcess {
     /// Starts a worker and has it load the model.
     pub(super) async fn start(spec: &SlotSpec) -> Result<Self, Fault> {
         let mut worker = Self::spawn(spec).map_err(|error| {
-            Fault::Crashed(format!("`{}` cannot start: {error}", spec.worker_program.display()))
+            Fault::Unstartable(format!("`{}` cannot start: {error}", spec.worker_program.display()))
         })?;
         let batch_max = u32::try_from(spec.inference.batch_max).unwrap_or(u32::MAX);
         let load = LoadRequest::of(&spec.package);

@@ -39,6 +39,8 @@ pub(super) enum Fault {
     Deadline(Duration),
     /// Somebody else killed the worker.
     Killed,
+    /// No worker could be started, whatever the model.
+    Unstartable(String),
     /// The worker is gone by the model's doing.
     Crashed(String),
 }
@@ -51,7 +53,7 @@ impl fmt::Display for Fault {
                 write!(f, "the model took longer than its deadline of {} ms", deadline.as_millis())
             }
             Self::Killed => f.write_str("the worker was killed from outside"),
-            Self::Crashed(how) => write!(f, "the worker {how}"),
+            Self::Crashed(how) | Self::Unstartable(how) => write!(f, "the worker {how}"),
         }
     }
 }

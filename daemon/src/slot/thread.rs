@@ -47,7 +47,7 @@ impl WorkerThread {
                 serve(&package, batch_max, &received, &answer);
                 drop(alive);
             })
-            .map_err(|error| Fault::Crashed(format!("thread cannot start: {error}")))?;
+            .map_err(|error| Fault::Unstartable(format!("thread cannot start: {error}")))?;
         let mut worker = Self { requests, answers, output_values };
         worker.answer(LOAD_DEADLINE).await?;
         worker.answer(warm_up_deadline(spec)).await?;

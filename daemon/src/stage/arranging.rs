@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use dunlin_kit::clock;
-use dunlin_pipeline::ModelBinding;
 use dunlin_pipeline::compiled_model::CompiledModel;
 use dunlin_pipeline::prediction::ModelIndex;
 use tokio::sync::oneshot;
@@ -38,43 +37,48 @@ impl Stage {
     /// Checks an arrangement and has it wait for its moment; one that cannot be is told so by the end of `done`.
     pub(super) fn begin(&mut self, arrangement: Arrangement) {
         let Arrangement { model, lanes, done } = arrangement;
-        if let Err(reason) = self.check(model, &lanes) {
-            tracing::error!(model, reason, "an arrangement of lanes is refused");
-            for plan in lanes {
-                if let LanePlan::Fill(_, fill) = plan {
-                    end_in_background(fill.slot);
+        let fitting = match self.check(model, &lanes) {
+            Ok(fitting) => fitting,
+            Err(reason) => {
+                tracing::error!(model, reason, "an arrangement of lanes is refused");
+                for plan in lanes {
+                    if let LanePlan::Fill(_, fill) = plan {
+                        end_in_background(fill.slot);
+                    }
                 }
+                return;
             }
-            return;
-        }
+        };
         for (lane, plan) in lanes.iter().enumerate() {
             if matches!(plan, LanePlan::Empty(Leaving::Abandon)) {
                 self.abandon(lane_index(model, lane));
             }
         }
-        let mut number = 0;
-        let lanes = lanes.map(|plan| {
-            number += 1;
-            match plan {
-                LanePlan::Empty(_) => Checked::Empty,
-                LanePlan::Keep(role) => Checked::Keep(role),
-                LanePlan::Fill(role, fill) => {
-                    let LaneFill { binding, slot, p99_budget } = *fill;
-                    match self.parts.core.fit(lane_index(model, number - 1), binding) {
-                        Ok(fitting) => Checked::Fill(role, Box::new(fitting), LaneSlot { slot, p99_budget }),
-                        // Not reached: it was checked above.
-                        Err(_) => Checked::Empty,
-                    }
-                }
+        let mut fitting = fitting.into_iter();
+        let lanes = lanes.map(|plan| match (plan, fitting.next().flatten()) {
+            (LanePlan::Fill(role, fill), Some(fitting)) => {
+                let LaneFill { slot, p99_budget, .. } = *fill;
+                Checked::Fill(role, Box::new(fitting), LaneSlot { slot, p99_budget })
             }
+            (LanePlan::Keep(role), _) => Checked::Keep(role),
+            (LanePlan::Empty(_) | LanePlan::Fill(..), _) => Checked::Empty,
         });
         self.arranging = Some(Arranging { model, lanes, done });
     }
 
+    /// Returns the compiled packages of the lanes that are to be filled.
+    ///
     /// *Errors*: why the arrangement cannot be.
-    fn check(&self, model: usize, lanes: &[LanePlan; LANES_PER_MODEL]) -> Result<(), String> {
+    fn check(
+        &self,
+        model: usize,
+        lanes: &[LanePlan; LANES_PER_MODEL],
+    ) -> Result<[Option<CompiledModel>; LANES_PER_MODEL], String> {
         let core = &self.parts.core;
-        let mut filled: Vec<&ModelBinding> = Vec::new();
+        if model * LANES_PER_MODEL >= core.lane_count() {
+            return Err("there is no such model".to_owned());
+        }
+        let mut fitting = [None, None];
         let mut serving = 0;
         for (lane, plan) in lanes.iter().enumerate() {
             let index = lane_index(model, lane);
@@ -85,26 +89,22 @@ impl Stage {
                 }
                 LanePlan::Fill(role, fill) => {
                     serving += u32::from(*role == LaneRole::Serving);
-                    let fitting = core.fit(index, fill.binding.clone());
-                    fitting.map_err(|found| {
-                        found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-                    })?;
-                    filled.push(&fill.binding);
+                    let found = core.fit(index, fill.binding.clone());
+                    fitting[lane] = Some(found.map_err(|findings| {
+                        findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+                    })?);
                 }
             }
-        }
-        if model * LANES_PER_MODEL >= core.lane_count() {
-            return Err("there is no such model".to_owned());
         }
         if serving > 1 {
             return Err("two lanes of one model cannot serve".to_owned());
         }
-        if let [one, other] = filled[..]
-            && one.package == other.package
+        if let [Some(one), Some(other)] = &fitting
+            && one.binding.package == other.binding.package
         {
             return Err("both lanes would run the same package".to_owned());
         }
-        Ok(())
+        Ok(fitting)
     }
 
     /// Answers all windows of a lane as failed and kills its worker.

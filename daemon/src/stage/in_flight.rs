@@ -183,8 +183,12 @@ mod tests {
                     order.push(waiting.remove(pick.index(waiting.len())));
                 }
             }
+            let mut open: std::collections::BTreeSet<u64> = (100..in_flight.next_ticket()).collect();
             for ticket in order.into_iter().chain(waiting) {
                 prop_assert!(in_flight.lowest_open() <= ticket);
+                prop_assert_eq!(in_flight.open_in(ModelIndex(0)), open.iter().copied().collect::<Vec<_>>());
+                prop_assert!(in_flight.open_in(ModelIndex(1)).is_empty());
+                open.remove(&ticket);
                 in_flight.answer(ticket, prediction(ticket));
                 in_flight.answer(ticket, prediction(0));
                 while let Some(step) = in_flight.take_complete() {

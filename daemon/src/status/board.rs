@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, Sample};
 use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, source_reports};
 use crate::update::book::ReleaseBook;
+use crate::update::import_desk::ImportDesk;
 use crate::update::safe_mode::Mode;
 
 /// Counters, fixed facts and recent samples of one daemon.
@@ -19,6 +20,7 @@ pub struct StatusBoard {
     metrics: Arc<Metrics>,
     facts: StatusFacts,
     ring: Mutex<RateRing>,
+    imports: Option<Arc<ImportDesk>>,
     releases: OnceLock<Arc<ReleaseBook>>,
 }
 
@@ -26,7 +28,19 @@ impl StatusBoard {
     /// Returns a board over these counters.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, facts: StatusFacts) -> Self {
-        Self { metrics, facts, ring: Mutex::default(), releases: OnceLock::new() }
+        Self { metrics, facts, ring: Mutex::default(), imports: None, releases: OnceLock::new() }
+    }
+
+    /// Returns the board with a desk that takes imports.
+    #[must_use]
+    pub fn with_imports(self, desk: Arc<ImportDesk>) -> Self {
+        Self { imports: Some(desk), ..self }
+    }
+
+    /// Returns where imports are handed in, where this daemon takes any.
+    #[must_use]
+    pub fn imports(&self) -> Option<&ImportDesk> {
+        self.imports.as_deref()
     }
 
     /// Returns the counters.

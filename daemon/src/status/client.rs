@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::status::report::{SourceReport, StatusReport};
-use crate::status::socket::{FLUSH_TIME_MAX, Reply, Request};
+use crate::status::socket::{FLUSH_TIME_MAX, PROGRESS_TIME_MAX, Reply, Request};
 use crate::status::socket_path;
+use crate::update::import_desk::{Again, ImportReport};
 use crate::update::report::{ModelsReport, RollbackReport};
 
 /// How long a read or write may stand still.
@@ -117,6 +118,26 @@ impl StatusClient {
     pub fn quarantine(&self, sequence: u64) -> Result<(), ClientError> {
         match self.ask(&Request::Quarantine { sequence }, IDLE_MAX)? {
             Reply::Quarantined(_) => Ok(()),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Hands in a bundle or the folder of a repository, by its absolute path; returns the import's number.
+    ///
+    /// *Errors*: as [`StatusClient::status`], or the daemon takes it not at present.
+    pub fn import(&self, place: &Path, again: Again) -> Result<u64, ClientError> {
+        match self.ask(&Request::Import { place: place.to_owned(), again }, IDLE_MAX)? {
+            Reply::Importing(import) => Ok(import),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Returns how far the last import is, as soon as there is something newer than revision `after`, or after a while.
+    ///
+    /// *Errors*: as [`StatusClient::status`].
+    pub fn import_progress(&self, after: u64) -> Result<ImportReport, ClientError> {
+        match self.ask(&Request::ImportProgress { after }, PROGRESS_TIME_MAX + IDLE_MAX)? {
+            Reply::ImportProgress(report) => Ok(*report),
             other => Err(self.unexpected(other)),
         }
     }

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use crate::status::report::{SourceReport, StatusReport};
 use crate::status::{ControlRequest, StatusBoard, socket_path};
 use crate::update::book::ReleaseBook;
+use crate::update::import_desk::{Again, ImportReport};
 use crate::update::report::{ModelsReport, RollbackReport};
 
 /// Longest request line: a thousand times the longest request there is.
@@ -36,6 +37,8 @@ pub const CONNECTIONS_MAX: usize = 16;
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a flush may take: longer than the longest commit on a slow card.
 pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long an answer to `import_progress` waits for news; the client then asks again.
+pub const PROGRESS_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long accepting pauses after an error, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -53,6 +56,19 @@ pub enum Request {
     Quarantine {
         /// The batch's sequence number.
         sequence: u64,
+    },
+    /// Import a bundle or the folder of a repository.
+    Import {
+        /// The absolute path.
+        place: PathBuf,
+        /// Whether releases that were found bad are tried again.
+        #[serde(default)]
+        again: Again,
+    },
+    /// How far the last import is, as soon as there is something newer.
+    ImportProgress {
+        /// The revision that is known.
+        after: u64,
     },
     /// The models' releases.
     Models,
@@ -79,6 +95,10 @@ pub enum Reply {
     Flushed(bool),
     /// To `quarantine`: the sequence number.
     Quarantined(u64),
+    /// To `import`: its number.
+    Importing(u64),
+    /// To `import_progress`.
+    ImportProgress(Box<ImportReport>),
     /// To `models`.
     Models(Box<ModelsReport>),
     /// To `rollback`.
@@ -266,6 +286,17 @@ async fn answer(request: Request, board: &StatusBoard, control: &mpsc::Sender<Co
                 Err(_) => Reply::Error("not everything was committed within 30 s".to_owned()),
             }
         }
+        Request::Import { place, again } => match board.imports() {
+            Some(desk) => desk.import(place, again).map_or_else(Reply::Error, Reply::Importing),
+            None => Reply::Error("this daemon takes no imports".to_owned()),
+        },
+        Request::ImportProgress { after } => match board.imports() {
+            Some(desk) => {
+                let newer = timeout(PROGRESS_TIME_MAX, desk.newer_than(after)).await;
+                Reply::ImportProgress(Box::new(newer.unwrap_or_else(|_| desk.report())))
+            }
+            None => Reply::Error("this daemon takes no imports".to_owned()),
+        },
         Request::Quarantine { sequence } => {
             match timeout(CLIENT_TIME_MAX, control.send(ControlRequest::Quarantine(sequence))).await {
                 Ok(Ok(())) => Reply::Quarantined(sequence),

@@ -24,6 +24,7 @@ mod schema;
 pub mod slots;
 pub mod state;
 mod tables;
+pub mod trust;
 mod wire;
 pub mod writer;
 
@@ -34,6 +35,7 @@ pub use reader::StoreReader;
 pub use salvage::SalvageReport;
 pub use slots::{StoredModels, StoredRelease};
 pub use state::{LastStop, StateDatabase};
+pub use trust::TrustStore;
 pub use writer::{WriterCommand, WriterSettings, spawn_writer};
 
 /// File name of the telemetry log inside the state folder.

@@ -4,7 +4,9 @@
 //! makes a process or a deadline. The daemon's worker, its thread and the golden vectors call it behind one trait.
 
 mod limits;
+mod onnx_file;
 mod operators;
+mod prune;
 #[cfg(test)]
 pub(crate) mod samples;
 mod signature;
@@ -13,9 +15,13 @@ mod tests;
 mod tract;
 
 pub use limits::{INITIALISER_BYTES_MAX, MODEL_BYTES_MAX, NODES_MAX, RANK_MAX, SUBGRAPH_DEPTH_MAX};
+pub use onnx_file::{GraphTensor, OnnxFile, RefusedNode, axes_text};
 pub use tract::{PLAN_SIZES, TractEngine};
 
 use std::fmt;
+
+/// The engine of this build, as a manifest's `requirements.engine` names it.
+pub const ENGINE: &str = "tract-onnx 0.23";
 
 /// Something that runs a model.
 pub trait Engine {
@@ -46,7 +52,12 @@ pub enum EngineError {
     Run(String),
     /// The engine panicked.
     Panicked(String),
+    /// The engine got no more memory.
+    Memory(String),
 }
+
+/// How the text of [`EngineError::Memory`] begins, by which it is known behind a worker.
+pub const MEMORY_REFUSED: &str = "the model wants more memory than `budgets.resident_bytes` allows";
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,6 +72,7 @@ impl fmt::Display for EngineError {
             Self::Mismatch(why) => write!(f, "the model is not what its manifest says: {why}"),
             Self::Build(why) => write!(f, "the engine cannot prepare the model: {why}"),
             Self::Run(why) => write!(f, "the model failed on its input: {why}"),
+            Self::Memory(why) => write!(f, "{MEMORY_REFUSED}: {why}"),
             Self::Panicked(why) => write!(f, "the engine panicked: {why}"),
         }
     }

@@ -81,6 +81,23 @@ pub(crate) fn with_graph(node: Proto, name: &str, graph: &Proto) -> Proto {
     node.message(5, &Proto::default().text(1, name).message(6, graph).int(20, 5))
 }
 
+/// An attribute of a list of integers.
+pub(crate) fn attribute_ints(name: &str, values: &[i64]) -> Proto {
+    values.iter().fold(Proto::default().text(1, name).int(20, 7), |proto, &value| proto.int(8, value))
+}
+
+pub(crate) fn with_ints(node: Proto, name: &str, values: &[i64]) -> Proto {
+    node.message(5, &attribute_ints(name, values))
+}
+
+pub(crate) fn with_text(node: Proto, name: &str, value: &str) -> Proto {
+    node.message(5, &Proto::default().text(1, name).text(4, value).int(20, 3))
+}
+
+pub(crate) fn with_tensor(node: Proto, name: &str, value: &Proto) -> Proto {
+    node.message(5, &Proto::default().text(1, name).message(5, value).int(20, 4))
+}
+
 pub(crate) fn graph(nodes: &[Proto], constants: &[Proto], inputs: &[Proto], outputs: &[Proto]) -> Proto {
     let mut graph = nodes.iter().fold(Proto::default(), |graph, node| graph.message(1, node)).text(2, "g");
     graph = constants.iter().fold(graph, |graph, constant| graph.message(5, constant));
@@ -89,7 +106,12 @@ pub(crate) fn graph(nodes: &[Proto], constants: &[Proto], inputs: &[Proto], outp
 }
 
 pub(crate) fn model(graph: &Proto) -> Vec<u8> {
-    let opset = Proto::default().text(1, "").int(2, 13);
+    model_of(graph, "", 13)
+}
+
+/// A model that imports this version of an operator set.
+pub(crate) fn model_of(graph: &Proto, domain: &str, version: i64) -> Vec<u8> {
+    let opset = Proto::default().text(1, domain).int(2, version);
     Proto::default().int(1, 8).message(7, graph).message(8, &opset).0
 }
 

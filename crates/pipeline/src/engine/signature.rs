@@ -1,7 +1,7 @@
 //! Whether a graph's inputs and outputs are those that the manifest declares.
 //!
 //! Compares names, element types and shapes of the protobuf with the manifest; builds nothing. Gives the order in
-//! which the engine's inputs and outputs stand to the manifest's, and whether the batch axis is free.
+//! which the engine's inputs stand to the manifest's, and whether the batch axis is free.
 
 use dunlin_model_package::manifest::{Dim, Dtype};
 use dunlin_model_package::{InputSpec, Manifest};
@@ -20,13 +20,11 @@ pub(super) enum BatchAxis {
     One,
 }
 
-/// How the graph's inputs and outputs stand to the manifest's.
+/// How the graph's inputs stand to the manifest's.
 #[derive(Debug)]
 pub(super) struct Signature {
     /// For each input of the graph, its position in the manifest.
     pub(super) inputs: Vec<usize>,
-    /// For each output of the manifest, its position in the graph.
-    pub(super) outputs: Vec<usize>,
     /// Whether the batch axis is free.
     pub(super) batch: BatchAxis,
 }
@@ -56,15 +54,16 @@ pub(super) fn compare(graph: &GraphProto, manifest: &Manifest) -> Result<Signatu
     if order.len() != manifest.inputs.len() {
         return mismatch("an input's name occurs twice".to_owned());
     }
-    let mut outputs = Vec::with_capacity(manifest.outputs.len());
-    for spec in &manifest.outputs {
-        let Some(position) = graph.output.iter().position(|output| output.name == spec.name) else {
+    for (position, spec) in manifest.outputs.iter().enumerate() {
+        if !graph.output.iter().any(|output| output.name == spec.name) {
             let all: Vec<_> = graph.output.iter().collect();
             return mismatch(format!("it has no output `{}`, only {}", spec.name, names(&all)));
-        };
-        outputs.push(position);
+        }
+        if manifest.outputs[..position].iter().any(|other| other.name == spec.name) {
+            return mismatch(format!("output `{}` occurs twice in the manifest", spec.name));
+        }
     }
-    Ok(Signature { inputs: order, outputs, batch })
+    Ok(Signature { inputs: order, batch })
 }
 
 fn mismatch<T>(why: String) -> Result<T, EngineError> {

@@ -228,3 +228,61 @@ proptest! {
         let _ = TractEngine::load_file(&bytes, &sum_manifest(), 4);
     }
 }
+
+#[test]
+fn a_branch_that_no_kept_output_needs_is_neither_built_nor_refused() {
+    let odd = graph(
+        &[node("Relu", &["x"], &["y"]), node("Frobnicate", &["y"], &["label"])],
+        &[],
+        &[value("x", F32, &[0, 2])],
+        &[value("label", I64, &[0]), value("y", F32, &[0, 2])],
+    );
+    let mut engine = TractEngine::load_file(&model(&odd), &pair_manifest(), 1).unwrap();
+    assert_eq!(engine.run(1, &[-1.0, 2.0]).unwrap(), [0.0, 2.0]);
+    let both = manifest(json!([output("y", &[2]), output("label", &[])]));
+    assert!(load_error(&model(&odd), &both).contains("Frobnicate"));
+    let twice = manifest(json!([output("y", &[2]), output("y", &[2])]));
+    assert!(load_error(&model(&odd), &twice).contains("twice"));
+}
+
+#[test]
+fn a_branch_that_only_a_graph_inside_reads_is_kept() {
+    let choice = |from: &str, to: &str| {
+        graph(&[node("Identity", &[from], &[to])], &[], &[], &[value(to, F32, &[0, 2])])
+    };
+    let chosen = with_graph(node("If", &["yes"], &["y"]), "then_branch", &choice("double", "a"));
+    let odd = graph(
+        &[node("Add", &["x", "x"], &["double"]), with_graph(chosen, "else_branch", &choice("x", "b"))],
+        &[tensor("yes", BOOL, &[], &[1])],
+        &[value("x", F32, &[0, 2])],
+        &[value("y", F32, &[0, 2])],
+    );
+    let mut engine = TractEngine::load_file(&model(&odd), &pair_manifest(), 1).unwrap();
+    assert_eq!(engine.run(1, &[1.0, 2.0]).unwrap(), [2.0, 4.0]);
+}
+
+#[test]
+fn a_file_tells_its_signature_and_every_node_that_is_refused() {
+    let cast_to_nothing = with_int(node("Cast", &["x"], &["b"]), "to", 77);
+    let odd = graph(
+        &[node("Frobnicate", &["x"], &["a"]), cast_to_nothing, node("Add", &["a", "b"], &["y"])],
+        &[],
+        &[value("x", F32, &[0, 2])],
+        &[value("y", F32, &[0, 2]), value("a", F32, &[0, 3])],
+    );
+    let mut file = OnnxFile::read(&model(&odd)).unwrap();
+    assert_eq!(file.inputs()[0].axes, Some(vec![None, Some(2)]));
+    assert_eq!(file.operators(), ["Add", "Cast", "Frobnicate"]);
+    let refused = file.refused_nodes();
+    let seen: Vec<_> = refused.iter().map(|node| (node.node.as_str(), node.shape.as_str())).collect();
+    assert_eq!(seen, [("frobnicate_a", "[batch, 3]"), ("cast_b", "?")]);
+    file.keep_outputs(&["a"]);
+    assert_eq!(file.operators(), ["Frobnicate"]);
+}
+
+#[test]
+fn a_file_tells_the_shapes_of_its_outputs_for_given_inputs() {
+    let file = OnnxFile::read(&weighted_sum()).unwrap();
+    let shapes = file.output_shapes(&sum_manifest().inputs).unwrap();
+    assert_eq!(shapes, [Some(vec![1])]);
+}

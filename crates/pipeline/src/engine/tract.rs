@@ -17,7 +17,7 @@ use tract_onnx::prelude::*;
 
 use super::limits::{self, ModelSize};
 use super::signature::{self, BatchAxis, Signature};
-use super::{Engine, EngineError, operators};
+use super::{Engine, EngineError, operators, prune};
 
 /// Batch sizes that plans are made for. Matrix kernels work on tiles of 4 to 32 rows: a 32-row run of a small dense
 /// model costs about three single ones. Other counts are put together from these.
@@ -27,6 +27,9 @@ pub const PLAN_SIZES: [usize; 3] = [1, 4, 32];
 const PLAN_BUDGET_PART: u64 = 4;
 /// Longest text taken over from the engine.
 const ENGINE_TEXT_BYTES_MAX: usize = 1_024;
+
+/// How the engine's panic begins when a tensor gets no memory (`Blob::for_layout` of tract-data).
+const ALLOCATION_PANIC: &str = "failed to allocate";
 
 type Plan = Arc<TypedRunnableModel>;
 
@@ -143,14 +146,16 @@ impl Engine for TractEngine {
 
 /// Turns a panic of the engine into an error. Sound for what is called here: plans are not changed by a run, and
 /// the state of a run is dropped with it.
-fn catching<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+pub(super) fn catching<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("without a message");
-        Err(EngineError::Panicked(shortened(text)))
+        let text = shortened(text);
+        let is_memory = text.starts_with(ALLOCATION_PANIC);
+        Err(if is_memory { EngineError::Memory(text) } else { EngineError::Panicked(text) })
     })
 }
 
@@ -167,24 +172,21 @@ fn run_error(error: TractError) -> EngineError {
     EngineError::Run(shortened(&format!("{error:#}")))
 }
 
-fn build_error(error: TractError) -> EngineError {
+pub(super) fn build_error(error: TractError) -> EngineError {
     EngineError::Build(shortened(&format!("{error:#}")))
 }
 
 fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngine, EngineError> {
-    if model.len() > limits::MODEL_BYTES_MAX {
-        return Err(EngineError::Limit(format!("its file is longer than {} bytes", limits::MODEL_BYTES_MAX)));
-    }
     let engine = onnx();
-    let proto = engine
-        .proto_model_for_read(&mut &*model)
-        .map_err(|error| EngineError::Unreadable(shortened(&format!("{error:#}"))))?;
+    let mut proto = read_proto(&engine, model)?;
     let size = limits::check(&proto, manifest.budgets.resident_bytes)?;
     let graph =
-        proto.graph.as_ref().ok_or_else(|| EngineError::Unreadable("it holds no graph".to_owned()))?;
-    operators::check(graph, &engine)?;
+        proto.graph.as_mut().ok_or_else(|| EngineError::Unreadable("it holds no graph".to_owned()))?;
     let signature = signature::compare(graph, manifest)?;
-    let inference = selected_model(&engine, &proto, &signature)?;
+    let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.name.as_str()).collect();
+    prune::keep(graph, &outputs);
+    operators::check(graph, &engine)?;
+    let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
 
     let mut offsets = Vec::with_capacity(manifest.inputs.len());
@@ -212,6 +214,27 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     })
 }
 
+/// Decodes an ONNX file.
+pub(super) fn read_proto(engine: &Onnx, model: &[u8]) -> Result<ModelProto, EngineError> {
+    if model.len() > limits::MODEL_BYTES_MAX {
+        return Err(EngineError::Limit(format!("its file is longer than {} bytes", limits::MODEL_BYTES_MAX)));
+    }
+    engine
+        .proto_model_for_read(&mut &*model)
+        .map_err(|error| EngineError::Unreadable(shortened(&format!("{error:#}"))))
+}
+
+/// Returns what the engine is told of an input.
+pub(super) fn input_fact(spec: &InputSpec, batch: usize) -> InferenceFact {
+    let dtype = match spec.dtype {
+        Dtype::F32 => f32::datum_type(),
+        Dtype::F64 => f64::datum_type(),
+        Dtype::I32 => i32::datum_type(),
+        Dtype::I64 => i64::datum_type(),
+    };
+    InferenceFact::dt_shape(dtype, tensor_shape(spec, batch))
+}
+
 fn plan_sizes(signature: &Signature, size: ModelSize, budget: u64, batch_max: usize) -> Vec<usize> {
     let mut sizes = vec![1];
     if signature.batch == BatchAxis::Free {
@@ -222,18 +245,6 @@ fn plan_sizes(signature: &Signature, size: ModelSize, budget: u64, batch_max: us
     sizes
 }
 
-fn selected_model(
-    engine: &Onnx,
-    proto: &ModelProto,
-    signature: &Signature,
-) -> Result<InferenceModel, EngineError> {
-    let mut model = engine.model_for_proto_model(proto).map_err(build_error)?;
-    let all = model.output_outlets().map_err(build_error)?.to_vec();
-    let kept: Vec<OutletId> = signature.outputs.iter().map(|&position| all[position]).collect();
-    model.select_output_outlets(&kept).map_err(build_error)?;
-    Ok(model)
-}
-
 fn build_plan(
     mut model: InferenceModel,
     signature: &Signature,
@@ -242,14 +253,7 @@ fn build_plan(
 ) -> Result<Plan, EngineError> {
     for (input, &position) in signature.inputs.iter().enumerate() {
         let spec = &manifest.inputs[position];
-        let dtype = match spec.dtype {
-            Dtype::F32 => f32::datum_type(),
-            Dtype::F64 => f64::datum_type(),
-            Dtype::I32 => i32::datum_type(),
-            Dtype::I64 => i64::datum_type(),
-        };
-        let fact = InferenceFact::dt_shape(dtype, tensor_shape(spec, batch));
-        model.set_input_fact(input, fact).map_err(build_error)?;
+        model.set_input_fact(input, input_fact(spec, batch)).map_err(build_error)?;
     }
     let typed = model.into_optimized().map_err(build_error)?;
     for (position, spec) in manifest.outputs.iter().enumerate() {

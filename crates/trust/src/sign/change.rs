@@ -169,6 +169,24 @@ impl<'r> Change<'r> {
         Ok(())
     }
 
+    /// Takes a key from a delegated role.
+    ///
+    /// *Errors*: there is no such role, or it would have fewer keys than its threshold.
+    pub fn withdraw_delegated(&mut self, role: &str, id: &KeyId) -> Result<(), SignError> {
+        let missing = || SignError::NoSuchRole(role.to_owned());
+        let delegations = self.edit_targets("targets").delegations.as_mut().ok_or_else(missing)?;
+        let roles = delegations.roles.get_or_insert_default();
+        let delegated = roles.iter_mut().find(|other| other.name == role).ok_or_else(missing)?;
+        delegated.keyids.retain(|other| other != id);
+        if delegated.keyids.len() < delegated.threshold as usize {
+            let (keys, threshold) = (delegated.keyids.len(), delegated.threshold);
+            return Err(SignError::Threshold { role: role.to_owned(), keys, threshold });
+        }
+        let used: Vec<KeyId> = roles.iter().flat_map(|role| role.keyids.clone()).collect();
+        delegations.keys.retain(|id, _| used.contains(id));
+        Ok(())
+    }
+
     /// Writes the changed files, each signed by those of `keys` that speak for its role. A key that spoke for it before
     /// signs too: a device with the last root can then read on while the keys are replaced.
     ///

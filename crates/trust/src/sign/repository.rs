@@ -353,7 +353,7 @@ pub struct Standing {
     pub role: String,
     /// Valid signatures that count.
     pub signed: Vec<KeyId>,
-    /// Keys that may sign and have not.
+    /// Keys whose signatures it still needs some of; none once it has enough.
     pub open: Vec<KeyId>,
     /// Signatures that it still needs, of the keys in `open`.
     pub missing: u32,
@@ -437,8 +437,11 @@ fn count<R: Role>(file: &Envelope<R>, authorities: &[Authority<'_>]) -> (Vec<Key
     let (mut signed, mut open, mut missing) = (Vec::new(), Vec::new(), 0);
     for (role_keys, keys) in authorities {
         let by = signers(file, role_keys, keys);
-        missing = missing.max(role_keys.threshold.saturating_sub(by.len() as u32));
-        open.extend(role_keys.keyids.iter().filter(|id| !by.contains(id)).cloned());
+        let lacking = role_keys.threshold.saturating_sub(by.len() as u32);
+        missing = missing.max(lacking);
+        if lacking > 0 {
+            open.extend(role_keys.keyids.iter().filter(|id| !by.contains(id)).cloned());
+        }
         signed.extend(by);
     }
     for ids in [&mut signed, &mut open] {
@@ -504,3 +507,6 @@ fn parse<R: Role>(files: &Files, name: &str) -> Result<Envelope<R>, SignError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,13 @@
 //! Believes the stored root and nothing else: every other file is checked against it again, and left out where it fails
 //! or lies below its floor. Never judges expiry: an old file still tells which versions were seen.
 
+use std::collections::BTreeMap;
+
 use super::{Floors, Stored, TrustedSet, roles_listed, rollback, signed_by, snapshot_named};
 use crate::envelope::Envelope;
 use crate::failure::Failure;
 use crate::key::{Ed25519Only, SignatureCheck};
 use crate::metadata::{Role, Root, Snapshot, Targets, Timestamp};
-use std::collections::BTreeMap;
 
 impl TrustedSet {
     /// Takes what is stored; signatures are Ed25519's alone.
@@ -17,14 +18,14 @@ impl TrustedSet {
     /// are to be refused until somebody brings a root again. Other files that fail are left out; see
     /// [`TrustedSet::discarded`].
     pub fn load(stored: &Stored) -> Result<Self, Failure> {
-        Self::load_with(stored, &Ed25519Only)
+        Self::load_checked_by(stored, &Ed25519Only)
     }
 
     /// Takes what is stored, with another check of signatures: for programs that test against other repositories. A
     /// gateway calls [`TrustedSet::load`].
     ///
     /// *Errors*: as [`TrustedSet::load`].
-    pub fn load_with(stored: &Stored, check: &'static dyn SignatureCheck) -> Result<Self, Failure> {
+    pub fn load_checked_by(stored: &Stored, check: &'static dyn SignatureCheck) -> Result<Self, Failure> {
         let root = Envelope::<Root>::parse(&stored.root, "root.json")?;
         signed_by(&root, root.role(), "root", check)?;
         let version = root.role().version;

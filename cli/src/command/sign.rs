@@ -1,0 +1,147 @@
+//! `dunlin sign`: approves a model package, adds a signature to a waiting change, or drops it.
+//!
+//! Reads the package as a gateway would and refuses what a gateway would refuse. Never publishes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use dunlin_kit::digest::Digest;
+use dunlin_model_package::{Package, RepositoryPath};
+use dunlin_trust::sign::change::Change;
+
+use super::CommandError;
+use super::package::approve;
+use super::trust_arguments::{LifetimeArguments, TrustArguments, now, report, require_none_pending};
+use crate::keyring::{Keyring, Outcome, refused};
+use crate::print;
+use crate::workspace::Workspace;
+
+/// Arguments of `dunlin sign`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Where several targets keys must approve a model, the first keeper runs `dunlin sign PACKAGE` and hands the trust folder \
+on (without `keys/`); each next one runs `dunlin sign --add --keys THEIR_FOLDER`. What is incomplete is not published.")]
+pub struct SignArguments {
+    /// Folder of the package: `manifest.json` and the files it names.
+    #[arg(required_unless_present_any = ["add", "discard"], conflicts_with_all = ["add", "discard"])]
+    package: Option<PathBuf>,
+    /// Add a signature to the change that waits for some.
+    #[arg(long, conflicts_with = "discard")]
+    add: bool,
+    /// Drop the change that waits for signatures.
+    #[arg(long)]
+    discard: bool,
+    /// Role to sign as: a team that models were delegated to.
+    #[arg(long, default_value = "targets")]
+    role: String,
+    #[command(flatten)]
+    trust: TrustArguments,
+    #[command(flatten)]
+    lifetimes: LifetimeArguments,
+}
+
+/// Runs the command.
+///
+/// *Errors*: the package is refused, its counter is not above the last one, a key is missing.
+pub fn run(arguments: &SignArguments) -> Result<(), CommandError> {
+    let (mut workspace, mut keyring) = arguments.trust.open()?;
+    if arguments.discard {
+        require_pending(&workspace)?;
+        workspace.discard()?;
+        print::line("dropped the change that waited for signatures");
+        return Ok(());
+    }
+    let outcome = match &arguments.package {
+        None => add(arguments, &mut workspace, &mut keyring)?,
+        Some(folder) => sign(folder, arguments, &mut workspace, &mut keyring)?,
+    };
+    report(&workspace, &outcome);
+    Ok(())
+}
+
+fn require_pending(workspace: &Workspace) -> Result<(), CommandError> {
+    match workspace.pending() {
+        Some(_) => Ok(()),
+        None => Err(CommandError::NotFound("no change waits for signatures".to_owned())),
+    }
+}
+
+fn add(
+    arguments: &SignArguments,
+    workspace: &mut Workspace,
+    keyring: &mut Keyring,
+) -> Result<Outcome, CommandError> {
+    require_pending(workspace)?;
+    let now = now()?;
+    let change = workspace.pending().cloned().unwrap_or_default();
+    let outcome =
+        keyring.finish(workspace, &change, now, arguments.lifetimes.lifetimes(keyring.purpose(), now))?;
+    if outcome == Outcome::Taken {
+        let names: Vec<&str> = change.keys().map(String::as_str).collect();
+        print::line(&format!("complete: {}", names.join(", ")));
+    }
+    Ok(outcome)
+}
+
+fn sign(
+    folder: &Path,
+    arguments: &SignArguments,
+    workspace: &mut Workspace,
+    keyring: &mut Keyring,
+) -> Result<Outcome, CommandError> {
+    require_none_pending(workspace)?;
+    let now = now()?;
+    let package = open_package(folder)?;
+    let (manifest, digest) = (package.manifest(), package.digest());
+    let refuse =
+        |reason: String| CommandError::CheckFailed(format!("package `{}` {reason}", folder.display()));
+    let target = manifest.target_path();
+    let place =
+        RepositoryPath::of_target(&target, digest).ok_or_else(|| refuse("has no place".to_owned()))?;
+    let text = std::fs::read(folder.join("manifest.json")).map_err(|e| {
+        CommandError::failed(format!("cannot read the manifest of `{}`", folder.display()), e)
+    })?;
+    if Digest::of(&text) != digest {
+        return Err(refuse("changed while it was read".to_owned()));
+    }
+    let note = manifest.release_note();
+    let lifetimes = arguments.lifetimes.lifetimes(keyring.purpose(), now);
+    let before = workspace.repository().cloned();
+    let before =
+        before.as_ref().ok_or_else(|| CommandError::NotFound("there is no repository".to_owned()))?;
+    let mut change = Change::of(before, now, lifetimes);
+    change.add_release(&arguments.role, &target, &text, &note).map_err(refused)?;
+    let files = change.files(&[]).map_err(refused)?;
+    let outcome = keyring.finish_with(workspace, &files, now, lifetimes, &mut |workspace| {
+        for (name, spec) in &manifest.blobs {
+            let bytes = package.read_blob(name).map_err(|e| {
+                CommandError::failed(format!("cannot read package `{}`", folder.display()), e)
+            })?;
+            workspace.keep(&RepositoryPath::Blob(spec.sha256), &bytes)?;
+        }
+        workspace.keep(&place, &text)
+    })?;
+    print::line(&format!(
+        "{} {} (release counter {}), manifest {}",
+        if outcome == Outcome::Taken { "signed" } else { "signed in part:" },
+        target,
+        note.release_counter,
+        digest
+    ));
+    Ok(outcome)
+}
+
+fn open_package(folder: &Path) -> Result<Package, CommandError> {
+    if !folder.join("manifest.json").is_file() {
+        let folder = folder.display();
+        return Err(CommandError::NotFound(format!(
+            "`{folder}` is no package: it has no `manifest.json`; build one with `dunlin package build`"
+        )));
+    }
+    let check = |e: &dyn std::error::Error| {
+        CommandError::CheckFailed(format!("package is refused: {}", dunlin_kit::error_chain::Chain(e)))
+    };
+    let package = approve(folder)?;
+    package.golden().map_err(|e| check(&e))?;
+    Ok(package)
+}

@@ -1,0 +1,182 @@
+//! Where local programs hand in imports, and read how far they have come.
+//!
+//! Holds the last import's progress and wakes those who wait for it; does nothing itself. The importer's thread takes
+//! the jobs, the updater tells of the phases after the files are here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dunlin_model_package::Digest;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::refusal::Refusal;
+use crate::store::trust::KeptRelease;
+
+/// Jobs that wait for the importer: a few sticks, and one fetch a model.
+const JOBS: usize = 64;
+
+/// Whether a release that was found bad before may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Again {
+    /// It stays bad.
+    #[default]
+    Never,
+    /// It is tried anew.
+    Retry,
+}
+
+/// What the importer is to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Verify a bundle or repository, keep its releases and fetch their files.
+    Import {
+        /// The import's number.
+        import: u64,
+        /// The bundle or folder.
+        place: PathBuf,
+        /// Whether bad releases are tried again.
+        again: Again,
+    },
+    /// Fetch the files of a release that is kept, from where it came.
+    Fetch(Digest),
+}
+
+/// Where a release stands, as an import reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelProgress {
+    /// Version for people; empty for a refused one.
+    pub version: String,
+    /// Release counter; 0 for a refused one.
+    pub counter: u64,
+    /// The phase: `fetching`, `verified`, `admitted`, `shadow`, `trial`, `good`, `bad`, `refused`, `known`.
+    pub phase: String,
+    /// Bytes of its files that were copied.
+    pub copied_bytes: u64,
+    /// Why it was refused or found bad: code and words.
+    pub cause: Option<String>,
+}
+
+impl ModelProgress {
+    /// Tells whether nothing more will happen to it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.phase.as_str(), "good" | "bad" | "refused" | "known")
+    }
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// Its number.
+    pub import: u64,
+    /// Rises with every change.
+    pub revision: u64,
+    /// Whether all files are here, or it ended early.
+    pub ended: bool,
+    /// By configured model, what the repository has for it.
+    pub models: BTreeMap<String, ModelProgress>,
+    /// Models of the repository that are not configured.
+    pub passed_over: BTreeSet<String>,
+    /// The refusal of the whole import.
+    pub refused: Option<Refusal>,
+    /// What failed, where the import is to be tried again.
+    pub failed: Option<String>,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub struct ImportDesk {
+    jobs: SyncSender<Job>,
+    report: Mutex<ImportReport>,
+    revision: watch::Sender<u64>,
+}
+
+impl ImportDesk {
+    /// Returns a desk, and where the importer takes its jobs.
+    #[must_use]
+    pub fn new() -> (Self, Receiver<Job>) {
+        let (jobs, taken) = sync_channel(JOBS);
+        let (revision, _) = watch::channel(0);
+        (Self { jobs, report: Mutex::default(), revision }, taken)
+    }
+
+    /// Takes an import; returns its number.
+    ///
+    /// *Errors*: why it cannot be taken.
+    pub fn import(&self, place: PathBuf, again: Again) -> Result<u64, String> {
+        if !place.is_absolute() {
+            return Err(format!("`{}` is no absolute path", place.display()));
+        }
+        let import = {
+            let mut report = self.lock();
+            if report.import > 0 && !report.ended {
+                return Err("another import is under way; wait for its end".to_owned());
+            }
+            let (import, revision) = (report.import + 1, report.revision);
+            *report = ImportReport { import, revision, ..ImportReport::default() };
+            import
+        };
+        self.send(Job::Import { import, place, again })
+            .inspect_err(|_| self.change(|report| report.ended = true))?;
+        Ok(import)
+    }
+
+    /// Asks for the files of a release that is kept.
+    ///
+    /// *Errors*: too much is being asked; to be asked again later.
+    pub fn fetch(&self, release: Digest) -> Result<(), String> {
+        self.send(Job::Fetch(release))
+    }
+
+    fn send(&self, job: Job) -> Result<(), String> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => "too many imports wait already; try again later".to_owned(),
+            TrySendError::Disconnected(_) => "the daemon takes no imports: see its log".to_owned(),
+        })
+    }
+
+    /// Changes the report and wakes those who wait.
+    pub fn change(&self, change: impl FnOnce(&mut ImportReport)) {
+        let revision = {
+            let mut report = self.lock();
+            change(&mut report);
+            report.revision += 1;
+            report.revision
+        };
+        self.revision.send_replace(revision);
+    }
+
+    /// Notes that a release came to a phase; `cause` where it is the end of it. Releases of earlier imports are passed
+    /// over.
+    pub fn enter_phase(&self, release: &KeptRelease, phase: &str, cause: Option<String>) {
+        self.change(|report| {
+            let known = report.models.get_mut(&release.model);
+            if let Some(progress) = known.filter(|progress| progress.counter == release.counter) {
+                phase.clone_into(&mut progress.phase);
+                progress.cause = cause;
+            }
+        });
+    }
+
+    /// Returns how far the last import has come.
+    #[must_use]
+    pub fn report(&self) -> ImportReport {
+        self.lock().clone()
+    }
+
+    /// Returns the report once it is newer than `revision`. Cancel-safe.
+    pub async fn newer_than(&self, revision: u64) -> ImportReport {
+        let mut changes = self.revision.subscribe();
+        // The desk holds the sender: it cannot be gone.
+        let _ = changes.wait_for(|present| *present > revision).await;
+        self.report()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ImportReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
