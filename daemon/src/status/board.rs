@@ -13,6 +13,7 @@ use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, S
 use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, source_reports};
 use crate::update::book::ReleaseBook;
 use crate::update::import_desk::ImportDesk;
+use crate::update::safe_mode::Mode;
 
 /// Counters, fixed facts and recent samples of one daemon.
 pub struct StatusBoard {
@@ -92,7 +93,8 @@ impl StatusBoard {
             long: ring.over(LONG_MICROS, latest),
         };
         drop(ring);
-        StatusReport::of(&self.metrics, &self.facts, &moment)
+        let safe_mode = self.releases().is_some_and(|book| book.mode() == Mode::Safe);
+        StatusReport { safe_mode, ..StatusReport::of(&self.metrics, &self.facts, &moment) }
     }
 
     /// Returns the counts by source with the last refused payload of each reason.

@@ -54,6 +54,9 @@ pub struct StatusReport {
     pub state_dir: String,
     /// Id of the boot it runs in.
     pub boot: String,
+    /// Whether safe mode keeps candidates from running.
+    #[serde(default)]
+    pub safe_mode: bool,
     /// Messages handed to the pipeline.
     pub messages: u64,
     /// Readings accepted.
@@ -280,6 +283,7 @@ impl StatusReport {
             uptime_seconds: (moment.monotonic_us - metrics.started_us).max(0) as f64 / 1e6,
             state_dir: facts.state_dir.display().to_string(),
             boot: facts.boot.clone(),
+            safe_mode: false,
             messages: metrics.messages.get(),
             readings: metrics.readings.get(),
             predictions: metrics.predictions.get(),

@@ -71,6 +71,9 @@ fn push_head(text: &mut String, report: &StatusReport) {
         ),
     );
     line(text, &format!("State   {}", terminal_safe(&report.state_dir)));
+    if report.safe_mode {
+        line(text, "Safe mode: only good releases run; see `dunlind models`");
+    }
     text.push('\n');
     let mut table = new_table(&["", "total", "a second (10 s)", "a second (5 min)"]);
     for (name, total, rates) in [

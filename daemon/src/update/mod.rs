@@ -18,6 +18,7 @@ pub mod guards;
 pub mod import;
 pub mod import_desk;
 pub mod importer;
+pub mod live_stage;
 pub mod machine;
 pub mod open_release;
 pub mod place;

@@ -105,14 +105,15 @@ async fn open<P>(
 fn report_unopened(book: &ReleaseBook, model: &str, digest: Digest, failure: StepFailure) {
     let is_candidate = book.state(model).candidate.is_some_and(|c| c.release.digest == digest);
     let event = match (failure, is_candidate) {
-        (StepFailure::Later(detail), _) => Event::Delayed { digest, detail },
+        // What was good and is refused for once is tried again: the board may be short of memory.
+        (StepFailure::Later(detail), _) | (StepFailure::Bad(_, detail), false) => {
+            Event::Delayed { digest, detail }
+        }
         (StepFailure::Bad(reason, detail), true) => Event::Failed { digest, reason, detail },
         (StepFailure::Damaged(detail), true) => {
             Event::Failed { digest, reason: Reason::SelfTest(SelfTest::Load), detail }
         }
-        (StepFailure::Bad(_, detail) | StepFailure::Damaged(detail), false) => {
-            Event::Damaged { digest, detail }
-        }
+        (StepFailure::Damaged(detail), false) => Event::Damaged { digest, detail },
     };
     tell(book, model, &event);
 }
@@ -221,9 +222,9 @@ impl<S: Stage> Updater<S> {
                     self.judge();
                 }
                 Some(done) = self.steps.join_next(), if !self.steps.is_empty() => {
-                    // A step that was dropped is not missed; one that panicked is done again.
-                    if let Ok(done) = done {
-                        self.take(done);
+                    match done {
+                        Ok(done) => self.take(done),
+                        Err(broken) => self.take_broken(broken.id()),
                     }
                     self.look();
                 }
@@ -257,7 +258,6 @@ impl<S: Stage> Updater<S> {
                 tell(&self.parts.book, name, &Event::Begin { digest: release.digest });
                 state = self.parts.book.state(name);
             }
-            self.courses[model].tasks.retain(|(_, handle)| !handle.is_finished());
             self.arrange(model, &state, mode);
             self.work(model, &state, mode);
             self.courses[model].watch(&state);
@@ -323,6 +323,10 @@ impl<S: Stage> Updater<S> {
         let wanted = lanes_for(state, mode)
             .map(|wish| wish.map(|LaneWish { release, role }| Running { digest: release.digest, role }));
         let course = &mut self.courses[model];
+        // What runs is known again once the stage has answered; it does so between two batches.
+        if course.is_doing(Task::Arrange) {
+            return;
+        }
         let missing = course.missing(&wanted);
         course.stop_tasks(
             |task| matches!(task, Task::Load { lane, digest } if Some((*lane, *digest)) != missing),
@@ -336,7 +340,6 @@ impl<S: Stage> Updater<S> {
         };
         if let Some(target) = target
             && target != course.running
-            && !course.is_doing(Task::Arrange)
             && (missing.is_some() || !course.waits())
         {
             let orders = course.orders(&target, state);
@@ -407,7 +410,11 @@ impl<S: Stage> Updater<S> {
     /// Notes what a step gave.
     fn take(&mut self, Done { model, task, gave }: Done<S>) {
         let course = &mut self.courses[model];
-        course.tasks.retain(|(other, _)| *other != task);
+        let Some(position) = course.tasks.iter().position(|(doing, _)| *doing == task) else {
+            // It was stopped when it was done already.
+            return;
+        };
+        course.tasks.swap_remove(position);
         match (task, gave) {
             (_, Err(failure)) => return self.take_failure(model, task, failure),
             (Task::Fetch(digest), Ok(Gave::Package(package))) => {
@@ -428,6 +435,16 @@ impl<S: Stage> Updater<S> {
         let course = &mut self.courses[model];
         course.backoff.reset();
         course.retry_at = None;
+    }
+
+    /// Forgets a step that panicked, to do it again; one that was stopped is forgotten already.
+    fn take_broken(&mut self, id: tokio::task::Id) {
+        for course in &mut self.courses {
+            if let Some(position) = course.tasks.iter().position(|(_, handle)| handle.id() == id) {
+                course.tasks.swap_remove(position);
+                course.wait();
+            }
+        }
     }
 
     fn take_failure(&mut self, model: usize, task: Task, failure: StepFailure) {
@@ -456,7 +473,7 @@ impl<S: Stage> Updater<S> {
 
 impl<S: Stage> Course<S> {
     fn is_doing(&self, task: Task) -> bool {
-        self.tasks.iter().any(|(doing, handle)| *doing == task && !handle.is_finished())
+        self.tasks.iter().any(|(doing, _)| *doing == task)
     }
 
     fn stop_tasks(&mut self, unwanted: impl Fn(&Task) -> bool) {

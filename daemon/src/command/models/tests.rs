@@ -1,3 +1,5 @@
+//! The report of models as text and as JSON.
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -8,6 +8,8 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::status::client::{ClientError, StatusClient};
 use crate::status::{SOCKET_NAME, StatusFacts};
+use crate::store::{FolderLock, StateDatabase};
+use crate::update::machine::{Event, Floor, Intent, ModelState};
 
 fn board(folder: &Path) -> Arc<StatusBoard> {
     let facts = StatusFacts {
@@ -139,4 +141,50 @@ async fn a_socket_in_use_is_left_alone_and_a_stale_one_replaced() {
 fn without_a_daemon_the_client_says_so() {
     let folder = TempDir::new().unwrap();
     assert!(matches!(StatusClient::new(folder.path()).status(), Err(ClientError::NotRunning(_))));
+}
+
+#[tokio::test]
+async fn models_are_shown_and_rolled_back_over_the_socket_once_the_book_is_open() {
+    let folder = TempDir::new().unwrap();
+    let board = board(folder.path());
+    let socket = StatusSocket::bind(folder.path()).unwrap();
+    let (control, _requests) = mpsc::channel(4);
+    let _task = tokio::spawn(socket.serve(Arc::clone(&board), control));
+    let client = StatusClient::new(folder.path());
+    let early = client.clone();
+    let refused = blocking(move || early.models()).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(_)), "{refused}");
+
+    let lock = FolderLock::acquire(folder.path()).unwrap();
+    let good = crate::update::tests::signed(1);
+    let digest = good.release.digest;
+    let state = ModelState {
+        active: Some(good.release.clone()),
+        floor: Floor { counter: 1, digest: Some(digest) },
+        ..ModelState::default()
+    };
+    let mut database = StateDatabase::open(&lock).unwrap();
+    database.save_model("m", &state, Some(&good)).unwrap();
+    let rules = crate::update::tests::rules();
+    let book = ReleaseBook::open(database, folder.path(), rules, vec!["m".to_owned()]).unwrap();
+    let book = Arc::new(book);
+    board.show_releases(Arc::clone(&book));
+    let asked = client.clone();
+    let (models, nothing, unknown) = blocking(move || {
+        (asked.models().unwrap(), asked.rollback("m", None).unwrap(), asked.rollback("x", None).unwrap())
+    })
+    .await;
+    assert!(models.running);
+    assert_eq!(models.models["m"].serving, Some(good.release.clone()));
+    assert_eq!((nothing, unknown), (RollbackReport::Nothing, RollbackReport::UnknownModel));
+
+    let new = crate::update::tests::signed(2);
+    let digest = new.release.digest;
+    book.offer("m", &new, Intent::Desired).unwrap();
+    for event in [Event::Verified { digest }, Event::Admitted { digest }, Event::Begin { digest }] {
+        book.apply("m", &event).unwrap();
+    }
+    let left = blocking(move || client.rollback("m", Some("odd"))).await.unwrap();
+    assert_eq!(left, RollbackReport::Left { left: new.release, serving: Some(good.release) });
+    assert_eq!(book.report().models["m"].bad[0].detail, "odd");
 }

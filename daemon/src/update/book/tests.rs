@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! The book over a real `state.db`: kills after every step, tries, lost state, full disks.
 
 use std::time::Duration;
 

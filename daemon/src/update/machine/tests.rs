@@ -1,12 +1,14 @@
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! The machine: every state with every event, and properties over whole histories.
 
 use std::collections::BTreeSet;
 
+use dunlin_trust::Evidence;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
 use crate::lanes::LaneRole;
+use crate::store::{FolderLock, StateDatabase, StoredRelease};
 use crate::update::plan::{Work, kept_releases, lanes_for, work_for};
 use crate::update::safe_mode::Mode;
 use crate::update::tests::rules;
@@ -310,6 +312,40 @@ proptest! {
         }
         prop_assert_eq!((state.candidate.as_ref(), work_for(&state, Mode::Normal)), (None, None));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_kill_after_every_transition_changes_no_history(
+        history in vec((0_usize..30, 1_u64..8), 1..40)
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(folder.path()).unwrap();
+        let mut database = StateDatabase::open(&lock).unwrap();
+        let mut state = ModelState::default();
+        for (start, (pick, counter)) in (1..).zip(history) {
+            let event = event_of(&state, pick, counter, start);
+            let (next, _) = next_state(&state, &event, &rules(), 0);
+            if next == state {
+                continue;
+            }
+            let offered = match &event {
+                Event::Offer { release, .. } => Some(unsigned(release)),
+                _ => None,
+            };
+            database.save_model("m", &next, offered.as_ref()).unwrap();
+            state = database.model_states().unwrap().remove("m").unwrap();
+            prop_assert_eq!(&state, &next, "after {:?}", event);
+        }
+    }
+}
+
+/// Returns a release as it is stored, without what proves it.
+fn unsigned(release: &Release) -> StoredRelease {
+    let evidence = Evidence { target: String::new(), root: String::new(), roles: Vec::new() };
+    StoredRelease { release: release.clone(), manifest: Vec::new(), evidence }
 }
 
 /// Returns what the updater would report next, with steps that go well or badly.

@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! The updater with a real book and a scripted stage.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
