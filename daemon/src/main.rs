@@ -89,8 +89,8 @@ fn main() -> ExitCode {
 
 fn run_check(args: &check::Args) -> ExitCode {
     let probes = check::Probes {
-        compile: &|loaded| app::compile(loaded, &app::serving_lanes(loaded)).map(drop),
-        package: &offline::package_of_model,
+        compile: &offline::compile,
+        package: &offline::release_of_model,
         golden_vectors: &offline::golden_vectors,
         broker: &offline::broker,
     };

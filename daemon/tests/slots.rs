@@ -13,13 +13,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_daemon::app::StateLedger;
-use dunlin_daemon::config::settings::{InferenceSettings, Isolation};
+use dunlin_daemon::config::settings::{InferenceSettings, Isolation, UpdateSettings};
 use dunlin_daemon::flow::{SLOT_RESULTS, SlotFailure, SlotJob, SlotResult};
 use dunlin_daemon::lanes::LaneRole;
 use dunlin_daemon::metrics::{Metrics, SlotCounts};
 use dunlin_daemon::slot::{SlotFaults, SlotHandle, SlotSpec, SlotState, TryLedger, spawn_slot};
 use dunlin_daemon::store::{FolderLock, StateDatabase};
+use dunlin_daemon::update::book::ReleaseBook;
+use dunlin_daemon::update::machine::Rules;
 use dunlin_model_package::{Digest, Package};
 use dunlin_pipeline::prediction::ModelIndex;
 use nix::sys::signal::{Signal, kill};
@@ -342,11 +343,25 @@ async fn a_slot_that_is_down_answers_at_once_and_recovers_when_the_file_is_back(
     assert_eq!(failure(&bench.answered(2).await[1]), None);
 }
 
+/// A book of releases without any: it counts starts.
+fn book(lock: &FolderLock, folder: &Path) -> ReleaseBook {
+    let update = UpdateSettings {
+        shadow_predictions: 0,
+        shadow_time_max: Duration::ZERO,
+        shadow_agreement_min: 0.0,
+        trial_predictions: 0,
+        trial_time: Duration::ZERO,
+        trial_faults_max: 0.0,
+    };
+    let database = StateDatabase::open(lock).unwrap();
+    ReleaseBook::open(database, folder, Rules { update, tries: 3 }, vec!["m".to_owned()]).unwrap()
+}
+
 #[tokio::test]
 async fn a_model_that_never_became_ready_before_waits_first() {
     let folder = tempfile::tempdir().unwrap();
     let lock = FolderLock::acquire(folder.path()).unwrap();
-    let ledger = Arc::new(StateLedger::new(StateDatabase::open(&lock).unwrap()));
+    let ledger = Arc::new(book(&lock, folder.path()));
     let model = samples::weighted_sum();
     let digest = write_package(folder.path(), &model, 1, "10s").digest();
     (0..3).for_each(|_| assert!(ledger.record_start("m", &digest) <= 3));

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::lane_control::{LaneControl, LaneStart, LaneStarts, SlotStarter};
 use super::signals::Signals;
+use super::updates::Updates;
 use super::{Surroundings, react};
 use crate::backlog::StoredBacklog;
 use crate::command::CommandError;
@@ -48,8 +49,8 @@ const MODELS_READY_MAX: Duration = Duration::from_secs(10);
 pub(crate) enum Ended {
     /// The daemon is to stop.
     Stopped,
-    /// The daemon is to go on with this configuration, compiled already.
-    Reload(Box<(Loaded, Core)>),
+    /// The daemon is to go on with this configuration.
+    Reload(Box<Loaded>),
 }
 
 /// A generation's stages.
@@ -126,7 +127,7 @@ impl Generation {
             metrics: Arc::clone(&surroundings.metrics),
             inference: settings.inference.clone(),
             worker_program: surroundings.worker_program.clone(),
-            tries: Arc::clone(&surroundings.ledger) as Arc<_>,
+            tries: Arc::clone(&surroundings.updates.book) as Arc<_>,
         };
         let slots = start_slots(&starter, settings, lanes).await;
         let specs: Vec<_> = settings.models.iter().map(|model| model.spec.clone()).collect();
@@ -175,7 +176,7 @@ impl Generation {
         self,
         signals: &mut Signals,
         request: &LoadRequest,
-        loaded: &Loaded,
+        (loaded, updates): (&Loaded, &Updates),
     ) -> Result<Ended, CommandError> {
         // A task of its own, not this future: waking a task costs no system call.
         let mut stage = tokio::spawn(self.stage.run(self.links));
@@ -185,7 +186,8 @@ impl Generation {
             tokio::select! {
                 end = &mut stage => break end.map_err(|error| CommandError::failed("the stage panicked", error))?,
                 signal = signals.next() => {
-                    if let Some(found) = react(signal, request, loaded).filter(|_| ended.is_none()) {
+                    let found = react(signal, request, loaded, updates).await;
+                    if let Some(found) = found.filter(|_| ended.is_none()) {
                         ended = Some(found);
                         let _ = self.shutdown.send(true);
                         deadline.as_mut().reset(tokio::time::Instant::now() + self.drain);

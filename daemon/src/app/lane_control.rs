@@ -12,7 +12,6 @@ use dunlin_pipeline::ModelBinding;
 use dunlin_pipeline::prediction::ModelIndex;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Loaded;
 use crate::config::settings::InferenceSettings;
 use crate::flow::SlotResult;
 use crate::lanes::{Arrangement, LANES_PER_MODEL, LaneCounts, LaneRole};
@@ -32,14 +31,6 @@ pub struct LaneStart {
 
 /// The lanes of each model from the start, in order of the configuration.
 pub type LaneStarts = Vec<[Option<LaneStart>; LANES_PER_MODEL]>;
-
-/// Returns the lanes of a configuration whose models all serve their package.
-#[must_use]
-pub fn serving_lanes(loaded: &Loaded) -> LaneStarts {
-    let start =
-        |package: &Package| LaneStart { role: LaneRole::Serving, package: package.clone(), p99_budget: None };
-    loaded.packages.iter().map(|package| [Some(start(package)), None]).collect()
-}
 
 /// Returns a model as configured with a package.
 #[must_use]

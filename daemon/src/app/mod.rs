@@ -5,10 +5,10 @@
 mod generation;
 mod lane_control;
 mod signals;
-mod tries;
+mod update_parts;
+mod updates;
 
-pub use lane_control::{LaneControl, LaneStart, LaneStarts, SlotStarter, binding, bindings, serving_lanes};
-pub use tries::StateLedger;
+pub use lane_control::{LaneControl, LaneStart, LaneStarts, SlotStarter, binding, bindings};
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,10 +29,11 @@ use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
 use crate::status::report::StatusFacts;
 use crate::status::socket::StatusSocket;
-use crate::store::{FolderLock, LastStop, StateDatabase, StoreError};
+use crate::store::{FolderLock, LastStop, StoreError};
 use crate::systemd::{self, Watchdog};
 use generation::{Ended, Generation};
 use signals::{Signal, Signals};
+use updates::Updates;
 
 /// Requests of local programs that wait for the stage.
 const CONTROL_REQUESTS: usize = 32;
@@ -40,7 +41,7 @@ const CONTROL_REQUESTS: usize = 32;
 /// What stays the same over reloads of the configuration.
 pub(crate) struct Surroundings {
     pub(crate) lock: FolderLock,
-    pub(crate) ledger: Arc<StateLedger>,
+    pub(crate) updates: Updates,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watchdog: Watchdog,
     pub(crate) worker_program: PathBuf,
@@ -59,28 +60,28 @@ pub fn compile(loaded: &Loaded, lanes: &LaneStarts) -> Result<Core, ConfigErrors
         .map_err(|findings| config::findings_to_errors(findings, &loaded.origins))
 }
 
-/// Loads and compiles a configuration.
+fn refused(errors: &ConfigErrors) -> CommandError {
+    CommandError::Configuration { message: format!("the configuration is refused\n{errors}"), source: None }
+}
+
+/// Loads a configuration and compiles its sources; models are compiled with the releases that run in them.
 ///
 /// *Errors*: exit code 64 with everything that is wrong.
-pub fn load(request: &LoadRequest) -> Result<(Loaded, Core), CommandError> {
-    let refused = |errors: ConfigErrors| CommandError::Configuration {
-        message: format!("the configuration is refused\n{errors}"),
-        source: None,
-    };
-    let loaded = config::load(request).map_err(refused)?;
+pub fn load(request: &LoadRequest) -> Result<Loaded, CommandError> {
+    let loaded = config::load(request).map_err(|errors| refused(&errors))?;
     logging::check_filter(&loaded.settings.log).map_err(|error| CommandError::Configuration {
         message: "`log.filter` is refused".to_owned(),
         source: Some(error.into()),
     })?;
-    let core = compile(&loaded, &serving_lanes(&loaded)).map_err(refused)?;
-    Ok((loaded, core))
+    compile(&loaded, &LaneStarts::new()).map_err(|errors| refused(&errors))?;
+    Ok(loaded)
 }
 
 /// Runs the daemon until it is told to stop.
 ///
 /// *Errors*: the configuration is refused, the state folder cannot be used, or the store failed for good.
 pub fn run(request: &LoadRequest) -> Result<ExitCode, CommandError> {
-    let (loaded, core) = load(request)?;
+    let loaded = load(request)?;
     let filter = logging::start(&loaded.settings.log)
         .map_err(|error| CommandError::failed("cannot start logging", error))?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -88,31 +89,29 @@ pub fn run(request: &LoadRequest) -> Result<ExitCode, CommandError> {
         .enable_all()
         .build()
         .map_err(|error| CommandError::failed("cannot start the runtime", error))?;
-    runtime.block_on(serve(request, loaded, core, &filter))
+    runtime.block_on(serve(request, loaded, &filter))
 }
 
 async fn serve(
     request: &LoadRequest,
     mut loaded: Loaded,
-    mut core: Core,
     filter: &LogFilter,
 ) -> Result<ExitCode, CommandError> {
     let store_failed = |error: StoreError| CommandError::failed("cannot use the state folder", error);
     let state_dir = loaded.settings.state_dir.clone();
     let lock = FolderLock::acquire(&state_dir).map_err(store_failed)?;
-    let state = StateDatabase::open(&lock).map_err(store_failed)?;
-    let mut last_stop = state.last_stop();
     let metrics = Arc::new(Metrics::new(clock::monotonic_micros()));
     let mut signals =
         Signals::new().map_err(|error| CommandError::failed("cannot receive signals", error))?;
     let worker_program = std::env::current_exe()
         .map_err(|error| CommandError::failed("cannot find this program's file", error))?;
     let (control, present) = watch::channel(None);
-    let ledger = Arc::new(StateLedger::new(state));
+    let updates = Updates::open(&lock, &loaded.settings, worker_program.clone())?;
+    let mut last_stop = updates.book.last_stop();
     let watchdog = Watchdog::default();
     let surroundings = Surroundings {
         lock,
-        ledger: Arc::clone(&ledger),
+        updates,
         metrics,
         watchdog,
         worker_program,
@@ -128,30 +127,59 @@ async fn serve(
         models = loaded.settings.models.len(),
         "starting"
     );
+    let updates = &surroundings.updates;
     loop {
-        let lanes = serving_lanes(&loaded);
-        let generation = Generation::start(&surroundings, &loaded, (core, lanes), last_stop).await?;
+        updates.configure(&loaded.settings);
+        updates.settle(&loaded.settings).await;
+        let (core, lanes) = begin_lanes(updates, &loaded).await?;
+        let generation = Generation::start(&surroundings, &loaded, (core, lanes.clone()), last_stop).await?;
+        let control = surroundings.lanes.borrow().clone();
+        let updater = control.map(|control| updates.follow(&loaded.settings, &lanes, control));
         systemd::ready();
         tracing::info!("ready");
+        if let Err(error) = updates.book.note_ready() {
+            tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
+        }
         resident::release_program_pages();
-        match generation.run(&mut signals, request, &loaded).await? {
+        let ended = generation.run(&mut signals, request, (&loaded, updates)).await;
+        if let Some(updater) = updater {
+            updater.stop().await;
+        }
+        match ended? {
             Ended::Stopped => break,
-            Ended::Reload(reloaded) => {
-                let (new, compiled) = *reloaded;
+            Ended::Reload(new) => {
                 if let Err(error) = filter.replace(&new.settings.log) {
                     tracing::warn!(error = %Chain(&error), "the log filter stays as it was");
                 }
-                (loaded, core) = (new, compiled);
+                loaded = *new;
                 last_stop = LastStop::Clean;
                 surroundings.metrics.reloads.add(1);
             }
         }
     }
-    if let Err(error) = ledger.mark_clean() {
+    if let Err(error) = updates.book.mark_clean() {
         tracing::warn!(error = %Chain(&error), "the clean stop could not be recorded");
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what the lanes begin with, and the core compiled with it. Where candidates alone do not fit the configuration
+/// they leave.
+///
+/// *Errors*: exit code 64 where the configuration does not fit what was good, or the only release there is.
+async fn begin_lanes(updates: &Updates, loaded: &Loaded) -> Result<(Core, LaneStarts), CommandError> {
+    let lanes = updates.lanes(&loaded.settings).await;
+    let errors = match compile(loaded, &lanes) {
+        Ok(core) => return Ok((core, lanes)),
+        Err(errors) => errors,
+    };
+    if compile(loaded, &updates.without_candidates(&loaded.settings, lanes)).is_err() {
+        return Err(refused(&errors));
+    }
+    updates.refuse_candidates(&loaded.settings, &errors.to_string());
+    let lanes = updates.lanes(&loaded.settings).await;
+    compile(loaded, &lanes).map(|core| (core, lanes)).map_err(|errors| refused(&errors))
 }
 
 /// Starts the status socket and the metrics server; the tasks end with the runtime.
@@ -169,7 +197,10 @@ async fn start_status(
         boot: clock::boot_id(),
         card_endurance_bytes: settings.storage.card_endurance_bytes,
     };
-    let board = Arc::new(StatusBoard::new(Arc::clone(&surroundings.metrics), facts));
+    let board = StatusBoard::new(Arc::clone(&surroundings.metrics), facts)
+        .with_imports(Arc::clone(&surroundings.updates.desk));
+    board.show_releases(Arc::clone(&surroundings.updates.book));
+    let board = Arc::new(board);
     tokio::spawn(Arc::clone(&board).record_samples());
     let (requests, relayed) = mpsc::channel(CONTROL_REQUESTS);
     tokio::spawn(relay(relayed, present));
@@ -205,7 +236,12 @@ async fn relay(
 }
 
 /// Reacts to one signal: says whether to stop, or which configuration to go on with.
-pub(crate) fn react(signal: Signal, request: &LoadRequest, loaded: &Loaded) -> Option<Ended> {
+pub(crate) async fn react(
+    signal: Signal,
+    request: &LoadRequest,
+    loaded: &Loaded,
+    updates: &Updates,
+) -> Option<Ended> {
     match signal {
         Signal::Stop => {
             systemd::stopping();
@@ -214,7 +250,7 @@ pub(crate) fn react(signal: Signal, request: &LoadRequest, loaded: &Loaded) -> O
         }
         Signal::Reload => {
             systemd::reloading();
-            let reloaded = reload(request, loaded);
+            let reloaded = reload(request, loaded, updates).await;
             if reloaded.is_none() {
                 systemd::ready();
             }
@@ -223,9 +259,9 @@ pub(crate) fn react(signal: Signal, request: &LoadRequest, loaded: &Loaded) -> O
     }
 }
 
-fn reload(request: &LoadRequest, present: &Loaded) -> Option<(Loaded, Core)> {
-    match load(request) {
-        Ok((loaded, _)) if loaded.settings.state_dir != present.settings.state_dir => {
+async fn reload(request: &LoadRequest, present: &Loaded, updates: &Updates) -> Option<Loaded> {
+    match fitting(request, updates).await {
+        Ok(loaded) if loaded.settings.state_dir != present.settings.state_dir => {
             tracing::error!(
                 "the configuration is kept: `state_dir` cannot change while the daemon runs; restart it"
             );
@@ -240,4 +276,12 @@ fn reload(request: &LoadRequest, present: &Loaded) -> Option<(Loaded, Core)> {
             None
         }
     }
+}
+
+/// Loads a configuration that the releases at work fit.
+async fn fitting(request: &LoadRequest, updates: &Updates) -> Result<Loaded, CommandError> {
+    let loaded = load(request)?;
+    let lanes = updates.lanes(&loaded.settings).await;
+    compile(&loaded, &lanes).map_err(|errors| refused(&errors))?;
+    Ok(loaded)
 }

@@ -20,6 +20,7 @@ use dunlin_model_package::Package;
 
 use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
 use crate::config::{ConfigErrors, LoadRequest, Loaded, effective, load, process_environment, schema_json};
+use crate::update::open_release::OpenedRelease;
 use report::{Report, Section};
 
 /// Longest wait for a broker to accept a connection.
@@ -89,7 +90,8 @@ pub struct ProbeFailure {
 /// Compiles sources and models of a configuration; what it refuses counts as bad configuration.
 pub type CompileProbe<'p> = dyn Fn(&Loaded) -> Result<(), ConfigErrors> + 'p;
 /// Opens the package that a model would run with; `None` where none is installed or configured.
-pub type PackageProbe<'p> = dyn Fn(&Settings, &ModelSettings) -> Result<Option<Package>, ProbeFailure> + 'p;
+pub type PackageProbe<'p> =
+    dyn Fn(&Settings, &ModelSettings) -> Result<Option<OpenedRelease>, ProbeFailure> + 'p;
 /// Loads a model and runs its golden vectors; returns how many predictions agreed, or `None` without vectors.
 pub type GoldenProbe<'p> = dyn Fn(&Package) -> Result<Option<usize>, ProbeFailure> + 'p;
 /// Connects to a broker as the daemon would, under another client identifier, and reads what it announces.
@@ -188,7 +190,7 @@ fn check_packages(loaded: &Loaded, probes: &Probes<'_>, report: &mut Report) {
     for model in &loaded.settings.models {
         let name = format!("model `{}`", model.spec.name);
         let package = match (probes.package)(&loaded.settings, model) {
-            Ok(Some(package)) => package,
+            Ok(Some(release)) => release,
             Ok(None) => {
                 let remedy = "import one with `dunlind import`, or name a bundle in `package`";
                 report.warn(Section::Packages, format!("{name} has no release to run"), remedy);
@@ -199,8 +201,9 @@ fn check_packages(loaded: &Loaded, probes: &Probes<'_>, report: &mut Report) {
                 continue;
             }
         };
+        let package = &package.package;
         let name = format!("{name} ({})", package.manifest().version);
-        match (probes.golden_vectors)(&package) {
+        match (probes.golden_vectors)(package) {
             Ok(Some(count)) => {
                 report.pass(Section::Packages, format!("{name}: {count} golden predictions agree"));
             }

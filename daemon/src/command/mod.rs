@@ -13,6 +13,7 @@ pub mod offline;
 pub mod output;
 pub mod predict;
 pub mod query;
+pub mod released;
 pub mod replay;
 pub mod rollback;
 pub mod selection;

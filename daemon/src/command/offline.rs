@@ -12,16 +12,17 @@ use dunlin_pipeline::postprocess::{PostProcess, PostState};
 use dunlin_pipeline::prediction::InstanceId;
 use dunlin_pipeline::runner::{Runner, run_golden};
 
-use super::CommandError;
 use super::check::{BrokerReport, ProbeFailure};
 use super::predict::{PredictArgs, PredictModel, Predicted};
 use super::replay::{ReplayArgs, ReplayPipeline, Replayed};
+use super::{CommandError, note, released};
 use crate::app;
 use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
-use crate::config::{LoadRequest, process_environment};
+use crate::config::{ConfigErrors, LoadRequest, Loaded, process_environment};
 use crate::mqtt::probe::{ProbeError, probe};
 use crate::publication::InstanceRenderer;
 use crate::stage::publishing::{Topics, publications};
+use crate::update::open_release::OpenedRelease;
 
 /// The default place of the configuration.
 pub const CONFIG_DEFAULT: &str = "/etc/dunlin/dunlind.toml";
@@ -44,11 +45,27 @@ pub fn start_pipeline(args: &ReplayArgs) -> Result<OfflinePipeline, CommandError
         environment: process_environment(),
         state_dir: None,
     };
-    let (loaded, core) = app::load(&request)?;
+    let mut loaded = app::load(&request)?;
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
-    for package in &loaded.packages {
-        engines.push(Box::new(load_engine(package)?));
+    let mut releases = Vec::new();
+    let mut models = Vec::new();
+    for model in std::mem::take(&mut loaded.settings.models) {
+        match released::of_model(&loaded.settings, &model)? {
+            Some(release) => {
+                engines.push(Box::new(load_engine(&release.package)?));
+                releases.push(Some(release));
+                models.push(model);
+            }
+            None => note(&format!("model `{}` has no release and predicts nothing", model.spec.name)),
+        }
     }
+    loaded.settings.models = models;
+    let core = app::compile(&loaded, &released::serving(&releases)).map_err(|errors| {
+        CommandError::Configuration {
+            message: format!("the configuration is refused\n{errors}"),
+            source: None,
+        }
+    })?;
     let specs: Vec<_> = loaded.settings.models.iter().map(|model| model.spec.clone()).collect();
     Ok(OfflinePipeline {
         sources: core.sources().iter().map(|source| source.name().to_owned()).collect(),
@@ -97,18 +114,33 @@ pub struct OfflineModel {
     post: PostProcess,
 }
 
-/// Opens the package that a configured model would run with, for `check`.
+/// Opens the release that a configured model would run with, for `check`.
 ///
 /// *Errors*: it is not signed under the trusted root, or damaged.
-pub fn package_of_model(_: &Settings, _: &ModelSettings) -> Result<Option<Package>, ProbeFailure> {
-    Ok(None)
+pub fn release_of_model(
+    settings: &Settings,
+    model: &ModelSettings,
+) -> Result<Option<OpenedRelease>, ProbeFailure> {
+    released::of_model(settings, model).map_err(|error| ProbeFailure {
+        message: Chain(&error).to_string(),
+        remedy: "import or build the release again; `docs/trust.md` lists the codes".to_owned(),
+    })
 }
 
-/// Opens the package that `predict` names.
+/// Compiles sources and models of a configuration with the releases there are, for `check`.
+///
+/// *Errors*: what the pipeline refuses. A release that cannot be opened is told of by its own check.
+pub fn compile(loaded: &Loaded) -> Result<(), ConfigErrors> {
+    let of_model = |model| released::of_model(&loaded.settings, model).ok().flatten();
+    let releases: Vec<_> = loaded.settings.models.iter().map(of_model).collect();
+    app::compile(loaded, &released::serving(&releases)).map(drop)
+}
+
+/// Opens the release that `predict` names.
 ///
 /// *Errors*: it is not there, or not signed under the given root.
-pub fn open_package(args: &PredictArgs) -> Result<Package, CommandError> {
-    Err(CommandError::NotFound(format!("there is no package in `{}`", args.package.display())))
+pub fn open_package(args: &PredictArgs) -> Result<OpenedRelease, CommandError> {
+    released::open(&args.package, &args.root, args.model.as_deref())
 }
 
 /// Loads a package's model.

@@ -17,6 +17,7 @@ use crate::command::output::{Output, output_error};
 use crate::command::replay::read_line;
 use crate::command::{CommandError, note};
 use crate::publication::{push_text, push_values};
+use crate::update::open_release::OpenedRelease;
 
 /// Deepest nesting of an input's values: more axes than any tensor of a package has.
 const DEPTH_MAX: usize = 8;
@@ -63,12 +64,13 @@ pub trait PredictModel {
 /// the others were done), or reading or writing failed.
 pub fn run<M: PredictModel>(
     args: &PredictArgs,
-    package_of: impl FnOnce(&PredictArgs) -> Result<Package, CommandError>,
+    release_of: impl FnOnce(&PredictArgs) -> Result<OpenedRelease, CommandError>,
     load: impl FnOnce(&Package) -> Result<M, CommandError>,
 ) -> Result<ExitCode, CommandError> {
-    let package = package_of(args)?;
+    let release = release_of(args)?;
+    let package = &release.package;
     let mut input = open(&args.input)?;
-    let mut model = load(&package)?;
+    let mut model = load(package)?;
     let mut output = Output::standard();
     let failed = predict_lines(package.manifest(), &mut input, &mut model, &mut output)?;
     output.finish()?;

@@ -23,8 +23,6 @@ mod tests;
 
 use std::path::PathBuf;
 
-use dunlin_model_package::Package;
-
 pub(crate) use brokers::is_world_readable;
 pub use finding::{ConfigErrors, Finding, findings_to_errors};
 pub use origin::{Origin, Origins};
@@ -66,8 +64,6 @@ pub fn process_environment() -> Vec<(String, String)> {
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// The packages of `settings.models`, in that order.
-    pub packages: Vec<Package>,
     /// What is allowed but doubtful.
     pub warnings: Vec<Finding>,
     /// Where each value was written.
@@ -91,7 +87,6 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, ConfigErrors> {
     match resolved {
         Some(resolved) if all.is_empty() => Ok(Loaded {
             settings: resolved.settings,
-            packages: Vec::new(),
             effective: resolved.effective,
             warnings,
             origins: merged.origins,

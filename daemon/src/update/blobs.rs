@@ -132,7 +132,13 @@ impl BlobStore {
     /// Tells whether a state folder has a store: then it once had trust, too.
     #[must_use]
     pub fn exists(state_dir: &Path) -> bool {
-        FOLDERS.iter().fold(state_dir.to_owned(), |path, name| path.join(name)).symlink_metadata().is_ok()
+        Self::path_in(state_dir).symlink_metadata().is_ok()
+    }
+
+    /// Returns where the store of a state folder is.
+    #[must_use]
+    pub fn path_in(state_dir: &Path) -> PathBuf {
+        FOLDERS.iter().fold(state_dir.to_owned(), |path, name| path.join(name))
     }
 
     /// Returns the store's folder.

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dunlin_model_package::{Blobs, Package, PackageError, SourceError};
+use dunlin_model_package::{Blobs, Digest, Package, PackageError, SourceError};
 use dunlin_trust::Code;
 use dunlin_trust::time::UnixTime;
 
+use super::active_copy;
 use super::approval;
 use super::blobs::{BlobError, BlobStore};
 use super::compatibility::{require_fit, this_device};
@@ -30,6 +31,12 @@ pub struct OpenedRelease {
     _folder: Option<Arc<TemporaryFolder>>,
 }
 
+impl From<Package> for OpenedRelease {
+    fn from(package: Package) -> Self {
+        Self { package, _folder: None }
+    }
+}
+
 /// Why a release cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
@@ -41,7 +48,7 @@ pub enum OpenError {
     Blobs(BlobError),
     /// A file of the package is missing or another than it names.
     Package(PackageError),
-    /// There is no folder for the bundle's blobs.
+    /// There is no folder for the bundle's blobs, or what is installed cannot be read.
     Folder(io::Error),
     /// The repository holds several models, or not the one that is asked for.
     Model {
@@ -57,7 +64,9 @@ impl fmt::Display for OpenError {
             Self::Source(error) => error.fmt(f),
             Self::Blobs(error) => error.fmt(f),
             Self::Package(error) => error.fmt(f),
-            Self::Folder(_) => f.write_str("cannot make a folder for the bundle's files; set `TMPDIR`"),
+            Self::Folder(_) => {
+                f.write_str("a folder cannot be made or read; for a bundle's files set `TMPDIR`")
+            }
             Self::Model { models } if models.is_empty() => f.write_str("there is no signed release in it"),
             Self::Model { models } => {
                 write!(f, "it holds releases of `{}`; name one of them with `--model`", models.join("`, `"))
@@ -119,7 +128,7 @@ pub fn open_release(
     if let Some(blobs) = place.blob_folder() {
         let package = Package::open(file, Blobs::ByDigest(blobs)).map_err(OpenError::Package)?;
         require_fit(package.manifest(), &model, &device)?;
-        return Ok(OpenedRelease { package, _folder: None });
+        return Ok(package.into());
     }
     let folder = TemporaryFolder::make().map_err(OpenError::Folder)?;
     let store = BlobStore::open(&folder.0, 0).map_err(OpenError::Blobs)?;
@@ -129,6 +138,18 @@ pub fn open_release(
         store.fetch(place, spec, &mut |_| {}).map_err(OpenError::Blobs)?;
     }
     Ok(OpenedRelease { package, _folder: Some(Arc::new(folder)) })
+}
+
+/// Opens the release that was found good on a gateway and is kept there; `None` where there is none.
+///
+/// *Errors*: its copy or a file of it is missing or another than was signed.
+pub fn open_installed(state_dir: &Path, model: &str) -> Result<Option<OpenedRelease>, OpenError> {
+    let Some(copy) = active_copy::read(state_dir, model).map_err(OpenError::Folder)? else { return Ok(None) };
+    let anchor = Digest::of(copy.evidence.root.as_bytes());
+    let file = copy.evidence.verify(&anchor, copy.manifest).map_err(Refusal::from)?;
+    let blobs = Blobs::ByDigest(BlobStore::path_in(state_dir));
+    let package = Package::open(file, blobs).map_err(OpenError::Package)?;
+    Ok(Some(package.into()))
 }
 
 /// Returns the time by which an offline command judges expiry: this machine's, where it was ever set.

@@ -71,7 +71,7 @@ fn package() -> Package {
 
 const GOOD: Probes<'static> = Probes {
     compile: &|_| Ok(()),
-    package: &|_, _| Ok(Some(package())),
+    package: &|_, _| Ok(Some(package().into())),
     golden_vectors: &|_| Ok(Some(3)),
     broker: &|_| {
         Ok(BrokerReport {
@@ -105,7 +105,7 @@ fn a_good_gateway_passes_every_section() {
 fn what_the_broker_and_the_model_lack_is_said_with_a_remedy() {
     let probes = Probes {
         compile: &|_| Ok(()),
-        package: &|_, _| Ok(Some(package())),
+        package: &|_, _| Ok(Some(package().into())),
         golden_vectors: &|_| {
             Err(ProbeFailure { message: "differs".to_owned(), remedy: "rebuild it".to_owned() })
         },
