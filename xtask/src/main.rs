@@ -13,6 +13,7 @@
 mod broker;
 mod checks;
 mod demo;
+mod examples;
 mod fuzz;
 mod machine;
 mod seeds;
@@ -21,11 +22,7 @@ mod tools;
 mod trust;
 mod view;
 
-use std::io::Write as _;
-use std::process::{Command, ExitCode, Stdio};
-
-/// Messages of a golden file: enough for full windows, gaps, late and missing values.
-const GOLDEN_MESSAGES: &str = "160";
+use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 cargo xtask COMMAND
@@ -36,7 +33,7 @@ cargo xtask COMMAND
   demo [--for 20s]   broker, simulated machines and the daemon, live in the terminal
   bench [ARGS]       measures the daemon on this machine
   oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts
-  golden NAME|--all  builds the package of an example anew
+  example NAME|--all builds the package of an example anew and signs it with a key that is thrown away
   fuzz [TARGET...] [--for 10m]
                      feeds every parser made-up inputs; the targets share the time. Those of pipeline and
                      daemon run here alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
@@ -53,7 +50,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "bench" | "oracle" => end_to_end(command, rest),
         "fuzz" => fuzz::run(rest),
-        "golden" => golden(rest),
+        "example" => examples::run(rest),
         "conformance" => trust::conformance(rest),
         "differential" => trust::differential(rest),
         "" | "help" | "-h" | "--help" => {
@@ -84,63 +81,7 @@ fn end_to_end(program: &str, arguments: &[String]) -> Result<(), String> {
     succeed(&mut run)
 }
 
-fn golden(arguments: &[String]) -> Result<(), String> {
-    let names: Vec<String> = match arguments {
-        [all] if all == "--all" => examples()?,
-        [name] if !name.starts_with('-') => vec![name.clone()],
-        _ => return Err("write the name of an example, or `--all`".to_owned()),
-    };
-    succeed(tools::cargo().args(["build", "-p", "dunlin-cli"]))?;
-    names.iter().try_for_each(|name| build_package(name))
-}
-
-/// Builds an example's package anew, with golden vectors of the first messages that its generator makes.
-fn build_package(name: &str) -> Result<(), String> {
-    let folder = tools::root().join("examples").join(name);
-    let generator = Command::new(tools::need("python3")?)
-        .arg(folder.join("generate.py"))
-        .output()
-        .map_err(|error| format!("cannot start python3: {error}"))?;
-    if !generator.status.success() {
-        return Err(format!("`{name}/generate.py` failed: {}", String::from_utf8_lossy(&generator.stderr)));
-    }
-    let mut build = tools::cargo();
-    build.args(["run", "--quiet", "-p", "dunlin-cli", "--", "package", "build", "--samples", "-"]);
-    build.args(["--samples-max", GOLDEN_MESSAGES]);
-    for (option, file) in [
-        ("--model", "package/model.onnx"),
-        ("--spec", "package.toml"),
-        ("--config", "dunlind.toml"),
-        ("--out", "package"),
-    ] {
-        build.arg(option).arg(folder.join(file));
-    }
-    let mut child = build
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot start `{}`: {error}", build.get_program().display()))?;
-    if let Some(mut input) = child.stdin.take() {
-        // It takes what it wants and no more: how it ends tells whether that was enough.
-        let _ = input.write_all(&generator.stdout);
-    }
-    let status = child.wait().map_err(|error| format!("`dunlin package build` is lost: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("`dunlin package build` ended with {status}")) }
-}
-
-fn examples() -> Result<Vec<String>, String> {
-    let folder = tools::root().join("examples");
-    let entries =
-        std::fs::read_dir(&folder).map_err(|error| format!("cannot read `{}`: {error}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().join("generate.py").is_file())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-fn succeed(command: &mut Command) -> Result<(), String> {
+pub(crate) fn succeed(command: &mut Command) -> Result<(), String> {
     let status = command
         .status()
         .map_err(|error| format!("cannot start `{}`: {error}", command.get_program().display()))?;

@@ -293,6 +293,10 @@ fn offer_kept(book: &ReleaseBook, store: &TrustStore) {
 
 /// Removes the files of releases that nobody needs any more.
 fn sweep_unused(book: &ReleaseBook, store: &mut TrustStore, settings: &Settings) {
+    // A store that is made before the first root is trusted would look like one whose trust was lost.
+    if !BlobStore::exists(&settings.state_dir) {
+        return;
+    }
     let swept = BlobStore::open(&settings.state_dir, settings.storage.free_bytes_min)
         .map_err(|error| Chain(&error).to_string())
         .and_then(|blobs| {
