@@ -163,18 +163,23 @@ impl Updates {
         }
     }
 
-    /// Waits until the courier has brought an import's offers to the book.
+    /// Waits until the courier has brought an import's offers to the book, or told why it does not take them.
     async fn wait_offered(&self, offered: &[(String, u64)]) {
-        let mut revision = 0;
+        let mut moves = self.book.moves();
         loop {
             let report = self.desk.report();
-            let waits = |(model, counter): &(String, u64)| {
-                report.models.get(model).is_some_and(|it| it.counter == *counter && it.phase == "fetching")
+            let has_cause =
+                |model: &String| report.models.get(model).is_some_and(|progress| progress.cause.is_some());
+            let is_known = |(model, counter): &(String, u64)| {
+                standing(&self.book.state(model), *counter).is_some() || has_cause(model)
             };
-            if !offered.iter().any(waits) || report.models.values().any(|it| it.cause.is_some()) {
+            if offered.iter().all(is_known) {
                 return;
             }
-            revision = self.desk.newer_than(revision.max(report.revision)).await.revision;
+            tokio::select! {
+                _ = moves.changed() => {}
+                _ = self.desk.newer_than(report.revision) => {}
+            }
         }
     }
 
