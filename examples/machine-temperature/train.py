@@ -27,7 +27,7 @@ def export(model, sample, output):
     model.eval()
     torch.onnx.export(model, (sample,), str(path), opset_version=17, dynamo=False, input_names=["x"],
                       output_names=[output], dynamic_axes={"x": {0: "batch"}, output: {0: "batch"}})
-    print("wrote", path, "- build the package of it: cargo xtask golden", HERE.name)
+    print("wrote", path, "- build the package of it: cargo xtask example", HERE.name)
 
 
 def fit(parameters, loss_of, count, epochs):

@@ -330,6 +330,12 @@ impl ModelState {
         (bad.reason == Reason::Damaged).then_some(&bad.release)
     }
 
+    /// Tells whether a trial has nothing to go back to. Ending it would leave the gateway without any model, so it serves
+    /// on, and becomes good once it passes; what takes the gateway down with it is left to safe mode.
+    fn is_alone(&self) -> bool {
+        self.active.is_none() && self.candidate.as_ref().is_some_and(|c| c.phase == Phase::Trial)
+    }
+
     /// Returns what of the state says which releases are where.
     fn arranged(&self) -> (Option<Digest>, Option<Digest>, Option<(Digest, Phase)>) {
         let digest = |release: &Option<Release>| release.as_ref().map(|release| release.digest);
@@ -385,12 +391,13 @@ impl ModelState {
     /// that follows takes it again.
     fn boot(&mut self, start: u64, stop: LastStop, rules: &Rules, now_us: i64) -> Outcome {
         self.start = start;
+        let alone = self.is_alone();
         let Some(candidate) = self.candidate.as_mut().filter(|candidate| candidate.phase.runs()) else {
             return Outcome::Changed;
         };
         match stop {
             LastStop::Clean => candidate.tries_used = candidate.tries_used.saturating_sub(1),
-            LastStop::Unclean if candidate.tries_used >= rules.tries => {
+            LastStop::Unclean if candidate.tries_used >= rules.tries && !alone => {
                 let reason = match candidate.phase {
                     Phase::Trial => Reason::RolledBack(Cause::Restart),
                     _ => Reason::SelfTest(SelfTest::Shadow),
@@ -451,6 +458,7 @@ impl ModelState {
     }
 
     fn start_worker(&mut self, attempt: u32, rules: &Rules, now_us: i64) -> Outcome {
+        let alone = self.is_alone();
         let Some(candidate) = &mut self.candidate else { return Outcome::Unchanged };
         if attempt <= candidate.tries_used {
             return Outcome::Unchanged;
@@ -458,7 +466,7 @@ impl ModelState {
         if attempt > candidate.tries_used.saturating_add(1) {
             return Outcome::Refused(Refusal::OutOfTurn);
         }
-        if attempt <= rules.tries {
+        if attempt <= rules.tries || alone {
             candidate.tries_used = attempt;
             return Outcome::Changed;
         }
@@ -484,6 +492,10 @@ impl ModelState {
             Verdict::Wait => Outcome::Unchanged,
             Verdict::Pass if trial => self.confirm(),
             Verdict::Pass => self.promote(),
+            Verdict::Fail(cause) if self.is_alone() => self.note(&format!(
+                "it would be {}, and there is nothing to go back to",
+                Reason::RolledBack(cause)
+            )),
             Verdict::Fail(cause) if trial => self.end_candidate(Reason::RolledBack(cause), &seen(), now_us),
             Verdict::Fail(_) | Verdict::Disagrees => {
                 self.end_candidate(Reason::SelfTest(SelfTest::Shadow), &seen(), now_us)
