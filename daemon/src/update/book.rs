@@ -14,7 +14,7 @@ use dunlin_model_package::Digest;
 use tokio::sync::watch;
 
 use super::active_copy;
-use super::machine::{Event, Floor, Intent, ModelState, Outcome, Refusal, Rules, next_state};
+use super::machine::{Candidate, Event, Floor, Intent, ModelState, Outcome, Refusal, Rules, next_state};
 use super::report::{ModelsReport, RollbackReport};
 use super::safe_mode::{Mode, StartRecord};
 use crate::lanes::{LANES_PER_MODEL, LaneCounts};
@@ -311,6 +311,14 @@ impl ReleaseBook {
         }
     }
 
+    /// Returns the candidate with this digest, where its starts are tries: those of the only release there is are counted
+    /// like a good one's.
+    fn tried(&self, model: &str, digest: &Digest) -> Option<Candidate> {
+        let state = self.state(model);
+        let is_alone = state.is_alone();
+        state.candidate.filter(|candidate| candidate.release.digest == *digest && !is_alone)
+    }
+
     fn require_known(&self, model: &str) -> Result<(), BookError> {
         let known = self.lock().configured.iter().any(|name| name == model);
         if known { Ok(()) } else { Err(BookError::UnknownModel(model.to_owned())) }
@@ -428,8 +436,7 @@ impl Pages {
 
 impl TryLedger for ReleaseBook {
     fn record_start(&self, model: &str, digest: &Digest) -> u32 {
-        let candidate = self.state(model).candidate.filter(|candidate| candidate.release.digest == *digest);
-        let Some(candidate) = candidate else {
+        let Some(candidate) = self.tried(model, digest) else {
             let bad = self.state(model).badness(digest).is_some();
             if bad {
                 return START_REFUSED;
@@ -453,8 +460,7 @@ impl TryLedger for ReleaseBook {
 
     fn record_ready(&self, model: &str, digest: &Digest) {
         // A candidate's tries are not given back when it loads: it may crash at the first reading, each time.
-        let state = self.state(model);
-        if state.candidate.is_some_and(|candidate| candidate.release.digest == *digest) {
+        if self.tried(model, digest).is_some() {
             return;
         }
         if let Err(error) = self.lock().database.record_ready(model, &digest.to_string()) {

@@ -332,7 +332,8 @@ impl ModelState {
 
     /// Tells whether a trial has nothing to go back to. Ending it would leave the gateway without any model, so it serves
     /// on, and becomes good once it passes; what takes the gateway down with it is left to safe mode.
-    fn is_alone(&self) -> bool {
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
         self.active.is_none() && self.candidate.as_ref().is_some_and(|c| c.phase == Phase::Trial)
     }
 
