@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use dunlin_e2e::broker::url_of;
 use dunlin_e2e::daemon::{Daemon, DaemonPlan, resident_bytes};
-use dunlin_e2e::package::{PackagePlan, write, write_package};
+use dunlin_e2e::golden::add_golden;
+use dunlin_e2e::owner::Owner;
+use dunlin_e2e::package::{LAB_START_MS, PackagePlan, write, write_package};
+use dunlin_e2e::stream::Message;
 use dunlin_e2e::wait::wait_until;
 use dunlin_e2e::wire::Qos;
 use dunlin_e2e::workspace::{note, root, shared_folder};
@@ -76,6 +79,8 @@ impl Equipment {
         };
         let package = folder.path().join("bench");
         write_package(&package, &plan, &bytes)?;
+        add_golden(&package, CONFIG, "bench", &golden_messages())?;
+        Owner::of(folder.path())?.publish(&package)?;
         write(&folder.path().join("dunlind.toml"), CONFIG.as_bytes())?;
         let mut equipment = Self { model: package.join("model.onnx"), folder, python: None, node: None };
         if let (Peers::Measured, Some(peers)) = (peers, peers_folder) {
@@ -182,6 +187,9 @@ impl Drop for System {
 const CONFIG: &str = r#"[mqtt]
 url = "mqtt://127.0.0.1:1"
 
+[trust]
+root = "root.json"
+
 [[source]]
 name = "sensors"
 topics = ["sensors/{sensor}/data"]
@@ -198,12 +206,23 @@ d = { pointer = "/values/3" }
 
 [[model]]
 name = "bench"
-package = "bench"
+package = "repository"
 key = ["sensor"]
 window = { length = 32, hop = 1 }
 inputs.x = ["a", "b", "c", "d"]
 output = { topic = "predictions/{key}" }
 "#;
+
+/// Returns a window and some more of readings that the bench's load could send.
+fn golden_messages() -> Vec<Message> {
+    let reading = |n: i64| {
+        let at_ms = LAB_START_MS + n * 1_000;
+        let values: Vec<f64> = (0..4).map(|k| 20.0 + ((n * (7 + k)) % 64) as f64 / 16.0).collect();
+        let payload = format!("{{\"ts\": {}, \"values\": {values:?}}}", at_ms * 1_000_000);
+        Message::timed("sensors/golden/data".to_owned(), payload, at_ms)
+    };
+    (0..ROWS as i64 + 8).map(reading).collect()
+}
 
 fn named<T>(name: &str, prepared: Outcome<T>) -> Option<T> {
     prepared.map_err(|failure| note(&format!("{name} is left out: {failure}"))).ok()
