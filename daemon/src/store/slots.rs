@@ -130,6 +130,14 @@ impl StateDatabase {
     }
 }
 
+/// Reads everything once, so that a file that cannot be relied on is found before anything stands on it.
+///
+/// *Errors*: rows hold what was never written.
+pub(super) fn require_readable(connection: &Connection) -> Result<(), StoreError> {
+    read_states(connection)?;
+    read_starts(connection).map(|_| ())
+}
+
 fn damaged(object: &str) -> StoreError {
     StoreError::Damaged { object: format!("{object} in `{STATE_FILE}`") }
 }
