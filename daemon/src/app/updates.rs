@@ -28,7 +28,7 @@ use crate::update::import_desk::{Again, ImportDesk};
 use crate::update::importer::{ImportEvent, ImportSettings, Importer};
 use crate::update::live_stage::LiveStage;
 use crate::update::machine::{Event, Intent, ModelState, Outcome, Phase, Rules};
-use crate::update::plan::work_for;
+use crate::update::plan::{Work, work_for};
 use crate::update::refusal::Refusal;
 use crate::update::release::{Reason, Release};
 use crate::update::stage::{Fetch, LaneOrder, Stage, Step};
@@ -124,11 +124,11 @@ impl Updates {
     /// so that it serves from the first reading on.
     pub(crate) async fn settle(&self, settings: &Settings) {
         let settled = async {
-            self.import_configured(settings).await;
-            if !self.is_settled(settings) {
+            let unfetched = self.import_configured(settings).await;
+            if !self.is_settled(settings, &unfetched) {
                 let updater = self.start_updater(settings, &Vec::new(), NoStage);
                 let mut moves = self.book.moves();
-                while !self.is_settled(settings) && moves.changed().await.is_ok() {}
+                while !self.is_settled(settings, &unfetched) && moves.changed().await.is_ok() {}
                 updater.stop().await;
             }
         };
@@ -137,11 +137,13 @@ impl Updates {
         }
     }
 
-    /// Imports the bundles and repositories that the configuration names, each once.
-    async fn import_configured(&self, settings: &Settings) {
+    /// Imports the bundles and repositories that the configuration names, each once. Returns the models whose files
+    /// did not come: they are asked for again beside the stages.
+    async fn import_configured(&self, settings: &Settings) -> BTreeSet<String> {
+        let mut unfetched = BTreeSet::new();
         let places: BTreeSet<_> = settings.models.iter().filter_map(|model| model.package.clone()).collect();
         if self.courier.is_none() {
-            return;
+            return unfetched;
         }
         for place in places {
             let place = std::path::absolute(&place).unwrap_or(place);
@@ -155,7 +157,10 @@ impl Updates {
             let counters: Vec<_> =
                 report.models.iter().map(|(model, it)| (model.clone(), it.counter)).collect();
             self.wait_offered(&counters).await;
+            let stopped = report.models.into_iter().filter(|(_, progress)| progress.cause.is_some());
+            unfetched.extend(stopped.map(|(model, _)| model));
         }
+        unfetched
     }
 
     /// Waits until the courier has brought an import's offers to the book, or told why it does not take them.
@@ -179,11 +184,13 @@ impl Updates {
     }
 
     /// Tells whether every model has a release that serves, or nothing is on its way to one.
-    fn is_settled(&self, settings: &Settings) -> bool {
+    fn is_settled(&self, settings: &Settings, unfetched: &BTreeSet<String>) -> bool {
         let mode = self.book.mode();
         settings.models.iter().all(|model| {
             let state = self.book.state(&model.spec.name);
-            state.serving().is_some() || work_for(&state, mode).is_none()
+            let work = work_for(&state, mode);
+            let waits = matches!(work, Some(Work::Fetch(_))) && unfetched.contains(&model.spec.name);
+            state.serving().is_some() || work.is_none() || waits
         })
     }
 
@@ -444,3 +451,6 @@ impl Stage for NoStage {
         Box::pin(std::future::pending())
     }
 }
+
+#[cfg(test)]
+mod tests;

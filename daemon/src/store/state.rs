@@ -170,7 +170,9 @@ fn require_trust(connection: &Connection, lock: &FolderLock) -> Result<(), Store
         .query_row("SELECT EXISTS (SELECT 1 FROM trust_root)", [], |row| row.get::<_, bool>(0))
         .map_err(StoreError::sqlite("look for a root of trust"))?;
     if has_models && !has_root {
-        return Err(StoreError::Damaged { object: "`state.db`, which is empty beside models".to_owned() });
+        return Err(StoreError::Damaged {
+            object: "`state.db` (it is empty, and models were kept beside it)".to_owned(),
+        });
     }
     Ok(())
 }

@@ -162,7 +162,11 @@ impl ReleaseBook {
         let pages = self.lock();
         let state = |model: &String| pages.models.get(model).cloned().unwrap_or_default();
         let models = pages.configured.iter().map(|model| (model.clone(), state(model))).collect();
-        StoredModels { models, starts: pages.starts.clone() }
+        let refusals = pages.database.refusals().unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "what imports refused cannot be read");
+            Vec::new()
+        });
+        StoredModels { models, starts: pages.starts.clone(), refusals }
     }
 
     /// Returns the floor of each model, for the judgement of what is offered.

@@ -460,11 +460,11 @@ impl<S: Stage> Updater<S> {
         course.wait();
         match task {
             Task::Fetch(digest) | Task::Admit(digest) | Task::Load { digest, .. } => {
-                tracing::warn!(model = course.name, ?task, ?failure, "a step of an update failed");
+                tracing::warn!(model = course.name, %digest, %failure, "a step of an update failed");
                 report_unopened(&self.parts.book, &course.name, digest, failure);
             }
             Task::Arrange => {
-                tracing::warn!(model = course.name, ?failure, "lanes are not arranged");
+                tracing::warn!(model = course.name, %failure, "lanes are not arranged");
                 course.refused += 1;
                 let state = self.parts.book.state(&course.name);
                 let candidate = state.candidate.filter(|candidate| candidate.phase.runs());
