@@ -1,10 +1,8 @@
 //! What is left of updates where the gateway does not know any more what it trusted.
 
-use rusqlite::Connection;
-
 use super::*;
 use crate::config::{LoadRequest, load};
-use crate::store::STATE_FILE;
+use crate::store::spoiled::{self, spoil};
 
 const CONFIGURATION: &str = r#"
 gateway = "g"
@@ -39,10 +37,7 @@ async fn where_what_was_trusted_is_damaged_every_import_is_refused_and_what_runs
     let settings = settings(folder.path());
     let lock = FolderLock::acquire(folder.path()).unwrap();
     drop(Updates::open(&lock, &settings, PathBuf::from("worker")).unwrap());
-    let database = Connection::open(folder.path().join(STATE_FILE)).unwrap();
-    let broken =
-        "INSERT INTO trust_root (repository, version, sha256, raw) VALUES ('image', 1, x'00', x'00')";
-    database.execute(broken, []).unwrap();
+    spoil(folder.path(), spoiled::ROOT_UNKNOWN);
     let updates = Updates::open(&lock, &settings, PathBuf::from("worker")).unwrap();
     assert!(updates.book.report().state_lost.is_some());
     assert!(updates.files.needs_no_anchor());
