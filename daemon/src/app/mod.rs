@@ -11,6 +11,7 @@ mod updates;
 pub use lane_control::{LaneControl, LaneStart, LaneStarts, SlotStarter, binding, bindings};
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -92,11 +93,7 @@ pub fn run(request: &LoadRequest) -> Result<ExitCode, CommandError> {
     runtime.block_on(serve(request, loaded, &filter))
 }
 
-async fn serve(
-    request: &LoadRequest,
-    mut loaded: Loaded,
-    filter: &LogFilter,
-) -> Result<ExitCode, CommandError> {
+async fn serve(request: &LoadRequest, loaded: Loaded, filter: &LogFilter) -> Result<ExitCode, CommandError> {
     let store_failed = |error: StoreError| CommandError::failed("cannot use the state folder", error);
     let state_dir = loaded.settings.state_dir.clone();
     let lock = FolderLock::acquire(&state_dir).map_err(store_failed)?;
@@ -107,7 +104,6 @@ async fn serve(
         .map_err(|error| CommandError::failed("cannot find this program's file", error))?;
     let (control, present) = watch::channel(None);
     let updates = Updates::open(&lock, &loaded.settings, worker_program.clone())?;
-    let mut last_stop = updates.book.last_stop();
     let watchdog = Watchdog::default();
     let surroundings = Surroundings {
         lock,
@@ -127,41 +123,104 @@ async fn serve(
         models = loaded.settings.models.len(),
         "starting"
     );
-    let updates = &surroundings.updates;
-    loop {
-        updates.configure(&loaded.settings);
-        updates.settle(&loaded.settings).await;
-        let (core, lanes) = begin_lanes(updates, &loaded).await?;
-        let generation = Generation::start(&surroundings, &loaded, (core, lanes.clone()), last_stop).await?;
-        let control = surroundings.lanes.borrow().clone();
-        let updater = control.map(|control| updates.follow(&loaded.settings, &lanes, control));
-        systemd::ready();
-        tracing::info!("ready");
-        if let Err(error) = updates.book.note_ready() {
-            tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
-        }
-        resident::release_program_pages();
-        let ended = generation.run(&mut signals, request, (&loaded, updates)).await;
-        if let Some(updater) = updater {
-            updater.stop().await;
-        }
-        match ended? {
-            Ended::Stopped => break,
-            Ended::Reload(new) => {
-                if let Err(error) = filter.replace(&new.settings.log) {
-                    tracing::warn!(error = %Chain(&error), "the log filter stays as it was");
-                }
-                loaded = *new;
-                last_stop = LastStop::Clean;
-                surroundings.metrics.reloads.add(1);
-            }
-        }
-    }
-    if let Err(error) = updates.book.mark_clean() {
+    run_generations(request, loaded, filter, (&surroundings, &mut signals)).await?;
+    if let Err(error) = surroundings.updates.book.mark_clean() {
         tracing::warn!(error = %Chain(&error), "the clean stop could not be recorded");
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs one generation after the other, each with its configuration, until a signal stops the last.
+async fn run_generations(
+    request: &LoadRequest,
+    mut loaded: Loaded,
+    filter: &LogFilter,
+    (surroundings, signals): (&Surroundings, &mut Signals),
+) -> Result<(), CommandError> {
+    let updates = &surroundings.updates;
+    let mut last_stop = updates.book.last_stop();
+    let mut before = None;
+    loop {
+        updates.configure(&loaded.settings);
+        let ended = match settle(signals, request, (&loaded, updates)).await {
+            Some(ended) => ended,
+            None => match begin_lanes(updates, &loaded).await {
+                Ok(begun) => {
+                    let ended = run_generation((surroundings, signals), request, &loaded, begun, last_stop);
+                    last_stop = LastStop::Clean;
+                    ended.await?
+                }
+                // A release that came with the new configuration does not fit it.
+                Err(error) => {
+                    let Some(kept) = before.take() else { return Err(error) };
+                    tracing::error!("the configuration is kept, the new one is refused: {}", Chain(&error));
+                    replace_filter(filter, &kept);
+                    loaded = kept;
+                    continue;
+                }
+            },
+        };
+        match ended {
+            Ended::Stopped => return Ok(()),
+            Ended::Reload(new) => {
+                replace_filter(filter, &new);
+                before = Some(std::mem::replace(&mut loaded, *new));
+                surroundings.metrics.reloads.add(1);
+            }
+        }
+    }
+}
+
+fn replace_filter(filter: &LogFilter, loaded: &Loaded) {
+    if let Err(error) = filter.replace(&loaded.settings.log) {
+        tracing::warn!(error = %Chain(&error), "the log filter stays as it was");
+    }
+}
+
+/// Waits until the configured releases are settled, or a signal ends the wait.
+async fn settle(
+    signals: &mut Signals,
+    request: &LoadRequest,
+    (loaded, updates): (&Loaded, &Updates),
+) -> Option<Ended> {
+    let mut settled = pin!(updates.settle(&loaded.settings));
+    loop {
+        tokio::select! {
+            () = &mut settled => return None,
+            signal = signals.next() => {
+                let ended = react(signal, request, loaded, updates).await;
+                if ended.is_some() {
+                    return ended;
+                }
+            }
+        }
+    }
+}
+
+/// Runs a configuration with what its lanes begin with until a signal ends it.
+async fn run_generation(
+    (surroundings, signals): (&Surroundings, &mut Signals),
+    request: &LoadRequest,
+    loaded: &Loaded,
+    (core, lanes): (Core, LaneStarts),
+    last_stop: LastStop,
+) -> Result<Ended, CommandError> {
+    let updates = &surroundings.updates;
+    let generation = Generation::start(surroundings, loaded, (core, lanes.clone()), last_stop).await?;
+    let control = surroundings.lanes.borrow().clone();
+    let updater = control.map(|control| updates.follow(&loaded.settings, &lanes, control));
+    systemd::ready();
+    tracing::info!("ready");
+    if let Err(error) = updates.book.note_ready() {
+        tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
+    }
+    resident::release_program_pages();
+    let ended = generation.run(signals, request, (loaded, updates)).await;
+    if let Some(updater) = updater {
+        updater.stop().await;
+    }
+    ended
 }
 
 /// Returns what the lanes begin with, and the core compiled with it. Where candidates alone do not fit the configuration
@@ -282,6 +341,10 @@ async fn reload(request: &LoadRequest, present: &Loaded, updates: &Updates) -> O
 async fn fitting(request: &LoadRequest, updates: &Updates) -> Result<Loaded, CommandError> {
     let loaded = load(request)?;
     let lanes = updates.lanes(&loaded.settings).await;
-    compile(&loaded, &lanes).map_err(|errors| refused(&errors))?;
+    if let Err(errors) = compile(&loaded, &lanes) {
+        // A candidate leaves where it alone does not fit.
+        let without = updates.without_candidates(&loaded.settings, lanes);
+        compile(&loaded, &without).map_err(|_| refused(&errors))?;
+    }
     Ok(loaded)
 }

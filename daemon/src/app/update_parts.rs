@@ -54,11 +54,16 @@ impl ReleaseFiles {
         }
     }
 
-    /// Tells those who wait what became of a release's files.
-    pub(crate) fn arrived(&self, digest: Digest, arrived: &Result<Package, StepFailure>) {
-        for waiting in self.lock().remove(&digest).into_iter().flatten() {
-            let _ = waiting.send(arrived.clone());
-        }
+    /// Tells those who wait what became of a release's files; returns how many did.
+    pub(crate) fn arrived(&self, digest: Digest, arrived: &Result<Package, StepFailure>) -> usize {
+        let waiting = self.lock().remove(&digest).into_iter().flatten();
+        waiting.filter_map(|waiting| waiting.send(arrived.clone()).ok()).count()
+    }
+
+    /// Tells whether proofs stand on themselves: nobody knows what was trusted.
+    #[cfg(test)]
+    pub(crate) fn needs_no_anchor(&self) -> bool {
+        matches!(*self.anchors(), Anchors::Lost)
     }
 
     fn anchors(&self) -> MutexGuard<'_, Anchors> {
@@ -100,12 +105,20 @@ impl Fetch<Package> for ReleaseFiles {
             Anchors::Trusted(anchors) => anchors.contains(&root),
             Anchors::Lost => true,
         };
-        let opened = if trusted {
-            open(release, &root, Blobs::ByDigest(self.blobs.clone()))
-        } else {
-            Err(StepFailure::Damaged("its proof stands on a root that was never trusted here".to_owned()))
-        };
-        Box::pin(std::future::ready(opened))
+        if !trusted {
+            let why = "its proof stands on a root that was never trusted here".to_owned();
+            return Box::pin(std::future::ready(Err(StepFailure::Damaged(why))));
+        }
+        let (release, blobs) = (release.clone(), Blobs::ByDigest(self.blobs.clone()));
+        let (opened, opens) = oneshot::channel();
+        // Large files take seconds to hash, while the stages run on the thread of the caller.
+        let thread = std::thread::Builder::new()
+            .name("open-release".to_owned())
+            .spawn(move || drop(opened.send(open(&release, &root, blobs))));
+        Box::pin(async move {
+            thread.map_err(|error| StepFailure::Later(format!("the system gives no thread: {error}")))?;
+            opens.await.unwrap_or_else(|_| Err(StepFailure::Later("it could not be checked".to_owned())))
+        })
     }
 }
 
@@ -147,7 +160,9 @@ impl Admit<Package> for SelfTests {
         let board = self.board.clone();
         Box::pin(async move {
             let admission = admit(&spec, &board).await.map_err(|failure| step_failure(&failure))?;
-            tracing::info!(model = spec.name, ?admission, "release passed its self-test");
+            let (predictions, p99) = (admission.golden.predictions, admission.p99);
+            let memory = admission.resident_bytes_max;
+            tracing::info!(model = spec.name, predictions, ?p99, memory, "release passed its self-test");
             admission.discard().await;
             Ok(())
         })

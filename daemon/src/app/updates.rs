@@ -24,11 +24,12 @@ use crate::store::{FolderLock, StateDatabase, StoredRelease, TrustStore};
 use crate::update::blobs::BlobStore;
 use crate::update::book::{BookError, ReleaseBook};
 use crate::update::import::sweep;
-use crate::update::import_desk::{Again, ImportDesk, ImportReport};
+use crate::update::import_desk::{Again, ImportDesk};
 use crate::update::importer::{ImportEvent, ImportSettings, Importer};
 use crate::update::live_stage::LiveStage;
-use crate::update::machine::{Event, Intent, ModelState, Outcome, Rules};
-use crate::update::plan::{kept_releases, work_for};
+use crate::update::machine::{Event, Intent, ModelState, Outcome, Phase, Rules};
+use crate::update::plan::{Work, work_for};
+use crate::update::refusal::Refusal;
 use crate::update::release::{Reason, Release};
 use crate::update::stage::{Fetch, LaneOrder, Stage, Step};
 use crate::update::updater::{Running, RunningLanes, Updater, UpdaterParts, first_lanes};
@@ -82,18 +83,17 @@ impl Updates {
         let (desk, jobs) = ImportDesk::new();
         let desk = Arc::new(desk);
         let import_settings = Arc::new(Mutex::new(ImportSettings::of(settings)));
-        let (anchors, importer) = match (book.lost(), TrustStore::open(lock)) {
-            (None, Ok(mut store)) => {
+        let (anchors, importer) = match trusted(&book, lock) {
+            Ok((mut store, anchors)) => {
                 offer_kept(&book, &store);
                 sweep_unused(&book, &mut store, settings);
-                let roots = store.load().ok().flatten().map(|kept| kept.roots).unwrap_or_default();
-                (Anchors::Trusted(roots.iter().map(|root| root.sha256).collect()), Some(store))
+                (Anchors::Trusted(anchors), Some(store))
             }
-            // What runs goes on; the desk answers that it takes no imports, and why is in the log and in `models`.
-            (_, opened) => {
-                if let Err(error) = opened {
-                    tracing::error!(error = %Chain(&error), "state_lost: updates are refused");
-                }
+            // What runs goes on; why nothing new is taken is in the log, in `models` and the answer to an import.
+            Err(why) => {
+                tracing::error!(why, "state_lost: updates are refused");
+                book.refuse_updates(&why);
+                desk.close(Refusal::state_lost(why));
                 (Anchors::Lost, None)
             }
         };
@@ -124,11 +124,11 @@ impl Updates {
     /// so that it serves from the first reading on.
     pub(crate) async fn settle(&self, settings: &Settings) {
         let settled = async {
-            self.import_configured(settings).await;
-            if !self.is_settled(settings) {
+            let unfetched = self.import_configured(settings).await;
+            if !self.is_settled(settings, &unfetched) {
                 let updater = self.start_updater(settings, &Vec::new(), NoStage);
                 let mut moves = self.book.moves();
-                while !self.is_settled(settings) && moves.changed().await.is_ok() {}
+                while !self.is_settled(settings, &unfetched) && moves.changed().await.is_ok() {}
                 updater.stop().await;
             }
         };
@@ -137,30 +137,30 @@ impl Updates {
         }
     }
 
-    /// Imports the bundles and repositories that the configuration names, each once.
-    async fn import_configured(&self, settings: &Settings) {
+    /// Imports the bundles and repositories that the configuration names, each once. Returns the models whose files
+    /// did not come: they are asked for again beside the stages.
+    async fn import_configured(&self, settings: &Settings) -> BTreeSet<String> {
+        let mut unfetched = BTreeSet::new();
         let places: BTreeSet<_> = settings.models.iter().filter_map(|model| model.package.clone()).collect();
         if self.courier.is_none() {
-            return;
+            return unfetched;
         }
         for place in places {
             let place = std::path::absolute(&place).unwrap_or(place);
             let shown = place.display().to_string();
-            let import = match self.desk.import(place, Again::Never) {
-                Ok(import) => import,
-                Err(why) => {
-                    tracing::warn!(place = shown, why, "a configured package is not taken over");
-                    continue;
-                }
-            };
-            let mut report = self.desk.report();
-            while report.import == import && !report.ended {
-                report = self.desk.newer_than(report.revision).await;
+            self.desk.idle().await;
+            if let Err(why) = self.desk.import(place, Again::Never) {
+                tracing::warn!(place = shown, why, "a configured package is not taken over");
+                continue;
             }
+            let report = self.desk.idle().await;
             let counters: Vec<_> =
                 report.models.iter().map(|(model, it)| (model.clone(), it.counter)).collect();
             self.wait_offered(&counters).await;
+            let stopped = report.models.into_iter().filter(|(_, progress)| progress.cause.is_some());
+            unfetched.extend(stopped.map(|(model, _)| model));
         }
+        unfetched
     }
 
     /// Waits until the courier has brought an import's offers to the book, or told why it does not take them.
@@ -184,11 +184,13 @@ impl Updates {
     }
 
     /// Tells whether every model has a release that serves, or nothing is on its way to one.
-    fn is_settled(&self, settings: &Settings) -> bool {
+    fn is_settled(&self, settings: &Settings, unfetched: &BTreeSet<String>) -> bool {
         let mode = self.book.mode();
         settings.models.iter().all(|model| {
             let state = self.book.state(&model.spec.name);
-            state.serving().is_some() || work_for(&state, mode).is_none()
+            let work = work_for(&state, mode);
+            let waits = matches!(work, Some(Work::Fetch(_))) && unfetched.contains(&model.spec.name);
+            state.serving().is_some() || work.is_none() || waits
         })
     }
 
@@ -281,6 +283,19 @@ fn names(settings: &Settings) -> Vec<String> {
     settings.models.iter().map(|model| model.spec.name.clone()).collect()
 }
 
+/// Returns the trust rows with the anchors of evidence.
+///
+/// *Errors*: what was trusted is not known any more.
+fn trusted(book: &ReleaseBook, lock: &FolderLock) -> Result<(TrustStore, BTreeSet<Digest>), String> {
+    if let Some(why) = book.lost() {
+        return Err(why);
+    }
+    let opened = TrustStore::open(lock).and_then(|store| store.load().map(|kept| (store, kept)));
+    let (store, kept) = opened.map_err(|error| Chain(&error).to_string())?;
+    let roots = kept.map(|kept| kept.roots).unwrap_or_default();
+    Ok((store, roots.iter().map(|root| root.sha256).collect()))
+}
+
 /// Offers what an import left that nobody could offer: it was done without a daemon, or cut.
 fn offer_kept(book: &ReleaseBook, store: &TrustStore) {
     let releases = store.releases().unwrap_or_else(|error| {
@@ -304,18 +319,12 @@ fn sweep_unused(book: &ReleaseBook, store: &mut TrustStore, settings: &Settings)
     }
     let swept = BlobStore::open(&settings.state_dir, settings.storage.free_bytes_min)
         .map_err(|error| Chain(&error).to_string())
-        .and_then(|blobs| {
-            sweep(store, &blobs, &wanted(&book.models().models)).map_err(|error| Chain(&error).to_string())
-        });
+        .and_then(|blobs| sweep(store, &blobs, &book.kept()).map_err(|error| Chain(&error).to_string()));
     match swept {
         Ok(swept) if swept.files > 0 => tracing::info!(?swept, "files of old releases are removed"),
         Ok(_) => {}
         Err(error) => tracing::warn!(error, "files of old releases stay"),
     }
-}
-
-fn wanted(models: &std::collections::BTreeMap<String, ModelState>) -> BTreeSet<Digest> {
-    models.values().flat_map(kept_releases).collect()
 }
 
 /// Returns a kept release as the book takes it.
@@ -371,11 +380,18 @@ impl Courier {
                 }
             }
             ImportEvent::Fetched { release, package } => {
-                self.files.arrived(release.digest, &Ok(*package));
+                let digest = release.digest;
+                let told = self.files.arrived(digest, &Ok(*package));
+                // The updater may be waiting before it asks again for files that could not be fetched before.
+                let verified =
+                    (told == 0).then(|| self.book.apply(&release.model, &Event::Verified { digest }));
+                if let Some(Err(error)) = verified {
+                    tracing::debug!(error = %Chain(&error), "files that are here are asked for once more");
+                }
                 self.report();
             }
-            ImportEvent::NotFetched { release, error } => {
-                self.files.arrived(release.digest, &Err(failure_of(&error)));
+            ImportEvent::NotFetched { digest, error } => {
+                self.files.arrived(digest, &Err(failure_of(&error)));
             }
             ImportEvent::Reviewed(releases) => {
                 for release in releases.iter().filter(|release| release.approved) {
@@ -387,10 +403,12 @@ impl Courier {
 
     /// Tells those who wait for an import how far its releases are.
     fn report(&self) {
-        let report: ImportReport = self.desk.report();
+        let report = self.desk.report();
         for (model, progress) in report.models.iter().filter(|(_, progress)| progress.counter > 0) {
             let Some((phase, cause)) = standing(&self.book.state(model), progress.counter) else { continue };
-            if progress.phase != phase {
+            // The candidate waits for its files where this import's were refused.
+            let waits = phase == Phase::Fetching.as_str() && progress.cause.is_some();
+            if progress.phase != phase && !waits {
                 self.desk.change(|report| {
                     if let Some(progress) = report.models.get_mut(model) {
                         phase.clone_into(&mut progress.phase);
@@ -433,3 +451,6 @@ impl Stage for NoStage {
         Box::pin(std::future::pending())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,15 @@ pub fn render_models(report: &ModelsReport) -> String {
         let why = shortened(why, TEXT_CHARS_MAX);
         let _ = writeln!(text, "state_lost: `state.db` cannot be used ({why}). No update is taken.\n");
     }
+    for refused in &report.refused {
+        let subject = refused.check.strip_prefix("model/").map_or_else(
+            || "The last import".to_owned(),
+            |model| format!("A release of `{}`", shortened(model, TEXT_CHARS_MAX)),
+        );
+        let at = refused.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+        let cause = format!("{}: `{}` {}", refused.code, refused.object, refused.reason);
+        let _ = writeln!(text, "{subject} was refused{at}: {}\n", shortened(&cause, TEXT_CHARS_MAX));
+    }
     if report.models.is_empty() {
         text.push_str("No model is known.\n");
     }

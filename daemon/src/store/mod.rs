@@ -22,6 +22,8 @@ pub mod retention;
 mod salvage;
 mod schema;
 pub mod slots;
+#[cfg(test)]
+pub(crate) mod spoiled;
 pub mod state;
 mod tables;
 pub mod trust;

@@ -11,6 +11,7 @@ use dunlin_trust::Evidence;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::schema::{self, Schema};
+use super::trust::{KeptRefusal, read_refusals};
 use super::{STATE_FILE, StateDatabase, StoreError};
 use crate::update::machine::{BadRelease, Candidate, Floor, ModelState, Phase};
 use crate::update::plan::kept_releases;
@@ -19,6 +20,8 @@ use crate::update::safe_mode::{Mode, StartRecord};
 
 /// Schema version that brought these tables.
 const SCHEMA_OF_SLOTS: i64 = 2;
+/// Schema from which on refusals are kept.
+const SCHEMA_OF_TRUST: i64 = 3;
 
 /// A release with the proof of its approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct StoredModels {
     pub models: BTreeMap<String, ModelState>,
     /// The daemon's starts.
     pub starts: StartRecord,
+    /// What the last imports refused.
+    pub refusals: Vec<KeptRefusal>,
 }
 
 /// Reads a state folder's models beside the daemon or without it. `None` where no daemon has run there.
@@ -52,10 +57,18 @@ pub fn read_models(folder: &Path) -> Result<Option<StoredModels>, StoreError> {
     if version < SCHEMA_OF_SLOTS {
         return Ok(Some(StoredModels::default()));
     }
-    Ok(Some(StoredModels { models: read_states(&connection)?, starts: read_starts(&connection)? }))
+    let refusals = if version < SCHEMA_OF_TRUST { Vec::new() } else { read_refusals(&connection)? };
+    Ok(Some(StoredModels { models: read_states(&connection)?, starts: read_starts(&connection)?, refusals }))
 }
 
 impl StateDatabase {
+    /// Returns what the last imports refused; nothing where the file is lost.
+    ///
+    /// *Errors*: the file cannot be read.
+    pub fn refusals(&self) -> Result<Vec<KeptRefusal>, StoreError> {
+        self.connection.as_ref().map_or_else(|| Ok(Vec::new()), read_refusals)
+    }
+
     /// Returns the state of every model that was ever updated here; none where the file is lost.
     ///
     /// *Errors*: the file cannot be read or holds what was never written.
@@ -128,6 +141,14 @@ impl StateDatabase {
             .map(drop)
             .map_err(StoreError::sqlite("note the start"))
     }
+}
+
+/// Reads everything once, so that a file that cannot be relied on is found before anything stands on it.
+///
+/// *Errors*: rows hold what was never written.
+pub(super) fn require_readable(connection: &Connection) -> Result<(), StoreError> {
+    read_states(connection)?;
+    read_starts(connection).map(|_| ())
 }
 
 fn damaged(object: &str) -> StoreError {

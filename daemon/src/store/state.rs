@@ -10,6 +10,8 @@ use rusqlite::{Connection, params};
 use super::schema::{self, Schema};
 use super::{FailureClass, FolderLock, STATE_FILE, StoreError};
 
+/// Folders of the models' files inside the state folder: they are made once a root is trusted.
+const MODEL_FOLDERS: [&str; 2] = ["models", "blobs"];
 /// WAL pages of a file of five pages.
 const WAL_PAGES: u64 = 16;
 
@@ -67,6 +69,8 @@ impl StateDatabase {
         let path = lock.folder().join(STATE_FILE);
         let connection = schema::open_writer(&path, Schema::State, WAL_PAGES)?;
         schema::quick_check(&connection, "`state.db`")?;
+        require_trust(&connection, lock)?;
+        super::slots::require_readable(&connection)?;
         let (starts, clean): (i64, bool) = connection
             .query_row("SELECT starts, stopped_cleanly FROM life WHERE id = 1", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -158,9 +162,48 @@ impl StateDatabase {
     }
 }
 
+/// Refuses a file that is new beside models that are not: it was removed, and what it knew is not to be begun anew.
+fn require_trust(connection: &Connection, lock: &FolderLock) -> Result<(), StoreError> {
+    let has_models =
+        MODEL_FOLDERS.iter().fold(lock.folder().to_owned(), |path, name| path.join(name)).exists();
+    let has_root = connection
+        .query_row("SELECT EXISTS (SELECT 1 FROM trust_root)", [], |row| row.get::<_, bool>(0))
+        .map_err(StoreError::sqlite("look for a root of trust"))?;
+    if has_models && !has_root {
+        return Err(StoreError::Damaged {
+            object: "`state.db` (it is empty, and models were kept beside it)".to_owned(),
+        });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_removed_file_is_lost_at_every_start_where_models_were_kept_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(folder.path()).unwrap();
+        assert_eq!(StateDatabase::open(&lock).unwrap().health(), &StateHealth::Kept);
+        std::fs::create_dir_all(folder.path().join("models/blobs")).unwrap();
+        std::fs::remove_file(folder.path().join(STATE_FILE)).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(StateDatabase::open(&lock).unwrap().health(), StateHealth::Lost(_)));
+        }
+    }
+
+    #[test]
+    fn rows_that_were_never_written_are_a_lost_file_and_no_reason_not_to_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(folder.path()).unwrap();
+        let state = StateDatabase::open(&lock).unwrap();
+        let broken =
+            "INSERT INTO model_slot (model, active, lane, start, since_us) VALUES ('m', 'unknown', 0, 0, 0)";
+        state.connection.as_ref().unwrap().execute(broken, []).unwrap();
+        drop(state);
+        assert!(matches!(StateDatabase::open(&lock).unwrap().health(), StateHealth::Lost(_)));
+    }
 
     #[test]
     fn starts_and_tries_survive_a_kill_and_a_clean_stop_is_told_from_it() {

@@ -274,22 +274,28 @@ impl TrustStore {
     ///
     /// *Errors*: the file cannot be read.
     pub fn refusals(&self) -> Result<Vec<KeptRefusal>, StoreError> {
-        let reading = "read the refusals";
-        let mut statement = self
-            .connection
-            .prepare("SELECT subject, code, object, reason, at_us FROM trust_refusal ORDER BY subject")
-            .map_err(StoreError::sqlite(reading))?;
-        let rows = statement.query_map([], |row| {
-            Ok(KeptRefusal {
-                subject: row.get(0)?,
-                code: row.get(1)?,
-                object: row.get(2)?,
-                reason: row.get(3)?,
-                at_us: row.get(4)?,
-            })
-        });
-        rows.and_then(Iterator::collect).map_err(StoreError::sqlite(reading))
+        read_refusals(&self.connection)
     }
+}
+
+/// Reads the last refusal of each check.
+///
+/// *Errors*: the file cannot be read.
+pub(super) fn read_refusals(connection: &Connection) -> Result<Vec<KeptRefusal>, StoreError> {
+    let reading = "read the refusals";
+    let mut statement = connection
+        .prepare("SELECT subject, code, object, reason, at_us FROM trust_refusal ORDER BY subject")
+        .map_err(StoreError::sqlite(reading))?;
+    let rows = statement.query_map([], |row| {
+        Ok(KeptRefusal {
+            subject: row.get(0)?,
+            code: row.get(1)?,
+            object: row.get(2)?,
+            reason: row.get(3)?,
+            at_us: row.get(4)?,
+        })
+    });
+    rows.and_then(Iterator::collect).map_err(StoreError::sqlite(reading))
 }
 
 fn save_trust(transaction: &Transaction<'_>, trust: &KeptTrust) -> Result<(), StoreError> {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::active_copy;
 use super::machine::{Candidate, Event, Floor, Intent, ModelState, Outcome, Refusal, Rules, next_state};
+use super::plan::kept_releases;
 use super::report::{ModelsReport, RollbackReport};
 use super::safe_mode::{Mode, StartRecord};
 use crate::lanes::{LANES_PER_MODEL, LaneCounts};
@@ -79,6 +80,8 @@ struct Pages {
     unsaved: BTreeSet<String>,
     /// Active releases by their copies, where `state.db` is lost.
     copies: BTreeMap<String, StoredRelease>,
+    /// Why no update is taken although the states are known.
+    trust_lost: Option<String>,
 }
 
 /// The book; shared by all who move or read releases.
@@ -111,6 +114,7 @@ impl ReleaseBook {
             counts: None,
             unsaved: BTreeSet::new(),
             copies: BTreeMap::new(),
+            trust_lost: None,
         };
         let book =
             Self { pages: Mutex::new(pages), state_dir: state_dir.to_owned(), moved: watch::channel(0).0 };
@@ -158,7 +162,11 @@ impl ReleaseBook {
         let pages = self.lock();
         let state = |model: &String| pages.models.get(model).cloned().unwrap_or_default();
         let models = pages.configured.iter().map(|model| (model.clone(), state(model))).collect();
-        StoredModels { models, starts: pages.starts.clone() }
+        let refusals = pages.database.refusals().unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "what imports refused cannot be read");
+            Vec::new()
+        });
+        StoredModels { models, starts: pages.starts.clone(), refusals }
     }
 
     /// Returns the floor of each model, for the judgement of what is offered.
@@ -174,10 +182,21 @@ impl ReleaseBook {
         self.lock().rules
     }
 
-    /// Returns why `state.db` is lost, where it is.
+    /// Returns why no update is taken, where that is so: `state.db` is lost, or what was trusted.
     #[must_use]
     pub fn lost(&self) -> Option<String> {
-        self.lock().lost()
+        self.lock().refuses_updates()
+    }
+
+    /// Takes no more updates: it is not known any more what was trusted. What runs goes on.
+    pub fn refuse_updates(&self, why: &str) {
+        self.lock().trust_lost = Some(why.to_owned());
+    }
+
+    /// Returns the releases whose files stay on disk: of models that are not configured at present, too.
+    #[must_use]
+    pub fn kept(&self) -> BTreeSet<Digest> {
+        self.lock().models.values().flat_map(kept_releases).collect()
     }
 
     /// Returns a release with its proof.
@@ -254,7 +273,7 @@ impl ReleaseBook {
         });
         let counts: Vec<LaneCounts> = of_name.collect();
         let report = ModelsReport::of(&stored, &counts, Some(pages.rules.tries));
-        ModelsReport { state_lost: pages.lost(), ..report }
+        ModelsReport { state_lost: pages.refuses_updates(), ..report }
     }
 
     /// Returns whether candidates may run.
@@ -332,7 +351,7 @@ impl ReleaseBook {
     ) -> Result<Outcome, BookError> {
         self.require_known(model)?;
         let pages = &mut *self.lock();
-        if let (Some(why), Some(_)) = (pages.lost(), offered) {
+        if let (Some(why), Some(_)) = (pages.refuses_updates(), offered) {
             return Err(BookError::StateLost(why));
         }
         Ok(self.move_on(pages, model, event, offered)?)
@@ -403,6 +422,10 @@ impl Pages {
             StateHealth::Lost(why) => Some(why.clone()),
             StateHealth::Kept => None,
         }
+    }
+
+    fn refuses_updates(&self) -> Option<String> {
+        self.lost().or_else(|| self.trust_lost.clone())
     }
 
     fn note_starts(&mut self, starts: StartRecord) -> Result<(), StoreError> {

@@ -479,6 +479,11 @@ pub fn sweep(
     blobs: &BlobStore,
     in_use: &BTreeSet<Digest>,
 ) -> Result<Collected, ImportError> {
+    let known: BTreeSet<Digest> = store.releases()?.iter().map(|release| release.digest).collect();
+    if !in_use.is_subset(&known) {
+        // Which files the others have is not known: none is removed.
+        return Ok(Collected::default());
+    }
     // Rows first: a file without a row goes the next time, a row without files would be fetched again.
     store.keep_releases(in_use)?;
     let mut kept = BTreeSet::new();

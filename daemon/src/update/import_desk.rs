@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dunlin_model_package::Digest;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,7 @@ pub struct ImportDesk {
     jobs: SyncSender<Job>,
     report: Mutex<ImportReport>,
     revision: watch::Sender<u64>,
+    closed: OnceLock<Refusal>,
 }
 
 impl ImportDesk {
@@ -101,7 +102,21 @@ impl ImportDesk {
     pub fn new() -> (Self, Receiver<Job>) {
         let (jobs, taken) = sync_channel(JOBS);
         let (revision, _) = watch::channel(0);
-        (Self { jobs, report: Mutex::default(), revision }, taken)
+        (Self { jobs, report: Mutex::default(), revision, closed: OnceLock::new() }, taken)
+    }
+
+    /// Has every import refused from now on.
+    pub fn close(&self, why: Refusal) {
+        let _ = self.closed.set(why);
+    }
+
+    /// Returns the last import's report once nothing is under way any more. Cancel-safe.
+    pub async fn idle(&self) -> ImportReport {
+        let mut report = self.report();
+        while report.import > 0 && !report.ended {
+            report = self.newer_than(report.revision).await;
+        }
+        report
     }
 
     /// Takes an import; returns its number.
@@ -120,6 +135,13 @@ impl ImportDesk {
             *report = ImportReport { import, revision, ..ImportReport::default() };
             import
         };
+        if let Some(why) = self.closed.get() {
+            self.change(|report| {
+                report.refused = Some(why.clone());
+                report.ended = true;
+            });
+            return Ok(import);
+        }
         self.send(Job::Import { import, place, again })
             .inspect_err(|_| self.change(|report| report.ended = true))?;
         Ok(import)
@@ -151,11 +173,13 @@ impl ImportDesk {
     }
 
     /// Notes that a release came to a phase; `cause` where it is the end of it. Releases of earlier imports are passed
-    /// over.
+    /// over, and a release that is refused stays so until it is imported again.
     pub fn enter_phase(&self, release: &KeptRelease, phase: &str, cause: Option<String>) {
         self.change(|report| {
             let known = report.models.get_mut(&release.model);
-            if let Some(progress) = known.filter(|progress| progress.counter == release.counter) {
+            if let Some(progress) =
+                known.filter(|progress| progress.counter == release.counter && progress.phase != "refused")
+            {
                 phase.clone_into(&mut progress.phase);
                 progress.cause = cause;
             }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use dunlin_kit::error_chain::Chain;
-use dunlin_model_package::Package;
+use dunlin_model_package::{Digest, Package};
 use dunlin_trust::Code;
 use dunlin_trust::limits::ROOT_BYTES_MAX;
 use tokio::sync::mpsc;
@@ -25,8 +25,8 @@ use super::place::Place;
 use super::refusal::Refusal;
 use super::trust_state::Clocks;
 use crate::config::settings::Settings;
-use crate::store::TrustStore;
 use crate::store::trust::KeptRelease;
+use crate::store::{StoreError, TrustStore};
 
 /// What the configuration says about imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub enum ImportEvent {
     },
     /// The files of a release did not come.
     NotFetched {
-        /// The release.
-        release: Box<KeptRelease>,
+        /// The release's digest.
+        digest: Digest,
         /// Why; a [`ImportError::Refused`] is on record.
         error: Box<ImportError>,
     },
@@ -128,13 +128,10 @@ impl Importer {
             Job::Fetch(digest) => match self.store.release(&digest) {
                 Ok(Some(release)) => self.fetch(&settings, release),
                 Ok(None) => {
-                    tracing::warn!(%digest, "a release that is to be fetched is not known");
-                    Some(())
+                    let object = format!("release {digest}, which is to be fetched and not kept,");
+                    self.not_fetched(digest, StoreError::Damaged { object }.into())
                 }
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "a release cannot be fetched");
-                    Some(())
-                }
+                Err(error) => self.not_fetched(digest, error.into()),
             },
             Job::Import { place, again, .. } => {
                 let imported = import_place(&mut self.store, &settings, &place);
@@ -193,10 +190,16 @@ impl Importer {
             Err(error) => {
                 let phase = if matches!(error, ImportError::Refused(_)) { "refused" } else { "fetching" };
                 self.desk.enter_phase(&release, phase, Some(Chain(&error).to_string()));
-                ImportEvent::NotFetched { release: Box::new(release), error: Box::new(error) }
+                ImportEvent::NotFetched { digest: release.digest, error: Box::new(error) }
             }
         };
         self.events.blocking_send(event).ok()
+    }
+
+    /// Whoever waits for the files is told in any case: it asks again later.
+    fn not_fetched(&self, digest: Digest, error: ImportError) -> Option<()> {
+        tracing::warn!(%digest, error = %Chain(&error), "a release cannot be fetched");
+        self.events.blocking_send(ImportEvent::NotFetched { digest, error: Box::new(error) }).ok()
     }
 }
 

@@ -13,6 +13,7 @@ use super::release::Release;
 use super::safe_mode::Mode;
 use crate::lanes::{LANES_PER_MODEL, LaneCounts};
 use crate::store::StoredModels;
+use crate::store::trust::KeptRefusal;
 
 /// All models of a gateway.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,8 +25,26 @@ pub struct ModelsReport {
     /// Why `state.db` is lost, where it is: then no update is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_lost: Option<String>,
+    /// What the last imports refused, by check.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedReport>,
     /// By the models' configured names.
     pub models: BTreeMap<String, ModelReport>,
+}
+
+/// What an import refused; gone once the same check passes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusedReport {
+    /// `metadata` for the import as a whole, or `model/` with a model's name.
+    pub check: String,
+    /// The code.
+    pub code: String,
+    /// The file, role or model that it is about.
+    pub object: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// When, as RFC 3339 by the clock as it stood.
+    pub at: Option<String>,
 }
 
 /// One model.
@@ -124,6 +143,7 @@ impl ModelsReport {
             running: tries.is_some(),
             safe_mode: mode == Mode::Safe,
             state_lost: None,
+            refused: stored.refusals.iter().map(RefusedReport::of).collect(),
             models: stored.models.iter().enumerate().map(report).collect(),
         }
     }
@@ -152,7 +172,7 @@ impl ModelReport {
         let lanes: Vec<LaneReport> = lanes.collect();
         Self {
             phase: phase.to_owned(),
-            since: has_moved.then(|| time(*since_us)).flatten(),
+            since: (has_moved && *since_us > 0).then(|| time(*since_us)).flatten(),
             serving: lanes.iter().find(|lane| lane.role == "serving").map(|lane| lane.release.clone()),
             active: active.clone(),
             previous: previous.clone(),
@@ -162,6 +182,13 @@ impl ModelReport {
             bad: bad.iter().map(BadReport::of).collect(),
             last: last.clone(),
         }
+    }
+}
+
+impl RefusedReport {
+    fn of(kept: &KeptRefusal) -> Self {
+        let KeptRefusal { subject, code, object, reason, at_us } = kept.clone();
+        Self { check: subject, code, object, reason, at: time(at_us) }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Contracts alone. Each step may be asked for twice and may be dropped at any moment; what it did until then is of use
 //! to the next attempt or is cleaned up by its owner.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -21,6 +22,15 @@ pub enum StepFailure {
     Damaged(String),
     /// It is to be tried again: no network, no room, nobody to ask.
     Later(String),
+}
+
+impl fmt::Display for StepFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bad(reason, why) => write!(f, "{reason}: {why}"),
+            Self::Damaged(why) | Self::Later(why) => f.write_str(why),
+        }
+    }
 }
 
 /// A step that is being done.

@@ -13,7 +13,6 @@ use dunlin_trust::sign::SigningKey;
 use dunlin_trust::sign::change::{Change, RolePlan};
 use dunlin_trust::sign::repository::{Files, Lifetimes, Refresh, Repository};
 use dunlin_trust::time::UnixTime;
-use rusqlite::types::Value as SqlValue;
 use serde_json::json;
 
 use super::blobs::BlobStore;
@@ -21,7 +20,7 @@ use super::import::{Found, Import, ImportError, Imported};
 use super::place::{ListedSource, Place};
 use super::trust_state::Clocks;
 use crate::store::trust::KeptRelease;
-use crate::store::{FolderLock, STATE_FILE, TrustStore};
+use crate::store::{FolderLock, TrustStore, spoiled};
 
 /// 2026-06-01, when everything here happens unless it says otherwise.
 pub(crate) const NOW: UnixTime = UnixTime(1_780_272_000);
@@ -291,21 +290,7 @@ impl Gateway {
     pub(crate) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let mut contents = BTreeMap::new();
         collect_files(&self.folder.path().join("models"), &mut contents);
-        let connection = rusqlite::Connection::open(self.folder.path().join(STATE_FILE)).unwrap();
-        let mut tables = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
-        let names: Vec<String> =
-            tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
-        for name in names.iter().filter(|name| *name != "trust_refusal") {
-            let mut select = connection.prepare(&format!("SELECT * FROM {name}")).unwrap();
-            let columns = select.column_count();
-            let mut rows: Vec<Vec<SqlValue>> = select
-                .query_map([], |row| (0..columns).map(|index| row.get(index)).collect())
-                .unwrap()
-                .collect::<Result<_, _>>()
-                .unwrap();
-            rows.sort_by_key(|row| format!("{row:?}"));
-            contents.insert(format!("table {name}"), format!("{rows:?}").into_bytes());
-        }
+        contents.extend(spoiled::rows(self.folder.path()));
         contents
     }
 

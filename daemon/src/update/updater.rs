@@ -164,6 +164,8 @@ struct Course<S: Stage> {
     /// The candidate's package, kept from its fetching to its loading.
     package: Option<(Digest, S::Package)>,
     tasks: Vec<(Task, tokio::task::AbortHandle)>,
+    /// The step that was wanted last.
+    wanted: Option<Task>,
     watched: Option<Watched>,
     /// Counts of these epochs belong to earlier arrangements.
     stale: [Option<u64>; LANES_PER_MODEL],
@@ -192,6 +194,7 @@ impl<S: Stage> Updater<S> {
             loaded: None,
             package: None,
             tasks: Vec::new(),
+            wanted: None,
             watched: None,
             stale: [None; LANES_PER_MODEL],
             backoff: Backoff::new(RETRY.0, RETRY.1),
@@ -297,6 +300,11 @@ impl<S: Stage> Updater<S> {
         });
         let course = &mut self.courses[model];
         course.stop_tasks(|task| matches!(task, Task::Fetch(_) | Task::Admit(_)) && Some(*task) != wanted);
+        if course.wanted != wanted {
+            // What failed was another step: somebody else did it.
+            course.wanted = wanted;
+            course.retry_at = None;
+        }
         let (Some(task), Some(work)) = (wanted, work) else { return };
         if course.is_doing(task) || course.waits() {
             return;
@@ -452,11 +460,11 @@ impl<S: Stage> Updater<S> {
         course.wait();
         match task {
             Task::Fetch(digest) | Task::Admit(digest) | Task::Load { digest, .. } => {
-                tracing::warn!(model = course.name, ?task, ?failure, "a step of an update failed");
+                tracing::warn!(model = course.name, %digest, %failure, "a step of an update failed");
                 report_unopened(&self.parts.book, &course.name, digest, failure);
             }
             Task::Arrange => {
-                tracing::warn!(model = course.name, ?failure, "lanes are not arranged");
+                tracing::warn!(model = course.name, %failure, "lanes are not arranged");
                 course.refused += 1;
                 let state = self.parts.book.state(&course.name);
                 let candidate = state.candidate.filter(|candidate| candidate.phase.runs());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::lanes::LaneCounts;
 use crate::store::StoredModels;
+use crate::store::trust::KeptRefusal;
 use crate::update::machine::{BadRelease, Candidate, Floor, ModelState, Phase};
 use crate::update::release::{Cause, Reason};
 use crate::update::safe_mode::{Mode, StartRecord};
@@ -28,7 +29,7 @@ fn stored() -> StoredModels {
         ..ModelState::default()
     };
     let starts = StartRecord { mode: Mode::Normal, ..StartRecord::default() };
-    StoredModels { models: BTreeMap::from([("m".to_owned(), state)]), starts }
+    StoredModels { models: BTreeMap::from([("m".to_owned(), state)]), starts, refusals: Vec::new() }
 }
 
 #[test]
@@ -70,11 +71,21 @@ fn the_json_form_has_whole_digests_and_is_read_back() {
 
 #[test]
 fn safe_mode_lost_state_and_a_daemon_that_rests_are_said_first() {
-    let stored =
-        StoredModels { starts: StartRecord { mode: Mode::Safe, ..StartRecord::default() }, ..stored() };
+    let refusal = |subject: &str, code: &str| KeptRefusal {
+        subject: subject.to_owned(),
+        code: code.to_owned(),
+        object: "timestamp.json".to_owned(),
+        reason: "has 0 of the 1 signatures it needs".to_owned(),
+        at_us: 0,
+    };
+    let refusals = vec![refusal("metadata", "signature"), refusal("model/n", "incompatible")];
+    let starts = StartRecord { mode: Mode::Safe, ..StartRecord::default() };
+    let stored = StoredModels { starts, refusals, ..stored() };
     let report = ModelsReport { state_lost: Some("torn".to_owned()), ..ModelsReport::of(&stored, &[], None) };
     let text = render_models(&report);
-    for said in ["does not run", "Safe mode", "state_lost", "serving    2.0.0"] {
+    let import = "The last import was refused at 1970-01-01T00:00:00Z: signature: `timestamp.json` has 0 of";
+    let release = "A release of `n` was refused at 1970-01-01T00:00:00Z: incompatible:";
+    for said in ["does not run", "Safe mode", "state_lost", import, release, "serving    2.0.0"] {
         assert!(text.contains(said), "{said} in {text}");
     }
 }

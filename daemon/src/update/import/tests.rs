@@ -9,6 +9,7 @@ use dunlin_trust::time::UnixTime;
 use serde_json::json;
 
 use super::*;
+use crate::store::spoiled::{self, spoil};
 use crate::update::testing::{DAY, Draft, Gateway, NOW, Owner, bundle};
 
 fn refused(result: Result<BTreeMap<String, KeptRelease>, ImportError>) -> String {
@@ -198,14 +199,9 @@ type Loss = fn(&Gateway);
 #[test]
 fn lost_state_is_never_begun_again() {
     let losses: [(&str, Loss); 4] = [
-        ("a flipped bit in the root", |gateway| {
-            execute(
-                gateway,
-                "UPDATE trust_root SET raw = CAST(replace(CAST(raw AS TEXT), 'root', 'toor') AS BLOB)",
-            );
-        }),
-        ("roots that went", |gateway| execute(gateway, "DELETE FROM trust_root")),
-        ("floors that went", |gateway| execute(gateway, "DELETE FROM trust_floor")),
+        ("a flipped bit in the root", |gateway| spoil(gateway.folder.path(), spoiled::ROOT_FLIPPED)),
+        ("roots that went", |gateway| spoil(gateway.folder.path(), spoiled::ROOTS_GONE)),
+        ("floors that went", |gateway| spoil(gateway.folder.path(), spoiled::FLOORS_GONE)),
         ("a file that went", |gateway| {
             for name in ["state.db", "state.db-wal", "state.db-shm"] {
                 let _ = fs::remove_file(gateway.folder.path().join(name));
@@ -222,11 +218,6 @@ fn lost_state_is_never_begun_again() {
         assert_eq!(gateway.refusal(METADATA_CHECK).as_deref(), Some("state_lost"), "{what}");
         assert_eq!(before, gateway.contents(), "{what}");
     }
-}
-
-fn execute(gateway: &Gateway, sql: &str) {
-    let connection = rusqlite::Connection::open(gateway.folder.path().join("state.db")).unwrap();
-    assert!(connection.execute(sql, []).unwrap() > 0, "{sql}");
 }
 
 #[test]
