@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_kit::error_chain::Chain;
-use dunlin_model_package::{Digest, Manifest, Package};
+use dunlin_model_package::{Manifest, Package};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -23,12 +23,12 @@ use crate::store::trust::KeptRelease;
 use crate::store::{FolderLock, StateDatabase, StoredRelease, TrustStore};
 use crate::update::blobs::BlobStore;
 use crate::update::book::{BookError, ReleaseBook};
-use crate::update::import::sweep;
+use crate::update::clean_up::sweep_unused;
 use crate::update::import_desk::{Again, ImportDesk, ImportReport};
 use crate::update::importer::{ImportEvent, ImportSettings, Importer};
 use crate::update::live_stage::LiveStage;
 use crate::update::machine::{Event, Intent, ModelState, Outcome, Rules};
-use crate::update::plan::{kept_releases, work_for};
+use crate::update::plan::work_for;
 use crate::update::release::{Reason, Release};
 use crate::update::stage::{Fetch, LaneOrder, Stage, Step};
 use crate::update::updater::{Running, RunningLanes, Updater, UpdaterParts, first_lanes};
@@ -85,7 +85,7 @@ impl Updates {
         let (anchors, importer) = match (book.lost(), TrustStore::open(lock)) {
             (None, Ok(mut store)) => {
                 offer_kept(&book, &store);
-                sweep_unused(&book, &mut store, settings);
+                sweep_unused(&book, &mut store, &settings.state_dir, settings.storage.free_bytes_min);
                 let roots = store.load().ok().flatten().map(|kept| kept.roots).unwrap_or_default();
                 (Anchors::Trusted(roots.iter().map(|root| root.sha256).collect()), Some(store))
             }
@@ -103,7 +103,7 @@ impl Updates {
             .map(|store| -> Result<_, CommandError> {
                 let (events, received) = mpsc::channel(EVENTS);
                 let settings = Arc::clone(&import_settings);
-                Importer { settings, store, desk: Arc::clone(&desk), events }
+                Importer { settings, store, book: Arc::clone(&book), desk: Arc::clone(&desk), events }
                     .spawn(jobs)
                     .map_err(|error| CommandError::failed("cannot start the importer's thread", error))?;
                 let courier =
@@ -294,28 +294,6 @@ fn offer_kept(book: &ReleaseBook, store: &TrustStore) {
             tracing::debug!(model = release.model, error = %Chain(&error), "a kept release is not offered");
         }
     }
-}
-
-/// Removes the files of releases that nobody needs any more.
-fn sweep_unused(book: &ReleaseBook, store: &mut TrustStore, settings: &Settings) {
-    // A store that is made before the first root is trusted would look like one whose trust was lost.
-    if !BlobStore::exists(&settings.state_dir) {
-        return;
-    }
-    let swept = BlobStore::open(&settings.state_dir, settings.storage.free_bytes_min)
-        .map_err(|error| Chain(&error).to_string())
-        .and_then(|blobs| {
-            sweep(store, &blobs, &wanted(&book.models().models)).map_err(|error| Chain(&error).to_string())
-        });
-    match swept {
-        Ok(swept) if swept.files > 0 => tracing::info!(?swept, "files of old releases are removed"),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(error, "files of old releases stay"),
-    }
-}
-
-fn wanted(models: &std::collections::BTreeMap<String, ModelState>) -> BTreeSet<Digest> {
-    models.values().flat_map(kept_releases).collect()
 }
 
 /// Returns a kept release as the book takes it.

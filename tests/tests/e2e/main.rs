@@ -9,3 +9,4 @@ mod lifecycle;
 mod models;
 mod oracle_runs;
 mod publishing;
+mod updates;
