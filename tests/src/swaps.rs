@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, BrokerPlan};
-use crate::daemon::{Daemon, DaemonPlan};
+use crate::daemon::{Daemon, DaemonPlan, resident_bytes};
 use crate::failure::{Failure, Outcome};
 use crate::onnx;
 use crate::oracle::Comparison;
@@ -19,11 +19,14 @@ use crate::package::{PackagePlan, lab_expected, lab_readings, publish_release, w
 use crate::stream::{Message, Publisher};
 use crate::wait::pause;
 use crate::wire::Qos;
+use crate::workspace::note;
 
 /// Readings of one send: a tenth of a second at 500 a second.
 const PIECE: usize = 50;
 /// Sensors that take turns, so that window ends are unique over all of them.
 const SENSORS: usize = 10;
+/// Swaps between two notes of resident memory.
+const NOTED: usize = 50;
 /// Swaps after which everything has been loaded and freed some times.
 pub const WARM: usize = 10;
 
@@ -119,6 +122,14 @@ impl Swaps {
             }
             if swap == WARM {
                 warm = daemon.resident_bytes()?;
+            }
+            if swap.is_multiple_of(NOTED) || swap == WARM {
+                let (all, own) = (daemon.resident_bytes()?, resident_bytes(daemon.pid())?);
+                note(&format!(
+                    "{swap} swaps: {} KiB resident, {} KiB the daemon's",
+                    all / 1_024,
+                    own / 1_024
+                ));
             }
         }
         Ok((warm, daemon.resident_bytes()?))
