@@ -23,6 +23,8 @@ use crate::workspace::note;
 
 /// Readings of one send: a tenth of a second at 500 a second.
 const PIECE: usize = 50;
+/// Readings before the first swap, as fast as they go: the store's caches fill with readings, not with swaps.
+const FIRST_READINGS: usize = 20_000;
 /// Sensors that take turns, so that window ends are unique over all of them.
 const SENSORS: usize = 10;
 /// Swaps between two notes of resident memory.
@@ -88,11 +90,16 @@ impl Swaps {
             .set("update.trial_predictions", 1)
             .set("update.trial_time", "0s");
         let mut daemon = plan.start_ready()?;
+        let mut publisher = Publisher::connect(broker.port(), "load")?;
+        for first in (0..FIRST_READINGS).step_by(PIECE) {
+            publisher.publish_all(&piece(first), Qos::AtLeastOnce)?;
+        }
+        daemon.wait_readings(FIRST_READINGS as u64)?;
         let done = AtomicBool::new(false);
         let start = Instant::now();
         let (swapped, sent) = thread::scope(|scope| {
-            let (port, done) = (broker.port(), &done);
-            let load = scope.spawn(move || send_until(port, self.rate, done));
+            let done = &done;
+            let load = scope.spawn(move || send_until(publisher, self.rate, done));
             let swapped = self.swap(folder.path(), &plan, &daemon);
             done.store(true, Ordering::Release);
             (swapped, load.join())
@@ -136,18 +143,20 @@ impl Swaps {
     }
 }
 
-/// Sends readings at this rate until it is done; returns how many.
-fn send_until(port: u16, rate: f64, done: &AtomicBool) -> Outcome<usize> {
-    let mut publisher = Publisher::connect(port, "load")?;
+/// Goes on with readings at this rate until it is done; returns how many there are in all.
+fn send_until(mut publisher: Publisher, rate: f64, done: &AtomicBool) -> Outcome<usize> {
     let start = Instant::now();
-    let mut sent = 0;
+    let mut sent = FIRST_READINGS;
     while !done.load(Ordering::Acquire) {
-        let due = Duration::from_secs_f64(sent as f64 / rate);
+        let due = Duration::from_secs_f64((sent - FIRST_READINGS) as f64 / rate);
         pause(due.saturating_sub(start.elapsed()));
-        let piece: Vec<Message> =
-            (sent..sent + PIECE).flat_map(|n| lab_readings(&format!("s{}", n % SENSORS), n, 1)).collect();
-        publisher.publish_all(&piece, Qos::AtLeastOnce)?;
+        publisher.publish_all(&piece(sent), Qos::AtLeastOnce)?;
         sent += PIECE;
     }
     Ok(sent)
+}
+
+/// Returns the readings of one send.
+fn piece(first: usize) -> Vec<Message> {
+    (first..first + PIECE).flat_map(|n| lab_readings(&format!("s{}", n % SENSORS), n, 1)).collect()
 }
