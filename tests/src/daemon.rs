@@ -143,11 +143,62 @@ impl DaemonPlan {
         }
     }
 
+    /// Returns what `dunlind models` says of all models: by name, in `models`.
+    ///
+    /// *Errors*: the command fails, or prints no JSON.
+    pub fn models(&self) -> Outcome<Value> {
+        let output = self.command("models", &["--json"])?;
+        if output.status.success() {
+            return Ok(serde_json::from_slice(&output.stdout)?);
+        }
+        Err(Failure::new(format!("`dunlind models`: {}: {}", output.status, text(&output.stderr))))
+    }
+
+    /// Waits until what `dunlind models` says of a model satisfies `condition`; returns it.
+    ///
+    /// *Errors*: it does not within [`CHANGE_MAX`].
+    pub fn wait_model(&self, model: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Outcome<Value> {
+        let mut last = Value::Null;
+        let waited = wait_for(what, CHANGE_MAX, || {
+            last = self.models()?["models"][model].take();
+            Ok(condition(&last).then(|| last.clone()))
+        });
+        waited.map_err(|failure| self.failure(&format!("{failure}; last said: {last}")))
+    }
+
+    /// Imports a bundle or the folder of a repository, with options such as `--wait`.
+    ///
+    /// *Errors*: the process cannot be made; what came of it is in the output.
+    pub fn import(&self, place: &Path, options: &[&str]) -> Outcome<Output> {
+        let place = place.to_string_lossy();
+        let mut arguments = vec![place.as_ref()];
+        arguments.extend(options);
+        self.command("import", &arguments)
+    }
+
+    /// Has a model go back to the release before.
+    ///
+    /// *Errors*: the process cannot be made; what came of it is in the output.
+    pub fn rollback(&self, model: &str) -> Outcome<Output> {
+        self.command("rollback", &[model])
+    }
+
+    /// Exports a model's predictions as CSV, those in shadow too.
+    ///
+    /// *Errors*: as [`DaemonPlan::export`].
+    pub fn export_with_shadow(&self, model: &str) -> Outcome<String> {
+        self.export_by(&["--model", model, "--format", "csv", "--shadow"])
+    }
+
     /// Exports a model's predictions as CSV, through the running daemon or from the store at rest.
     ///
     /// *Errors*: the command fails; what it said is in the failure.
     pub fn export(&self, model: &str) -> Outcome<String> {
-        let output = self.command("export", &["--model", model, "--format", "csv"])?;
+        self.export_by(&["--model", model, "--format", "csv"])
+    }
+
+    fn export_by(&self, arguments: &[&str]) -> Outcome<String> {
+        let output = self.command("export", arguments)?;
         if output.status.success() {
             return Ok(text(&output.stdout));
         }

@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod seed;
 pub mod series;
 pub mod stream;
+pub mod swaps;
 pub mod wait;
 pub mod wire;
 pub mod workspace;

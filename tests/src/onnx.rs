@@ -301,7 +301,7 @@ mod tests {
     /// Loads a model as a package of one value.
     fn engine(model: &[u8]) -> TractEngine {
         let folder = tempfile::tempdir().unwrap();
-        let plan = PackagePlan { name: "m", rows: 1, features: &["v"], input_shape: &[1] };
+        let plan = PackagePlan::of_one_value("m");
         write_package(folder.path(), &plan, model).unwrap();
         TractEngine::load(&approve(folder.path()).unwrap(), 32).unwrap()
     }

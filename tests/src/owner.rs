@@ -17,6 +17,12 @@ use crate::package::write;
 const LIFETIMES: Lifetimes =
     Lifetimes { root_days: 3_650, targets_days: 3_650, snapshot_days: 3_650, timestamp_days: 3_650 };
 
+/// The file that clients read first.
+const TIMESTAMP: &str = "timestamp.json";
+
+/// Releases of a model that stay named: each change of a long series costs as much as the first.
+const RELEASES_MAX: usize = 3;
+
 /// A key that every test may use: what it protects is thrown away with the test.
 const SEED: [u8; 32] = *b"a key of the end-to-end tests!!!";
 
@@ -79,9 +85,32 @@ impl Owner {
             return Ok(());
         }
         let mut change = Change::of(&before, now(), LIFETIMES);
+        let mut older: Vec<_> =
+            before.releases().into_iter().filter(|r| r.note.model == manifest.name).collect();
+        older.sort_by_key(|release| std::cmp::Reverse(release.note.release_counter));
+        for release in older.iter().skip(RELEASES_MAX) {
+            change.remove_release("targets", &release.path).map_err(Failure::of("remove an old release"))?;
+        }
         change
             .add_release("targets", &path, &text, &manifest.release_note())
             .map_err(Failure::of("add the release"))?;
+        let files = change.files(&[&self.key]).map_err(Failure::of("sign the targets"))?;
+        self.files.extend(files);
+        self.complete()
+    }
+
+    /// Names a release no more.
+    ///
+    /// *Errors*: those of the file system, or there is no such release.
+    pub fn withdraw(&mut self, model: &str, counter: u64) -> Outcome<()> {
+        let before = Repository::read(&self.files).map_err(Failure::of("read the metadata"))?;
+        let mut change = Change::of(&before, now(), LIFETIMES);
+        let is_meant = |note: &dunlin_trust::metadata::ReleaseNote| {
+            note.model == model && note.release_counter == counter
+        };
+        for release in before.releases().into_iter().filter(|release| is_meant(&release.note)) {
+            change.remove_release("targets", &release.path).map_err(Failure::of("remove a release"))?;
+        }
         let files = change.files(&[&self.key]).map_err(Failure::of("sign the targets"))?;
         self.files.extend(files);
         self.complete()
@@ -96,8 +125,32 @@ impl Owner {
         self.files.extend(online);
         let folder = self.repository().join("metadata");
         std::fs::create_dir_all(&folder)?;
-        self.files.iter().try_for_each(|(name, raw)| write(&folder.join(name), raw))
+        for (name, raw) in &self.files {
+            let path = folder.join(name);
+            // Clients read the timestamp first: it comes last.
+            if name != TIMESTAMP && std::fs::read(&path).ok().as_ref() != Some(raw) {
+                write(&path, raw)?;
+            }
+        }
+        write(&folder.join(TIMESTAMP), &self.files[TIMESTAMP])?;
+        for name in outdated(&self.files) {
+            self.files.remove(&name);
+            std::fs::remove_file(folder.join(name))?;
+        }
+        Ok(())
     }
+}
+
+/// Returns the files of `3.targets.json` and `3.snapshot.json` that have a successor.
+fn outdated(files: &Files) -> Vec<String> {
+    let version = |name: &str, role: &str| -> Option<u64> {
+        name.strip_suffix(".json")?.strip_suffix(role)?.strip_suffix('.')?.parse().ok()
+    };
+    let of_role = |role: &'static str| {
+        let newest = files.keys().filter_map(|name| version(name, role)).max();
+        files.keys().filter(move |name| version(name, role).is_some_and(|v| Some(v) < newest)).cloned()
+    };
+    ["targets", "snapshot"].into_iter().flat_map(of_role).collect()
 }
 
 fn now() -> UnixTime {

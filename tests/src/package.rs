@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use dunlin_model_package::Digest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, Outcome};
 use crate::golden::add_golden;
@@ -26,6 +26,18 @@ pub struct PackagePlan<'p> {
     pub features: &'p [&'p str],
     /// Shape of the input `x` without the batch.
     pub input_shape: &'p [usize],
+    /// Its release: the counter, and the first number of its version.
+    pub release: u64,
+    /// Its budgets, as the manifest has them.
+    pub budgets: Value,
+}
+
+impl<'p> PackagePlan<'p> {
+    /// Returns the plan of the first release of a model that takes one value `v`.
+    #[must_use]
+    pub fn of_one_value(name: &'p str) -> Self {
+        Self { name, rows: 1, features: &["v"], input_shape: &[1], release: 1, budgets: json!({}) }
+    }
 }
 
 /// Writes a package folder whose model has one input `x` and one output `y` of one value.
@@ -37,10 +49,11 @@ pub fn write_package(folder: &Path, plan: &PackagePlan<'_>, model: &[u8]) -> Out
     let shape: Vec<_> =
         std::iter::once(json!("batch")).chain(plan.input_shape.iter().map(|size| json!(size))).collect();
     let manifest = json!({
-        "schema": 1, "name": plan.name, "version": "1.0.0", "release_counter": 1,
+        "schema": 1, "name": plan.name, "version": version_of(plan.release), "release_counter": plan.release,
         "window": { "length": plan.rows },
         "inputs": [{ "name": "x", "shape": shape, "features": features }],
         "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1] }],
+        "budgets": plan.budgets,
         "blobs": { "model.onnx": { "sha256": Digest::of(model), "bytes": model.len() } }
     });
     write(&folder.join("model.onnx"), model)?;
@@ -66,22 +79,40 @@ pub fn write_lab(folder: &Path) -> Outcome<PathBuf> {
 ///
 /// *Errors*: those of the file system.
 pub fn write_lab_with(folder: &Path, more: &str) -> Outcome<PathBuf> {
-    let plan = PackagePlan { name: "double", rows: 1, features: &["v"], input_shape: &[1] };
-    let package = folder.join("double");
-    write_package(&package, &plan, &onnx::doubling())?;
-    let config = format!("{LAB}\n{}\n{more}", model_table("double"));
-    add_golden(&package, &config, "double", &lab_readings("golden", 0, 20))?;
-    Owner::of(folder)?.publish(&package)?;
+    let config = format!("{}\n{more}", lab_config());
+    let plan = PackagePlan::of_one_value("double");
+    publish_release(&mut Owner::of(folder)?, &folder.join("double"), &plan, &onnx::doubling())?;
     let path = folder.join("dunlind.toml");
     write(&path, config.as_bytes())?;
     Ok(path)
+}
+
+/// Publishes a release of the lab's model `double`, with golden vectors of small values that are its own.
+///
+/// *Errors*: those of the file system; the package or the signer refuses.
+pub fn publish_release(
+    owner: &mut Owner,
+    package: &Path,
+    plan: &PackagePlan<'_>,
+    model: &[u8],
+) -> Outcome<()> {
+    write_package(package, plan, model)?;
+    let sensor = format!("golden-{}", plan.release);
+    add_golden(package, &lab_config(), plan.name, &lab_readings(&sensor, 0, 20))?;
+    owner.publish(package)
+}
+
+/// Returns the version of a release for people.
+#[must_use]
+pub fn version_of(release: u64) -> String {
+    format!("{release}.0.0")
 }
 
 /// Adds the hostile model `bomb` to a lab's folder, published by the same owner, and returns the TOML that runs it.
 ///
 /// *Errors*: those of the file system.
 pub fn write_hostile(folder: &Path) -> Outcome<String> {
-    let plan = PackagePlan { name: "bomb", rows: 1, features: &["v"], input_shape: &[1] };
+    let plan = PackagePlan::of_one_value("bomb");
     write_package(&folder.join("bomb"), &plan, &onnx::dividing_by_zero())?;
     Owner::of(folder)?.publish(&folder.join("bomb"))?;
     Ok(model_table("bomb"))
@@ -104,6 +135,10 @@ time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m
 [source.fields]
 v = { pointer = "/v" }
 "#;
+
+fn lab_config() -> String {
+    format!("{LAB}\n{}", model_table("double"))
+}
 
 fn model_table(name: &str) -> String {
     format!(
@@ -140,6 +175,16 @@ pub fn lab_readings_noisy(sensor: &str, first: usize, count: usize) -> Vec<Messa
 #[must_use]
 pub fn lab_expected(count: usize) -> Expected {
     Expected::of((0..count).map(|n| (LAB_START_MS + n as i64 * 1_000, vec![2.0 * lab_value(n)])))
+}
+
+/// Returns readings like [`lab_readings`] that all have this value: one that a faulty release does not bear.
+#[must_use]
+pub fn lab_readings_of(value: f64, sensor: &str, first: usize, count: usize) -> Vec<Message> {
+    let reading = |n: usize| {
+        let at = LAB_START_MS + n as i64 * 1_000;
+        Message::timed(format!("lab/{sensor}/data"), format!("{{\"t\": {at}, \"v\": {value}}}"), at)
+    };
+    (first..first + count).map(reading).collect()
 }
 
 /// A value that a single-precision number holds exactly.

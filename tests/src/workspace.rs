@@ -1,6 +1,6 @@
-//! Where things are: the repository, the daemon's binary, the folder of public series.
+//! Where things are: the repository, the programs, the folder of public series.
 //!
-//! Only looks, and builds the daemon where its binary is older than its source. Tests that lack something say so
+//! Only looks, and builds a program where its binary is older than its source. Tests that lack something say so
 //! with [`skip`] instead of passing silently.
 
 use std::fs::{self, File};
@@ -43,35 +43,47 @@ pub fn note(line: &str) {
 /// *Errors*: there is none and it cannot be built.
 pub fn daemon_program() -> Outcome<PathBuf> {
     static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(find_daemon).clone()
+    let find = || match std::env::var_os("DUNLIND_BIN") {
+        Some(given) => {
+            fs::canonicalize(&given).map_err(Failure::of(format!("DUNLIND_BIN={}", given.display())))
+        }
+        None => find_program("dunlind", "daemon"),
+    };
+    FOUND.get_or_init(find).clone()
 }
 
-fn find_daemon() -> Outcome<PathBuf> {
-    if let Some(given) = std::env::var_os("DUNLIND_BIN") {
-        let path =
-            fs::canonicalize(&given).map_err(Failure::of(format!("DUNLIND_BIN={}", given.display())))?;
-        return Ok(path);
-    }
+/// Returns the path of `dunlin`, the owner's program, of the running program's profile, built where it is missing or
+/// older than its source.
+///
+/// *Errors*: there is none and it cannot be built.
+pub fn owner_program() -> Outcome<PathBuf> {
+    static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| find_program("dunlin", "cli")).clone()
+}
+
+/// Finds a program whose package `dunlin-FOLDER` is in a folder of the workspace.
+fn find_program(name: &str, package: &str) -> Outcome<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
     let folder = folder.ok_or_else(|| Failure::new("the running program has no folder"))?;
-    let program = folder.join("dunlind");
+    let program = folder.join(name);
     // Other test processes look at the same moment: one builds, the others wait.
-    let gate = File::options().create(true).append(true).open(folder.join(".dunlind-build.lock"))?;
+    let gate = File::options().create(true).append(true).open(folder.join(format!(".{name}-build.lock")))?;
     gate.lock()?;
-    if !is_current(&program) {
-        build(folder.ends_with("release"))?;
+    if !is_current(&program, package) {
+        build(name, package, folder.ends_with("release"))?;
     }
     if program.is_file() {
         return Ok(program);
     }
-    Err(Failure::new(format!("`{}` is missing: run `cargo build -p dunlin-daemon`", program.display())))
+    let program = program.display();
+    Err(Failure::new(format!("`{program}` is missing: run `cargo build -p dunlin-{package}`")))
 }
 
 /// Tells whether the binary is newer than everything it is built from.
-fn is_current(program: &Path) -> bool {
+fn is_current(program: &Path, package: &str) -> bool {
     let Ok(built) = fs::metadata(program).and_then(|meta| meta.modified()) else { return false };
-    let mut folders = vec![root().join("crates"), root().join("daemon")];
+    let mut folders = vec![root().join("crates"), root().join(package)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -96,11 +108,12 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|meta| meta.modified()).ok()
 }
 
-/// Builds the daemon in the running program's profile; a missing cargo is no failure where a binary is there.
-fn build(release: bool) -> Outcome<()> {
+/// Builds a program in the running program's profile; a missing cargo is no failure where a binary is there.
+fn build(name: &str, package: &str, release: bool) -> Outcome<()> {
+    let package = format!("dunlin-{package}");
     let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
     let mut command = Command::new(cargo);
-    command.current_dir(root()).args(["build", "--quiet", "-p", "dunlin-daemon", "--bin", "dunlind"]);
+    command.current_dir(root()).args(["build", "--quiet", "-p", &package, "--bin", name]);
     if release {
         command.arg("--release");
     }
@@ -108,5 +121,5 @@ fn build(release: bool) -> Outcome<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Failure::new("`cargo build -p dunlin-daemon --bin dunlind` failed: build it by hand to see why"))
+    Err(Failure::new(format!("`cargo build -p {package} --bin {name}` failed: build it by hand to see why")))
 }

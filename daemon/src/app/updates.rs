@@ -23,7 +23,7 @@ use crate::store::trust::KeptRelease;
 use crate::store::{FolderLock, StateDatabase, StoredRelease, TrustStore};
 use crate::update::blobs::BlobStore;
 use crate::update::book::{BookError, ReleaseBook};
-use crate::update::import::sweep;
+use crate::update::clean_up::sweep_unused;
 use crate::update::import_desk::{Again, ImportDesk};
 use crate::update::importer::{ImportEvent, ImportSettings, Importer};
 use crate::update::live_stage::LiveStage;
@@ -86,7 +86,7 @@ impl Updates {
         let (anchors, importer) = match trusted(&book, lock) {
             Ok((mut store, anchors)) => {
                 offer_kept(&book, &store);
-                sweep_unused(&book, &mut store, settings);
+                sweep_unused(&book, &mut store, &settings.state_dir, settings.storage.free_bytes_min);
                 (Anchors::Trusted(anchors), Some(store))
             }
             // What runs goes on; why nothing new is taken is in the log, in `models` and the answer to an import.
@@ -103,7 +103,7 @@ impl Updates {
             .map(|store| -> Result<_, CommandError> {
                 let (events, received) = mpsc::channel(EVENTS);
                 let settings = Arc::clone(&import_settings);
-                Importer { settings, store, desk: Arc::clone(&desk), events }
+                Importer { settings, store, book: Arc::clone(&book), desk: Arc::clone(&desk), events }
                     .spawn(jobs)
                     .map_err(|error| CommandError::failed("cannot start the importer's thread", error))?;
                 let courier =
@@ -308,22 +308,6 @@ fn offer_kept(book: &ReleaseBook, store: &TrustStore) {
         if is_new && let Err(error) = book.offer(&release.model, &stored(release), Intent::Desired) {
             tracing::debug!(model = release.model, error = %Chain(&error), "a kept release is not offered");
         }
-    }
-}
-
-/// Removes the files of releases that nobody needs any more.
-fn sweep_unused(book: &ReleaseBook, store: &mut TrustStore, settings: &Settings) {
-    // A store that is made before the first root is trusted would look like one whose trust was lost.
-    if !BlobStore::exists(&settings.state_dir) {
-        return;
-    }
-    let swept = BlobStore::open(&settings.state_dir, settings.storage.free_bytes_min)
-        .map_err(|error| Chain(&error).to_string())
-        .and_then(|blobs| sweep(store, &blobs, &book.kept()).map_err(|error| Chain(&error).to_string()));
-    match swept {
-        Ok(swept) if swept.files > 0 => tracing::info!(?swept, "files of old releases are removed"),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(error, "files of old releases stay"),
     }
 }
 

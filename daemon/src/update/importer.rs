@@ -18,6 +18,8 @@ use dunlin_trust::limits::ROOT_BYTES_MAX;
 use tokio::sync::mpsc;
 
 use super::blobs::BlobStore;
+use super::book::ReleaseBook;
+use super::clean_up::sweep_unused;
 use super::compatibility::this_device;
 use super::import::{Found, Import, ImportError, Imported, fetch_files};
 use super::import_desk::{Again, ImportDesk, Job, ModelProgress};
@@ -95,12 +97,13 @@ pub fn read_root(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The importer, without its thread.
-#[derive(Debug)]
 pub struct Importer {
     /// What the configuration says; replaced by a reload.
     pub settings: Arc<Mutex<ImportSettings>>,
     /// The trust rows.
     pub store: TrustStore,
+    /// Which releases are needed.
+    pub book: Arc<ReleaseBook>,
     /// Where the jobs come from and the progress goes.
     pub desk: Arc<ImportDesk>,
     /// What is found and fetched.
@@ -146,6 +149,8 @@ impl Importer {
                         Some(())
                     }
                 };
+                // Before the end is told: an importer that is seen to rest does rest.
+                sweep_unused(&self.book, &mut self.store, &settings.state_dir, settings.free_bytes_min);
                 self.desk.change(|report| report.ended = true);
                 sent
             }

@@ -12,6 +12,7 @@ pub mod active_copy;
 pub mod approval;
 pub mod blobs;
 pub mod book;
+pub mod clean_up;
 pub mod compatibility;
 pub mod cut;
 pub mod guards;

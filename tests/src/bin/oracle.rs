@@ -1,7 +1,7 @@
 //! Runs the public series in full against the oracle: plain, and under kills and cuts.
 //!
 //! Prints a table and ends with 0 when every run is exact. Options: `--series NAME` (again for more), `--kills N`,
-//! `--seed N`. Needs the folder of public series beside the repository or in `DUNLIN_SHARED`.
+//! `--seed N`; `--swaps N` runs that many hot swaps of releases under 500 readings a second instead. Needs the folder of public series beside the repository or in `DUNLIN_SHARED`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use dunlin_e2e::campaign::{Campaign, Trouble};
 use dunlin_e2e::seed::Choices;
 use dunlin_e2e::series::Series;
+use dunlin_e2e::swaps::Swaps;
 use dunlin_e2e::workspace::{root, shared_folder};
 use dunlin_e2e::{Failure, Outcome};
 
 /// Longest wait for the last prediction of a full series.
 const LIMIT: Duration = Duration::from_secs(300);
+/// Readings a second during hot swaps.
+const SWAP_RATE: f64 = 500.0;
 /// Kills and cuts of a run where the command line names none.
 const KILLS: usize = 25;
 
@@ -22,6 +25,7 @@ struct Options {
     series: Vec<Series>,
     kills: usize,
     choices: Choices,
+    swaps: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -36,7 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn read_options() -> Outcome<Options> {
-    let mut options = Options { series: Vec::new(), kills: KILLS, choices: Choices::from_environment() };
+    let mut options =
+        Options { series: Vec::new(), kills: KILLS, choices: Choices::from_environment(), swaps: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| Failure::new(format!("`{name}` needs a value")))?;
@@ -46,7 +51,8 @@ fn read_options() -> Outcome<Options> {
             })?),
             "--kills" => options.kills = value.parse().map_err(Failure::of("--kills"))?,
             "--seed" => options.choices = Choices::from_seed(value.parse().map_err(Failure::of("--seed"))?),
-            _ => return Err(Failure::new(format!("`{name}` is none of --series, --kills, --seed"))),
+            "--swaps" => options.swaps = Some(value.parse().map_err(Failure::of("--swaps"))?),
+            _ => return Err(Failure::new(format!("`{name}` is none of --series, --kills, --seed, --swaps"))),
         }
     }
     if options.series.is_empty() {
@@ -57,6 +63,9 @@ fn read_options() -> Outcome<Options> {
 
 /// Runs everything; returns the number of runs that were not exact.
 fn run(options: &Options) -> Outcome<usize> {
+    if let Some(count) = options.swaps {
+        return swap(count);
+    }
     let shared = shared_folder()
         .ok_or_else(|| Failure::new("there is no folder of public series: set DUNLIN_SHARED"))?;
     let mut out = io::stdout();
@@ -95,4 +104,11 @@ fn run(options: &Options) -> Outcome<usize> {
         }
     }
     Ok(failed)
+}
+
+/// Runs hot swaps under load; returns 1 where a prediction was missing, doubled or wrong.
+fn swap(count: usize) -> Outcome<usize> {
+    let swapped = Swaps { count, rate: SWAP_RATE, limit: LIMIT }.run()?;
+    writeln!(io::stdout(), "{swapped}")?;
+    Ok(usize::from(!swapped.comparison.is_exact()))
 }

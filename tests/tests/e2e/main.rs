@@ -9,3 +9,5 @@ mod lifecycle;
 mod models;
 mod oracle_runs;
 mod publishing;
+mod tutorial;
+mod updates;

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dunlin_model_package::Digest;
 use dunlin_trust::time::UnixTime;
 
 use super::*;
@@ -11,10 +12,15 @@ use crate::metrics::Metrics;
 use crate::status::client::StatusClient;
 use crate::status::socket::StatusSocket;
 use crate::status::{StatusBoard, StatusFacts};
+use crate::store::{FolderLock, StateDatabase, StoredRelease};
+use crate::update::machine::Intent;
+use crate::update::release::Release;
 use crate::update::testing::{Draft, Gateway, Owner};
+use crate::update::tests::rules;
 
 struct Daemon {
     gateway: Gateway,
+    book: Arc<ReleaseBook>,
     desk: Arc<ImportDesk>,
     events: mpsc::Receiver<ImportEvent>,
     client: StatusClient,
@@ -33,7 +39,12 @@ fn start(owner: &Owner) -> Daemon {
     let desk = Arc::new(desk);
     let (sender, events) = mpsc::channel(16);
     let settings = Arc::new(Mutex::new(settings));
-    let importer = Importer { settings, store: gateway.store(), desk: Arc::clone(&desk), events: sender };
+    let lock = FolderLock::acquire(&state_dir).unwrap();
+    let database = StateDatabase::open(&lock).unwrap();
+    let book = Arc::new(ReleaseBook::open(database, &state_dir, rules(), gateway.models.clone()).unwrap());
+    let store = TrustStore::open(&lock).unwrap();
+    let importer =
+        Importer { settings, store, book: Arc::clone(&book), desk: Arc::clone(&desk), events: sender };
     importer.spawn(jobs).unwrap();
     let facts = StatusFacts {
         gateway: "g".into(),
@@ -47,7 +58,7 @@ fn start(owner: &Owner) -> Daemon {
     let socket = StatusSocket::bind(&state_dir).unwrap();
     let (control, _) = mpsc::channel(1);
     tokio::spawn(socket.serve(Arc::new(board), control));
-    Daemon { gateway, desk, events, client: StatusClient::new(&state_dir) }
+    Daemon { gateway, book, desk, events, client: StatusClient::new(&state_dir) }
 }
 
 /// The importer judges by this machine's clock.
@@ -132,4 +143,38 @@ async fn what_cannot_be_imported_says_why_and_the_next_import_is_taken() {
     assert!(daemon.desk.import("relative".into(), Again::Never).is_err());
     daemon.desk.import(owner.folder().to_owned(), Again::Never).unwrap();
     assert!(matches!(next(&mut daemon).await, Some(ImportEvent::Offered { .. })));
+}
+
+#[tokio::test]
+async fn an_import_removes_the_files_of_releases_that_nobody_needs() {
+    let mut owner = present_owner();
+    let mut daemon = start(&owner);
+    let mut offered = Vec::new();
+    for counter in 1..=4_u8 {
+        owner.publish(&Draft::new("frost", counter.into()).with_blob("profile.json", vec![counter; 20]));
+        daemon.desk.import(owner.folder().to_owned(), Again::Never).unwrap();
+        loop {
+            match next(&mut daemon).await {
+                Some(ImportEvent::Offered { release, .. }) => offered.push(release),
+                Some(ImportEvent::Fetched { .. }) => break,
+                other => assert!(matches!(other, Some(ImportEvent::Reviewed(_))), "{other:?}"),
+            }
+        }
+        let mut report = daemon.desk.report();
+        while !report.ended {
+            report = bounded(daemon.desk.newer_than(report.revision)).await;
+        }
+        // The second is tried; what comes after it is on its way.
+        if counter == 2 {
+            let KeptRelease { digest, model, version, counter, manifest, evidence, .. } = *offered[1].clone();
+            let release = Release { digest, model, version, counter };
+            let stored = StoredRelease { release, manifest, evidence };
+            daemon.book.offer("frost", &stored, Intent::Desired).unwrap();
+        }
+    }
+    let kept = |content: u8| {
+        let path = BlobStore::path_in(daemon.gateway.folder.path());
+        path.join(Digest::of(&[content; 20]).to_string()).exists()
+    };
+    assert_eq!([1, 2, 3, 4].map(kept), [false, true, false, true]);
 }

@@ -76,6 +76,7 @@ impl Equipment {
             rows: ROWS,
             features: &["a", "b", "c", "d"],
             input_shape: &[ROWS, COLUMNS],
+            ..PackagePlan::of_one_value("")
         };
         let package = folder.path().join("bench");
         write_package(&package, &plan, &bytes)?;
