@@ -5,6 +5,7 @@
 
 mod disk;
 mod garbage;
+mod kills;
 mod lifecycle;
 mod models;
 mod oracle_runs;
