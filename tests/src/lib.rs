@@ -12,6 +12,7 @@ pub mod killing;
 pub mod link;
 pub mod load;
 pub mod onnx;
+pub mod operator;
 pub mod oracle;
 pub mod owner;
 pub mod package;
