@@ -19,11 +19,12 @@ use crate::command::CommandError;
 use crate::config::settings::Settings;
 use crate::lanes::{LANES_PER_MODEL, LaneCounts};
 use crate::slot::TryLedger;
+use crate::store::state::StateHealth;
 use crate::store::trust::KeptRelease;
-use crate::store::{FolderLock, StateDatabase, StoredRelease, TrustStore};
+use crate::store::{FolderLock, StateDatabase, StoreError, StoredRelease, TrustStore};
 use crate::update::blobs::BlobStore;
 use crate::update::book::{BookError, ReleaseBook};
-use crate::update::import::sweep;
+use crate::update::import::{EMPTY_BESIDE_BLOBS, sweep};
 use crate::update::import_desk::{Again, ImportDesk, ImportReport};
 use crate::update::importer::{ImportEvent, ImportSettings, Importer};
 use crate::update::live_stage::LiveStage;
@@ -75,25 +76,27 @@ impl Updates {
         worker_program: PathBuf,
     ) -> Result<Self, CommandError> {
         let failed = |error| CommandError::failed("cannot use `state.db`", error);
-        let database = StateDatabase::open(lock).map_err(failed)?;
+        let mut database = StateDatabase::open(lock).map_err(failed)?;
+        let trust = if matches!(database.health(), StateHealth::Kept) {
+            open_trust_rows(lock, settings).inspect_err(|why| database.lose(why.clone())).ok()
+        } else {
+            None
+        };
         let book = ReleaseBook::open(database, &settings.state_dir, rules(settings), names(settings))
             .map_err(failed)?;
         let book = Arc::new(book);
         let (desk, jobs) = ImportDesk::new();
         let desk = Arc::new(desk);
         let import_settings = Arc::new(Mutex::new(ImportSettings::of(settings)));
-        let (anchors, importer) = match (book.lost(), TrustStore::open(lock)) {
-            (None, Ok(mut store)) => {
+        let (anchors, importer) = match trust {
+            Some((mut store, roots)) => {
                 offer_kept(&book, &store);
                 sweep_unused(&book, &mut store, settings);
-                let roots = store.load().ok().flatten().map(|kept| kept.roots).unwrap_or_default();
-                (Anchors::Trusted(roots.iter().map(|root| root.sha256).collect()), Some(store))
+                (Anchors::Trusted(roots), Some(store))
             }
-            // What runs goes on; the desk answers that it takes no imports, and why is in the log and in `models`.
-            (_, opened) => {
-                if let Err(error) = opened {
-                    tracing::error!(error = %Chain(&error), "state_lost: updates are refused");
-                }
+            // What runs goes on; the desk says why it takes no imports.
+            None => {
+                desk.close(BookError::StateLost(book.lost().unwrap_or_default()).to_string());
                 (Anchors::Lost, None)
             }
         };
@@ -279,6 +282,21 @@ fn rules(settings: &Settings) -> Rules {
 
 fn names(settings: &Settings) -> Vec<String> {
     settings.models.iter().map(|model| model.spec.name.clone()).collect()
+}
+
+/// Opens the trust rows and returns the roots among them.
+///
+/// *Errors*: why what was trusted is not known: it cannot be read, or is not there although there once was trust.
+fn open_trust_rows(lock: &FolderLock, settings: &Settings) -> Result<(TrustStore, BTreeSet<Digest>), String> {
+    let words = |error: StoreError| Chain(&error).to_string();
+    let store = TrustStore::open(lock).map_err(words)?;
+    let roots = match store.load().map_err(words)? {
+        Some(kept) => kept.roots.iter().map(|root| root.sha256).collect(),
+        // Whoever takes an empty file for a first start removes the models that run.
+        None if BlobStore::exists(&settings.state_dir) => return Err(EMPTY_BESIDE_BLOBS.to_owned()),
+        None => BTreeSet::new(),
+    };
+    Ok((store, roots))
 }
 
 /// Offers what an import left that nobody could offer: it was done without a daemon, or cut.

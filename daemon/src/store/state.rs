@@ -102,6 +102,15 @@ impl StateDatabase {
         &self.health
     }
 
+    /// Gives the file up: what it should hold beside this is missing. Nothing more is written to it.
+    pub fn lose(&mut self, why: String) {
+        tracing::warn!(error = why, "state_lost: cannot rely on state.db, counting in memory");
+        self.connection = None;
+        self.last_stop = LastStop::Unclean;
+        self.starts = 0;
+        self.health = StateHealth::Lost(why);
+    }
+
     /// Counts a start of this package in a slot, durably, and returns how many there were since it was last ready.
     ///
     /// *Errors*: the count was not stored; the caller may start the slot all the same.

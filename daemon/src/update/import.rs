@@ -28,6 +28,9 @@ use crate::store::{StoreError, TrustStore};
 /// The check of a repository's metadata, as its refusals are filed.
 pub const METADATA_CHECK: &str = "metadata";
 
+/// Why a `state.db` without any trust is no first start.
+pub const EMPTY_BESIDE_BLOBS: &str = "it is empty, and `models/blobs` beside it is not new";
+
 /// Returns the check of a model's releases, as its refusals are filed.
 #[must_use]
 pub fn model_check(model: &str) -> String {
@@ -162,8 +165,7 @@ pub fn open_trust(store: &mut TrustStore, state_dir: &Path, root: &[u8]) -> Resu
         }
         // Where files are, there was trust: it must not begin again at the first version.
         None if BlobStore::exists(state_dir) => {
-            let why = "it is empty, and `models/blobs` beside it is not new";
-            return Err(Refusal::state_lost(why).into());
+            return Err(Refusal::state_lost(EMPTY_BESIDE_BLOBS).into());
         }
         None => (TrustState::first(root)?, true),
     };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dunlin_model_package::Digest;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,8 @@ pub struct ImportDesk {
     jobs: SyncSender<Job>,
     report: Mutex<ImportReport>,
     revision: watch::Sender<u64>,
+    /// Why nobody takes the jobs.
+    closed: OnceLock<String>,
 }
 
 impl ImportDesk {
@@ -101,7 +103,12 @@ impl ImportDesk {
     pub fn new() -> (Self, Receiver<Job>) {
         let (jobs, taken) = sync_channel(JOBS);
         let (revision, _) = watch::channel(0);
-        (Self { jobs, report: Mutex::default(), revision }, taken)
+        (Self { jobs, report: Mutex::default(), revision, closed: OnceLock::new() }, taken)
+    }
+
+    /// Says why nobody takes the jobs; the first reason stays.
+    pub fn close(&self, why: String) {
+        self.closed.get_or_init(|| why);
     }
 
     /// Takes an import; returns its number.
@@ -135,7 +142,10 @@ impl ImportDesk {
     fn send(&self, job: Job) -> Result<(), String> {
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => "too many imports wait already; try again later".to_owned(),
-            TrySendError::Disconnected(_) => "the daemon takes no imports: see its log".to_owned(),
+            TrySendError::Disconnected(_) => {
+                let unknown = || "the daemon takes no imports: see its log".to_owned();
+                self.closed.get().cloned().unwrap_or_else(unknown)
+            }
         })
     }
 

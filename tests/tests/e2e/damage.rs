@@ -1,5 +1,6 @@
 //! Damaged files and trials that are cut again and again: what serves then, and what is told.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use dunlin_e2e::broker::{Broker, BrokerPlan};
@@ -15,6 +16,8 @@ use serde_json::Value;
 
 /// More acts than a first start has.
 const ACTS_MAX: u64 = 400;
+/// Acts by which a start is counted: two transactions, a write and a sync each.
+const ACTS_OF_COUNTING: u64 = 4;
 
 /// A gateway in a folder of its own, at a broker of its own.
 struct Gateway {
@@ -259,6 +262,10 @@ fn a_trial_that_is_killed_three_times_is_rolled_back_and_told() -> Outcome<()> {
 
 #[test]
 fn three_failed_starts_lead_to_safe_mode_and_the_operator_ends_it() -> Outcome<()> {
+    if !has_compiler() {
+        skip("there is no C compiler for the library that kills");
+        return Ok(());
+    }
     let mut gateway = Gateway::with_releases(1)?;
     publish_release(gateway.folder.path(), 2, &onnx::doubling_but_slow_above(1e9, 1))?;
     let plan = gateway.plan.clone().set("update.trial_predictions", 1_000_000);
@@ -268,15 +275,12 @@ fn three_failed_starts_lead_to_safe_mode_and_the_operator_ends_it() -> Outcome<(
         .feed_until(&plan, "the trial has begun", |model| model["candidate"]["phase"] == "trial")?;
     gateway.sensor.require_all_predicted_once(&plan)?;
     daemon.terminate()?;
-    // A folder in the log's place: every start ends before it is ready.
-    std::fs::rename(gateway.state("telemetry.db"), gateway.path("telemetry.db"))?;
-    std::fs::create_dir(gateway.state("telemetry.db"))?;
-    for _ in 0..3 {
-        let status = plan.start()?.wait_end()?;
-        assert!(!status.success(), "{status}");
+    // Each start dies once it is counted, before anything runs.
+    for number in 0..3 {
+        let acts = gateway.path(&format!("start-{number}.acts"));
+        let status = Death { at: ACTS_OF_COUNTING + 1, armed_by: None, acts }.start(&plan)?.wait_end()?;
+        assert!(status.signal().is_some(), "{status}");
     }
-    std::fs::remove_dir(gateway.state("telemetry.db"))?;
-    std::fs::rename(gateway.path("telemetry.db"), gateway.state("telemetry.db"))?;
     let mut daemon = plan.start_ready()?;
     let report = models(&plan)?.unwrap_or_default();
     let model = &report["models"]["double"];
