@@ -116,7 +116,8 @@ impl Sensor {
         Ok(())
     }
 
-    /// Sends readings, one a question, until the lab's model is as the condition wants it; returns its report.
+    /// Sends readings, one a question, until the lab's model is as the condition wants it; returns its report, which is
+    /// null while there is none.
     ///
     /// *Errors*: it does not become so; the last report is in the failure.
     pub fn feed_until(
@@ -128,7 +129,7 @@ impl Sensor {
         let mut last = Value::Null;
         let waited = wait_for(what, LIMIT, || {
             self.send(1)?;
-            let Some(report) = models(plan)? else { return Ok(None) };
+            let report = models(plan)?.unwrap_or_default();
             last = report["models"]["double"].clone();
             Ok(condition(&last).then(|| last.clone()))
         });
