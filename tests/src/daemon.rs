@@ -116,7 +116,7 @@ impl DaemonPlan {
         Err(daemon.failure("the daemon did not send READY=1"))
     }
 
-    fn start_with(&self, change: impl FnOnce(&mut Command)) -> Outcome<Daemon> {
+    pub(crate) fn start_with(&self, change: impl FnOnce(&mut Command)) -> Outcome<Daemon> {
         std::fs::create_dir_all(&self.state_dir)?;
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = dunlind()?;
@@ -329,6 +329,11 @@ impl Daemon {
         let slots = status["slots"].as_object().into_iter().flatten();
         let pids = slots.filter_map(|(_, slot)| u32::try_from(slot["pid"].as_u64()?).ok());
         Ok(pids.filter(|pid| *pid != 0).collect())
+    }
+
+    /// Tells whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.has_ended().is_none()
     }
 
     /// Kills the daemon without warning, and waits until it is gone.

@@ -66,7 +66,8 @@ pub(super) fn check(
             let message = format!("there is no bundle or repository `{}`", place.display());
             let hint = "name a bundle of `dunlin bundle export` or a folder of `dunlin publish`, relative to the file \
                         that names it";
-            findings.error(&package_path, message, hint);
+            // A folder that went away, as a stick does, must not keep the models from running that are here.
+            findings.warning(&package_path, message, hint);
         }
         packages.push(package);
     }

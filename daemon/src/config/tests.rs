@@ -212,7 +212,6 @@ const REFUSED: &[(&str, &str)] = &[
         "the same topics as predictions of model `frost`",
     ),
     ("model.frost.alert={topic='x', debounce={n=3,m=2}}", "no n-of-m rule"),
-    ("model.frost.package=/nowhere", "there is no bundle or repository `/nowhere`"),
     ("model.frost.window={resample='1s'}", "needs `every`"),
     ("model.frost.window={every='1s'}", "needs `resample`"),
     ("model.frost.window={length=0}", "write 1 to 86400 rows"),
@@ -275,6 +274,13 @@ fn a_secret_that_everybody_may_read_is_a_warning() {
     let warnings = site.load().unwrap().warnings;
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].to_string().contains("hint: chmod 0600"), "{}", warnings[0]);
+}
+
+#[test]
+fn a_package_that_went_away_is_a_warning() {
+    let loaded = Site::new(MINIMAL).load_with(&["model.frost.package=/nowhere"], &[]).unwrap();
+    let text = loaded.warnings[0].to_string();
+    assert!(text.contains("there is no bundle or repository `/nowhere`"), "{text}");
 }
 
 #[test]
