@@ -13,6 +13,8 @@ use crate::tools;
 
 /// Messages of a golden file that go into one input: few enough that a change soon hits what matters.
 const MESSAGES: usize = 6;
+/// The version of a stored body that is compressed.
+const COMPRESSED: u8 = 2;
 /// Longest word of a dictionary.
 const WORD_BYTES_MAX: usize = 48;
 
@@ -41,7 +43,8 @@ pub(crate) fn of(target: &str) -> Seeds {
 
 /// Returns the text of a dictionary as libFuzzer reads it.
 pub(crate) fn dictionary(words: &BTreeSet<Vec<u8>>) -> String {
-    let mut text = String::new();
+    // libFuzzer refuses a file that is empty.
+    let mut text = "# words of inputs\n".to_owned();
     for word in words {
         text.push('"');
         word.iter().for_each(|byte| text.push_str(&format!("\\x{byte:02X}")));
@@ -75,6 +78,7 @@ fn sources(target: &str) -> &'static [&'static str] {
         }
         "decode_senml" => &["crates/pipeline/src/decode/senml.rs"],
         "status_request" => &["daemon/src/status/socket.rs", "daemon/src/status/socket/tests.rs"],
+        "ipc" => &["crates/model-package/src/manifest.rs", "crates/trust/src/metadata.rs"],
         _ => &[],
     }
 }
@@ -98,12 +102,15 @@ fn inputs(target: &str) -> Vec<Vec<u8>> {
         "decode_json" | "decode_cbor" | "decode_csv" | "decode_senml" | "decode_number" => payloads(target),
         "config" => configurations().into_iter().map(bytes).collect(),
         "status_request" => words_of(target),
+        "ipc" => frames(),
+        "batch_body" => bodies(),
         // Contents that some of the keys sign anew, under either path and in either place.
         "evidence" => {
             (0..128_u8).map(|n| vec![n >> 6, 7, n >> 5 & 1, n & 15, n >> 4 & 1, n >> 3 & 1]).collect()
         }
+        "trusted_set" => (1..=4).map(refresh_to).collect(),
         // Choices are read from any bytes.
-        "trusted_set" | "core" | "snapshot" => {
+        "core" | "snapshot" => {
             manifests().into_iter().map(|text| bytes(text.chars().take(400).collect())).collect()
         }
         _ => Vec::new(),
@@ -233,6 +240,54 @@ fn cbor(value: &Value) -> Vec<u8> {
     }
 }
 
+/// The choices that bring the repository of `trusted_set` to this version and its team's targets in: time, step, which of
+/// the five files a version, unchanged, and which question is asked.
+fn refresh_to(version: u8) -> Vec<u8> {
+    let time = 1_000 * (u16::from(version) - 1) + 500;
+    let step = |kind: u8, file: u8| [&time.to_be_bytes()[..], &[kind, file, 1, version - 1]].concat();
+    let roots = (1..version).map(|old| step(0, 5 * old));
+    let rest = [(1, 4), (2, 3), (3, 2), (4, 1)].map(|(kind, file)| step(kind, 5 * (version - 1) + file));
+    roots.chain(rest).collect::<Vec<_>>().concat()
+}
+
+/// A frame of each kind between the daemon and a worker. *Source*: `daemon/src/slot/ipc.rs`.
+fn frames() -> Vec<Vec<u8>> {
+    let [root, _, _, targets] = roles().map(|role| role.to_string());
+    let load = manifests().into_iter().map(|manifest| {
+        let evidence =
+            json!({ "target": "models/frost/1.4.0/manifest.json", "root": root, "roles": [targets] });
+        let blobs = json!({ "by_digest": "blobs" });
+        let anchor = "00".repeat(32);
+        let request = json!({ "anchor": anchor, "evidence": evidence, "manifest": manifest, "blobs": blobs })
+            .to_string();
+        (1, prefixed(&[16, 0, 0, 0], request.as_bytes()))
+    });
+    let ready = (2, vec![4, 0, 0, 0]);
+    let run = (3, [[2, 0, 0, 0], [0, 0, 128, 63], [0, 0, 0, 64]].concat());
+    let outputs = (4, [[0, 0, 128, 63], [0, 0, 192, 127]].concat());
+    let failed = (5, b"the model has no input `x`".to_vec());
+    let all: Vec<Vec<u8>> = load
+        .chain([ready, run, outputs, failed])
+        .map(|(kind, body)| [&(body.len() as u32 + 1).to_le_bytes()[..], &[kind], &body].concat())
+        .collect();
+    // Each alone in one piece, and the short ones after each other in pieces of three bytes.
+    let short: Vec<Vec<u8>> = all.iter().rev().take(4).cloned().collect();
+    all.iter().map(|frame| prefixed(&[255], frame)).chain([prefixed(&[2], &short.concat())]).collect()
+}
+
+/// Bodies of a stored batch, plain and compressed. *Source*: `daemon/src/store/body.rs`.
+fn bodies() -> Vec<Vec<u8>> {
+    // A reading of two values and a prediction with a label, an alert and one output; then the second value is missing.
+    let whole = vec![1, 2, 24, 20, 2, 80, 88, 3, 2, 0, 4, 1, 0, 0, 128, 63];
+    let missing = vec![1, 0, 26, 20, 2, 0b01, 80];
+    let both = [whole.clone(), missing.clone()].concat();
+    // A frame of Zstandard with one block that is not compressed. *Source*: RFC 8878, section 3.1.1.
+    let length = both.len() as u8;
+    let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x20, length, length << 3 | 1, length >> 5, 0];
+    let compressed = [&[0, COMPRESSED, length], &frame[..], &both].concat();
+    vec![prefixed(&[1], &whole), prefixed(&[1], &missing), prefixed(&[1], &both), compressed]
+}
+
 /// One file of each role, unsigned.
 fn roles() -> [Value; 4] {
     let keys = json!({ "k": { "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": "00" } } });
@@ -301,9 +356,17 @@ mod tests {
 
     #[test]
     fn targets_that_read_documents_begin_with_the_repositorys_own() {
-        for target in
-            ["manifest", "golden", "metadata", "specification", "compile", "topics", "decode_cbor", "config"]
-        {
+        for target in [
+            "manifest",
+            "golden",
+            "metadata",
+            "specification",
+            "compile",
+            "topics",
+            "decode_cbor",
+            "config",
+            "ipc",
+        ] {
             let seeds = of(target);
             assert!(seeds.inputs.len() > 2, "{target}");
             assert!(seeds.words.len() > 5, "{target}");
@@ -315,7 +378,12 @@ mod tests {
         let source =
             "let a = \"x\"; let b = r#\"{\"y\":1}\"#;\n    pub(crate) c: u8,\n    pub length_max: u32,";
         assert_eq!(literals(source), ["x", "{\"y\":1}", "length_max"]);
-        assert_eq!(dictionary(&BTreeSet::from([b"a\"".to_vec()])), "\"\\x61\\x22\"\n");
+        assert!(dictionary(&BTreeSet::from([b"a\"".to_vec()])).ends_with("\n\"\\x61\\x22\"\n"));
+    }
+
+    #[test]
+    fn a_dictionary_without_words_is_still_a_file_that_libfuzzer_takes() {
+        assert!(!dictionary(&BTreeSet::new()).is_empty());
     }
 
     #[test]

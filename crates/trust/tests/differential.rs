@@ -490,6 +490,11 @@ fn check((steps, first): (History, u8)) -> Result<(), TestCaseError> {
                 return Ok(());
             }
             (Ok(()), Err(error)) => {
+                // Targets that are here already are not fetched again while the snapshot names them; there they are
+                // with every new snapshot, and so meet the spoiled file.
+                if *role == 3 && ours.stored.targets == genuine {
+                    return Ok(());
+                }
                 prop_assert!(false, "{step:?} {role} {spoil:?}: we accept; they say {error}");
             }
             (Err(_), Err(_)) => continue,

@@ -2,13 +2,15 @@
 //!
 //! A repository has lived through rotations of keys; the input says which of its files comes as what, with which bytes
 //! changed, at which time. Nothing unsigned becomes trusted, a refusal changes nothing, floors never sink but by a new
-//! root, and what is stored loads again as the same.
+//! root, and what is stored loads again as the same. Read as a director's, the set speaks to its device alone, and in
+//! answer to the question that was asked.
 
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use dunlin_trust::director::{Device, Statement};
 use dunlin_trust::metadata::{
     DelegatedRole, Delegations, FileVersion, Role, RoleKeys, Root, SPEC_VERSION, Snapshot, TargetDescription,
     Targets, Timestamp,
@@ -19,12 +21,15 @@ use dunlin_trust::time::UnixTime;
 use dunlin_trust::{Lookup, Refresh, Stored, TrustedSet};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Each version of the repository is signed and valid this many seconds after the one before.
 const STEP_S: i64 = 1_000;
 const VERSIONS: u64 = 4;
 const PATH: &str = "models/team/a/manifest.json";
+/// What the director assigns; the owner's delegation does not name it.
+const ASSIGNED: &str = "models/assigned/manifest.json";
+const DEVICE: &str = "gateway-1";
 
 static LIFE: LazyLock<Life> = LazyLock::new(Life::new);
 
@@ -66,6 +71,7 @@ fn check(choices: &mut Unstructured<'_>) -> Result<()> {
             assert_eq!(set.stored(), before.stored(), "a refusal changes nothing");
         }
         require_sound(&before, &set);
+        require_addressed(choices, &set, now)?;
     }
     Ok(())
 }
@@ -141,6 +147,28 @@ fn require_sound(before: &TrustedSet, after: &TrustedSet) {
     }
 }
 
+/// Each version of the targets answers the question that bears its number.
+fn require_addressed(choices: &mut Unstructured<'_>, set: &TrustedSet, now: UnixTime) -> Result<()> {
+    let asked = choices.int_in_range(1..=VERSIONS)?;
+    let device = |id: &str| Device { id: id.to_owned(), architecture: String::new(), engine: String::new() };
+    assert!(Statement::read(set, &device("gateway-2"), &nonce(asked), now).is_err(), "meant for another");
+    if let Ok(statement) = Statement::read(set, &device(DEVICE), &nonce(asked), now) {
+        assert_eq!(statement.version, asked, "an answer to another question");
+        assert_eq!(statement.server_time, signed_at(asked));
+        assert_eq!(set.has_named_targets(now), Ok(true));
+        assert!(statement.targets.keys().eq([ASSIGNED]));
+    }
+    Ok(())
+}
+
+fn nonce(version: u64) -> String {
+    format!("question {version}")
+}
+
+fn signed_at(version: u64) -> UnixTime {
+    UnixTime(STEP_S * (version as i64 - 1))
+}
+
 fn content(version: u64) -> Vec<u8> {
     format!("content {version}").into_bytes()
 }
@@ -196,7 +224,14 @@ impl Life {
             succinct_roles: None,
         };
         self.add(&delegated, &[team]);
-        self.add(&targets(version, expires, BTreeMap::new(), Some(delegations)), &[owner]);
+        let note = json!({ "rollout": "first", "slot": "frost" });
+        let assigned = TargetDescription::of(&content(version), Some(note));
+        let assigned = BTreeMap::from([(ASSIGNED.to_owned(), assigned)]);
+        let mut top = targets(version, expires, assigned, Some(delegations));
+        top.custom = Some(json!({
+            "device": DEVICE, "nonce": nonce(version), "server_time": signed_at(version),
+        }));
+        self.add(&top, &[owner]);
         let named = |version| FileVersion { version, length: None, hashes: None };
         let kind = |kind: &str| kind.to_owned();
         let spec_version = || SPEC_VERSION.to_owned();
@@ -232,7 +267,7 @@ fn root(version: u64, expires: UnixTime, root: &SigningKey, online: &SigningKey,
         spec_version: SPEC_VERSION.to_owned(),
         version,
         expires,
-        signed_at: Some(UnixTime(STEP_S * (version as i64 - 1))),
+        signed_at: Some(signed_at(version)),
         consistent_snapshot: true,
         keys: [root, online, owner].map(|key| (key.public().id(), key.public())).into(),
         roles: [("root", root), ("timestamp", online), ("snapshot", online), ("targets", owner)]
@@ -252,7 +287,7 @@ fn targets(
         spec_version: SPEC_VERSION.to_owned(),
         version,
         expires,
-        signed_at: Some(UnixTime(STEP_S * (version as i64 - 1))),
+        signed_at: Some(signed_at(version)),
         custom: None,
         targets,
         delegations,

@@ -6,8 +6,8 @@
 #![no_main]
 
 use dunlin_daemon::slot::ipc::{
-    FRAME_BYTES_MAX, Frame, FrameBuffer, LoadRequest, TEXT_BYTES_MAX, decode, encode_failed, encode_outputs,
-    encode_ready,
+    FRAME_BYTES_MAX, Frame, FrameBuffer, LoadRequest, TEXT_BYTES_MAX, decode, encode_failed, encode_load,
+    encode_outputs, encode_ready, encode_run,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -41,13 +41,15 @@ fn check(bytes: &[u8]) {
     let Ok(frame) = decode(bytes) else { return };
     let mut written = Vec::new();
     match &frame {
-        Frame::Load { package, .. } => {
-            if let Ok(request) = serde_json::from_slice::<LoadRequest>(package) {
-                assert!(request.verify().is_err(), "a package without an owner's signature was verified");
+        Frame::Load { batch_max, package } => return check_load(*batch_max, package),
+        Frame::Run { count, values } => {
+            let (count, values) = (*count as usize, values.iter().collect::<Vec<_>>());
+            // Other frames of this kind are what the worker refuses: windows of no values, or of different lengths.
+            if values.is_empty() || count == 0 || !values.len().is_multiple_of(count) {
+                return;
             }
-            return;
+            encode_run(&mut written, values.chunks(values.len() / count));
         }
-        Frame::Run { .. } => return,
         Frame::Ready { output_values } => encode_ready(&mut written, *output_values),
         Frame::Outputs { values } => encode_outputs(&mut written, &values.iter().collect::<Vec<_>>()),
         Frame::Failed { text } => {
@@ -59,4 +61,18 @@ fn check(bytes: &[u8]) {
     if !matches!(frame, Frame::Failed { .. }) {
         assert_eq!(&written[4..], bytes, "a frame has one form");
     }
+}
+
+fn check_load(batch_max: u32, package: &[u8]) {
+    let Ok(request) = serde_json::from_slice::<LoadRequest>(package) else { return };
+    let mut written = Vec::new();
+    encode_load(&mut written, batch_max, &request).expect("a path that was read from text is text");
+    let again = match decode(&written[4..]) {
+        Ok(Frame::Load { batch_max: same, package }) if same == batch_max => {
+            serde_json::from_slice(package).ok()
+        }
+        _ => None,
+    };
+    assert_eq!(again.as_ref(), Some(&request), "what was read can be written and read");
+    assert!(request.verify().is_err(), "a package without an owner's signature was verified");
 }
