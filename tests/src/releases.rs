@@ -13,7 +13,7 @@ use crate::failure::{Failure, Outcome};
 use crate::golden::add_golden;
 use crate::oracle::Comparison;
 use crate::owner::Owner;
-use crate::package::{PackagePlan, lab_expected, lab_readings, write, write_package};
+use crate::package::{PackagePlan, lab_expected, lab_readings, write_package};
 use crate::stream::Publisher;
 use crate::wait::wait_for;
 use crate::wire::Qos;
@@ -26,13 +26,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// *Errors*: those of the file system; the engine refuses the model.
 pub fn write_release(folder: &Path, number: u64, model: &[u8]) -> Outcome<()> {
     let package = folder.join(format!("double-{number}"));
-    let plan = PackagePlan { name: "double", rows: 1, features: &["v"], input_shape: &[1] };
+    let plan = PackagePlan { release: number, ..PackagePlan::of_one_value("double") };
     write_package(&package, &plan, model)?;
-    let path = package.join("manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    manifest["version"] = format!("1.0.{number}").into();
-    manifest["release_counter"] = number.into();
-    write(&path, manifest.to_string().as_bytes())?;
     let config = std::fs::read_to_string(folder.join("dunlind.toml"))?;
     add_golden(&package, &config, "double", &lab_readings("golden", 0, 20))
 }
