@@ -431,6 +431,11 @@ impl ModelState {
             return Outcome::Refused(refusal);
         }
         self.bad.retain(|bad| bad.release.digest != release.digest);
+        // What serves alone goes on until the newer one may: it is what there is to go back to, and raises no floor.
+        if self.is_alone() {
+            self.active = self.candidate.take().map(|candidate| candidate.release);
+            self.lane = (self.lane + 1) % LANES_PER_MODEL;
+        }
         self.candidate = Some(Candidate { release: release.clone(), phase: Phase::Fetching, tries_used: 0 });
         Outcome::Changed
     }
