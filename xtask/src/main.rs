@@ -32,7 +32,8 @@ cargo xtask COMMAND
   tidy               the repository's own rules: edges, sizes, headers, links
   demo [--for 20s]   broker, simulated machines and the daemon, live in the terminal
   bench [ARGS]       measures the daemon on this machine
-  oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts
+  oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts; `--swaps 1000`: hot
+                     swaps under load
   example NAME|--all builds the package of an example anew and signs it with a key that is thrown away
   fuzz [TARGET...] [--for 10m]
                      feeds every parser made-up inputs; the targets share the time. Those of pipeline and
