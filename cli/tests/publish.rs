@@ -243,7 +243,7 @@ fn a_bundle_holds_what_was_asked_for_and_has_the_same_bytes_each_time() {
 /// Commands with the code they end with and a part of what they say.
 const GARBAGE: &[(&[&str], i32, &str)] = &[
     (&["sign", "bad-model"], 5, "is not the one the manifest names"),
-    (&["sign", "bad-version"], 5, "has version `../1`"),
+    (&["sign", "bad-version"], 5, "version `../1` is not"),
     (&["sign", "bad-manifest"], 5, "manifest is not readable"),
     (&["sign", "empty"], 3, "is no package"),
     (&["sign", "nowhere"], 3, "is no package"),

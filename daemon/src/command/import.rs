@@ -47,6 +47,11 @@ pub struct ImportArgs {
 ///
 /// *Errors*: it is not there (exit code 3), refused or found bad (5), or something failed (1).
 pub fn run(args: &ImportArgs) -> Result<ExitCode, CommandError> {
+    run_in(args, process_environment())
+}
+
+/// Imports with these variables in place of the process's own.
+fn run_in(args: &ImportArgs, environment: Vec<(String, String)>) -> Result<ExitCode, CommandError> {
     let place = std::path::absolute(&args.path)
         .map_err(|error| CommandError::failed("cannot find the present folder", error))?;
     if place.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
@@ -56,7 +61,7 @@ pub fn run(args: &ImportArgs) -> Result<ExitCode, CommandError> {
     let client = StatusClient::new(&args.state.resolve());
     let report = match client.import(&place, again) {
         Ok(import) => follow(&client, import, args)?,
-        Err(ClientError::NotRunning(_)) => import_alone(args, &place)?,
+        Err(ClientError::NotRunning(_)) => import_alone(args, &place, environment)?,
         Err(error) => return Err(error.into()),
     };
     if args.json {
@@ -142,11 +147,15 @@ fn verdict(report: &ImportReport) -> Result<ExitCode, CommandError> {
 }
 
 /// Verifies and fetches without a daemon.
-fn import_alone(args: &ImportArgs, place: &Path) -> Result<ImportReport, CommandError> {
+fn import_alone(
+    args: &ImportArgs,
+    place: &Path,
+    environment: Vec<(String, String)>,
+) -> Result<ImportReport, CommandError> {
     let loaded = config::load(&LoadRequest {
         file: args.config.clone(),
         set: Vec::new(),
-        environment: process_environment(),
+        environment,
         state_dir: args.state.state_dir.clone(),
     })
     .map_err(|errors| CommandError::Configuration {

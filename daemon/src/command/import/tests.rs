@@ -44,7 +44,7 @@ fn without_a_daemon_a_bundle_is_verified_and_fetched_and_a_second_time_it_is_as_
     dunlin_kit::atomic_file::write(&folder.path().join("root.json"), &owner.root(1)).unwrap();
     let (file, _place) = bundle(&owner);
     for _ in 0..2 {
-        assert_eq!(run(&args(folder.path(), file.path())).unwrap(), ExitCode::SUCCESS);
+        assert_eq!(run_in(&args(folder.path(), file.path()), Vec::new()).unwrap(), ExitCode::SUCCESS);
     }
     let lock = FolderLock::acquire(&folder.path().join("state")).unwrap();
     let kept = TrustStore::open(&lock).unwrap().releases().unwrap();
@@ -54,12 +54,12 @@ fn without_a_daemon_a_bundle_is_verified_and_fetched_and_a_second_time_it_is_as_
 
     // Somebody else's repository is refused, one without the model and one that is not there are not found.
     let thief = Owner::at(owner.now);
-    assert_eq!(run(&args(folder.path(), thief.folder())).unwrap_err().exit_code(), 5);
+    assert_eq!(run_in(&args(folder.path(), thief.folder()), Vec::new()).unwrap_err().exit_code(), 5);
     let mut other = Owner::at(owner.now);
     other.publish(&Draft::new("pump", 1));
     let fresh = tempfile::tempdir().unwrap();
     dunlin_kit::atomic_file::write(&fresh.path().join("dunlind.toml"), CONFIG.as_bytes()).unwrap();
     dunlin_kit::atomic_file::write(&fresh.path().join("root.json"), &other.root(1)).unwrap();
-    assert_eq!(run(&args(fresh.path(), other.folder())).unwrap_err().exit_code(), 3);
-    assert_eq!(run(&args(folder.path(), Path::new("/nowhere"))).unwrap_err().exit_code(), 3);
+    assert_eq!(run_in(&args(fresh.path(), other.folder()), Vec::new()).unwrap_err().exit_code(), 3);
+    assert_eq!(run_in(&args(folder.path(), Path::new("/nowhere")), Vec::new()).unwrap_err().exit_code(), 3);
 }
