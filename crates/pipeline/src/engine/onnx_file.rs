@@ -15,7 +15,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_pro
 use tract_onnx::prelude::*;
 
 use super::tract::{build_error, catching, input_fact, read_proto};
-use super::{EngineError, limits, prune};
+use super::{EngineError, limits, operators, prune};
 
 /// An input or output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl OnnxFile {
     /// *Errors*: it is no ONNX model, or beyond a limit.
     pub fn read(model: &[u8]) -> Result<Self, EngineError> {
         catching(|| {
-            let engine = onnx();
+            let engine = operators::onnx();
             let proto = read_proto(&engine, model)?;
             limits::check(&proto, limits::INITIALISER_BYTES_MAX)?;
             Ok(Self { proto, engine })

@@ -168,7 +168,7 @@ fn shortened(text: &str) -> String {
     short
 }
 
-fn run_error(error: TractError) -> EngineError {
+pub(super) fn run_error(error: TractError) -> EngineError {
     EngineError::Run(shortened(&format!("{error:#}")))
 }
 
@@ -177,7 +177,7 @@ pub(super) fn build_error(error: TractError) -> EngineError {
 }
 
 fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngine, EngineError> {
-    let engine = onnx();
+    let engine = operators::onnx();
     let mut proto = read_proto(&engine, model)?;
     let size = limits::check(&proto, manifest.budgets.resident_bytes)?;
     let graph =

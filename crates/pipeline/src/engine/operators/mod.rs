@@ -1,16 +1,39 @@
-//! Which operators of a model the engine lacks: all at once, before anything is built.
+//! Which operators the engine runs: those of tract that run right, and our own beside them.
 //!
-//! Compares names with the engine's register; never judges attributes, which the engine does while it prepares.
+//! Registers ours over tract's of the same name, and refuses a graph with an operator that neither has: all at once,
+//! before anything is built. Never judges a shape, which the engine does while it prepares.
+
+mod attributes;
+mod kernel;
+mod ml;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeSet;
 
 use tract_onnx::Onnx;
-use tract_onnx::pb::GraphProto;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::prelude::TractResult;
+use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::EngineError;
 
 /// Most nodes that an error names.
 const NAMED_MAX: usize = 16;
+
+/// Reads a node's attributes and makes its operator; with it come the names that its inner graphs read.
+type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+
+/// Returns the engine's reader of ONNX files with all operators.
+pub(super) fn onnx() -> Onnx {
+    let mut onnx = tract_onnx::onnx();
+    let own: [&[(&'static str, Builder)]; 1] = [ml::OPERATORS];
+    for (name, builder) in own.into_iter().flatten() {
+        onnx.op_register.insert(name, *builder);
+    }
+    onnx
+}
 
 /// Refuses a graph with operators that the engine does not know.
 ///
