@@ -14,7 +14,7 @@ use dunlin_model_package::{Manifest, Package};
 use dunlin_pipeline::engine::OnnxFile;
 
 use super::draft::remedy;
-use super::measure::Measured;
+use super::measure::{Measured, OperatorCost};
 use super::report::{Report, Section};
 use super::{Format, MANIFEST_FILE, approve, read};
 use crate::command::CommandError;
@@ -23,6 +23,8 @@ use crate::command::CommandError;
 const MEASURING_WAIT: Duration = Duration::from_secs(120);
 /// Longest answer of the measuring process.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Operators that are named with what they take: more do not fit a line.
+const OPERATORS_NAMED_MAX: usize = 6;
 /// Compression of deltas: made once, fetched by every gateway.
 const DELTA_LEVEL: i32 = 19;
 /// Largest window of compression: 128 MiB, what a gateway can decompress in its memory.
@@ -160,6 +162,7 @@ fn nodes(package: &Package, report: &mut Report) -> bool {
 
 fn judge(manifest: &Manifest, measured: &Measured, report: &mut Report) {
     report.record("latency", &measured.latency);
+    report.record("operators", &measured.operators);
     report.record("resident_bytes", measured.resident_bytes);
     report.record("model_bytes", measured.model_bytes);
     if let Some(why) = &measured.load_failure {
@@ -183,6 +186,9 @@ fn judge(manifest: &Manifest, measured: &Measured, report: &mut Report) {
         ),
     }
     latency(manifest, measured, report);
+    if !measured.operators.is_empty() {
+        report.pass(Section::Budgets, format!("time by operator: {}", shares(&measured.operators)));
+    }
     let (resident, budget) = (measured.resident_bytes, manifest.budgets.resident_bytes);
     let text = format!(
         "{:.1} MiB resident, {:.1} MiB of it the model's; the budget is {:.1} MiB",
@@ -231,6 +237,17 @@ fn latency(manifest: &Manifest, measured: &Measured, report: &mut Report) {
             );
         }
     }
+}
+
+/// Returns the dearest operators as text, the rest together.
+fn shares(operators: &[OperatorCost]) -> String {
+    let text = |operator: &str, share: f64| format!("{operator} {:.0} %", share * 100.0);
+    let (named, rest) = operators.split_at(operators.len().min(OPERATORS_NAMED_MAX));
+    let mut texts: Vec<String> = named.iter().map(|one| text(&one.operator, one.share)).collect();
+    if !rest.is_empty() {
+        texts.push(text("others", rest.iter().map(|one| one.share).sum()));
+    }
+    texts.join(", ")
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::Package;
-use dunlin_pipeline::engine::{Engine, TractEngine};
+use dunlin_model_package::package::MODEL_FILE;
+use dunlin_pipeline::engine::{Engine, OnnxFile, TractEngine};
 use dunlin_pipeline::runner::run_golden;
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,17 @@ pub(super) struct Latency {
     pub(super) p99_us: u64,
 }
 
+/// What the nodes of one operator take of a window's run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct OperatorCost {
+    /// The operator in the graph; the engine's own where a node is not the graph's.
+    pub(super) operator: String,
+    /// Its nodes.
+    pub(super) nodes: usize,
+    /// Its part of the time of all nodes, 0 to 1.
+    pub(super) share: f64,
+}
+
 /// What a model took.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Measured {
@@ -55,6 +67,8 @@ pub(super) struct Measured {
     pub(super) golden: Option<Result<(usize, f64), String>>,
     /// By batch size.
     pub(super) latency: Vec<Latency>,
+    /// By operator, the dearest first.
+    pub(super) operators: Vec<OperatorCost>,
     /// Most memory that was resident in the process, in bytes.
     pub(super) resident_bytes: u64,
     /// The part of it that came with the model.
@@ -89,6 +103,7 @@ fn measure(package: &Package) -> Measured {
     for batch in BATCHES {
         measured.latency.extend(latency(&mut engine, batch, width));
     }
+    measured.operators = operator_costs(package, &engine, width).unwrap_or_default();
     drop(engine);
     measured.resident_bytes = status_bytes("VmHWM:");
     measured.model_bytes = measured.resident_bytes.saturating_sub(before);
@@ -112,6 +127,38 @@ fn latency(engine: &mut TractEngine, batch: usize, width: usize) -> Option<Laten
     taken.sort_unstable();
     let at = |hundredth: usize| taken[(taken.len() * hundredth / 100).min(taken.len() - 1)];
     Some(Latency { batch, p50_us: at(50), p99_us: at(99) })
+}
+
+/// Returns nothing where the model refuses zeros.
+fn operator_costs(package: &Package, engine: &TractEngine, width: usize) -> Option<Vec<OperatorCost>> {
+    let file = OnnxFile::read(&package.read_blob(MODEL_FILE).ok()?).ok()?;
+    let graph = file.nodes();
+    let begin = Instant::now();
+    let mut now = || u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let costs = engine.node_costs(&vec![0.0; width], RUNS_MAX, &mut now).ok()?;
+    let total = costs.iter().map(|cost| cost.nanoseconds).sum::<u64>().max(1);
+    let mut operators: Vec<OperatorCost> = Vec::new();
+    for cost in costs {
+        // The longest name that fits: `conv1.pad` is of `conv1`, not of `conv`.
+        let made_of = graph.iter().filter(|(name, _)| is_made_of(&cost.node, name));
+        let known = made_of.max_by_key(|(name, _)| name.len());
+        let operator = known.map_or(&cost.operator, |(_, operator)| operator);
+        let share = cost.nanoseconds as f64 / total as f64;
+        match operators.iter_mut().find(|one| one.operator == *operator) {
+            Some(one) => {
+                one.nodes += 1;
+                one.share += share;
+            }
+            None => operators.push(OperatorCost { operator: operator.clone(), nodes: 1, share }),
+        }
+    }
+    operators.sort_by(|one, other| other.share.total_cmp(&one.share));
+    Some(operators)
+}
+
+/// Whether the engine made a node of the graph's node `name`.
+fn is_made_of(node: &str, name: &str) -> bool {
+    node.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '#', '_', '-']))
 }
 
 /// Returns a line of the kernel's account of this process in bytes; 0 where there is none.

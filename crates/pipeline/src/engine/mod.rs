@@ -3,6 +3,7 @@
 //! Loads a model under limits and runs batches of windows; never judges the values (NaN passes through) and never
 //! makes a process or a deadline. The daemon's worker, its thread and the golden vectors call it behind one trait.
 
+mod cost;
 mod limits;
 mod onnx_file;
 mod operators;
@@ -14,6 +15,7 @@ mod signature;
 mod tests;
 mod tract;
 
+pub use cost::NodeCost;
 pub use limits::{INITIALISER_BYTES_MAX, MODEL_BYTES_MAX, NODES_MAX, RANK_MAX, SUBGRAPH_DEPTH_MAX};
 pub use onnx_file::{GraphTensor, OnnxFile, RefusedNode, axes_text};
 pub use tract::{PLAN_SIZES, TractEngine};

@@ -93,6 +93,13 @@ impl OnnxFile {
         found.into_iter().collect()
     }
 
+    /// Returns name and operator of each node of the outer graph, as the engine names them, in the file's order.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(String, String)> {
+        let nodes = self.proto.graph.iter().flat_map(|graph| &graph.node);
+        nodes.map(|node| (name_of(node).to_owned(), node.op_type.clone())).collect()
+    }
+
     /// Returns every node that the engine does not take: operators that it does not know, and attributes that it
     /// refuses. An empty list does not promise that the whole graph can be prepared.
     #[must_use]
@@ -145,7 +152,7 @@ impl OnnxFile {
                 let first = node.output.first().map(String::as_str).unwrap_or_default();
                 let shape = shapes.get(first).and_then(|value| tensor(value).axes);
                 found.push(RefusedNode {
-                    node: if node.name.is_empty() { first.to_owned() } else { node.name.clone() },
+                    node: name_of(node).to_owned(),
                     operator: node.op_type.clone(),
                     shape: shape.map_or_else(|| "?".to_owned(), |axes| axes_text(&axes)),
                     reason,
@@ -178,6 +185,11 @@ impl OnnxFile {
             other => other.to_string(),
         })
     }
+}
+
+/// Returns a node's name, or that of its first output.
+fn name_of(node: &NodeProto) -> &str {
+    if node.name.is_empty() { node.output.first().unwrap_or(&node.name) } else { &node.name }
 }
 
 fn collect_operators(graph: &GraphProto, into: &mut BTreeSet<String>) {

@@ -286,3 +286,16 @@ fn a_file_tells_the_shapes_of_its_outputs_for_given_inputs() {
     let shapes = file.output_shapes(&sum_manifest().inputs).unwrap();
     assert_eq!(shapes, [Some(vec![1])]);
 }
+
+#[test]
+fn every_node_of_a_run_has_its_cost() {
+    let engine = TractEngine::load_file(&weighted_sum_of(0), &sum_manifest(), 32).unwrap();
+    let mut reads = 0;
+    let mut now = || {
+        reads += 10;
+        reads
+    };
+    let costs = engine.node_costs(&[1.0, 2.0], 3, &mut now).unwrap();
+    assert!(!costs.is_empty());
+    assert!(costs.iter().all(|cost| cost.nanoseconds == 30), "{costs:?}");
+}

@@ -31,7 +31,7 @@ const ENGINE_TEXT_BYTES_MAX: usize = 1_024;
 /// How the engine's panic begins when a tensor gets no memory (`Blob::for_layout` of tract-data).
 const ALLOCATION_PANIC: &str = "failed to allocate";
 
-type Plan = Arc<TypedRunnableModel>;
+pub(super) type Plan = Arc<TypedRunnableModel>;
 
 /// A model loaded into tract.
 pub struct TractEngine {
@@ -80,19 +80,28 @@ impl TractEngine {
         }
     }
 
+    /// Returns the plan of a batch size that plans were made for.
+    pub(super) fn plan(&self, size: usize) -> Result<&Plan, EngineError> {
+        let found = self.plans.iter().find(|(known, _)| *known == size).map(|(_, plan)| plan);
+        found.ok_or_else(|| EngineError::Run(format!("there is no plan for batches of {size}")))
+    }
+
+    /// Returns what a plan takes for `size` windows, in the graph's order.
+    pub(super) fn input_tensors(&self, size: usize, values: &[f32]) -> Result<TVec<TValue>, EngineError> {
+        let tensors = self.order.iter().map(|&(position, offset)| {
+            let tensor = input_tensor(&self.inputs[position], size, values, offset, self.window_values);
+            tensor.map(IntoTValue::into_tvalue).map_err(run_error)
+        });
+        tensors.collect()
+    }
+
     fn run_plan(
         &self,
         (size, plan): (usize, &Plan),
         values: &[f32],
         into: &mut [f32],
     ) -> Result<(), EngineError> {
-        let mut inputs = TVec::with_capacity(self.order.len());
-        for &(position, offset) in &self.order {
-            let spec = &self.inputs[position];
-            let tensor = input_tensor(spec, size, values, offset, self.window_values).map_err(run_error)?;
-            inputs.push(tensor.into_tvalue());
-        }
-        let results = plan.run(inputs).map_err(run_error)?;
+        let results = plan.run(self.input_tensors(size, values)?).map_err(run_error)?;
         let mut offset = 0;
         for (spec, result) in self.outputs.iter().zip(&results) {
             let width = spec.values();
