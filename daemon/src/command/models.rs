@@ -122,6 +122,11 @@ fn push_model(text: &mut String, name: &str, model: &ModelReport) {
     if let Some(previous) = &model.previous {
         field(text, "previous", &release_text(previous));
     }
+    for release in &model.withdrawn {
+        let said =
+            format!("{}: its owner does not name it any more; publish a newer one", release_text(release));
+        field(text, "withdrawn", &said);
+    }
     field(text, "floor", &format!("release {}", model.floor));
     for lane in &model.lanes {
         if let Some(counts) = &lane.counts {

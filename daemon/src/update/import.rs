@@ -71,9 +71,6 @@ pub struct Imported {
     pub found: BTreeMap<String, Found>,
     /// Models of the repository that are not configured.
     pub passed_over: BTreeSet<String>,
-    /// Kept releases whose evidence or approval changed. Those that the newest metadata do not name any more run on, and
-    /// are marked.
-    pub reviewed: Vec<KeptRelease>,
 }
 
 /// Why an import came to nothing.
@@ -210,7 +207,7 @@ impl Import<'_> {
         }
         let mut cycle = Cycle { passed: vec![METADATA_CHECK.to_owned()], ..Cycle::default() };
         let mut imported = Imported { passed_over: self.passed_over(&state), ..Imported::default() };
-        self.review(&mut state, source, now, &mut cycle, &mut imported)?;
+        self.review(&mut state, source, now, &mut cycle)?;
         for model in self.models {
             let found = match self.judge(&mut state, source, model, now) {
                 Ok(found) => found,
@@ -334,14 +331,14 @@ impl Import<'_> {
         imported.found.insert(model.to_owned(), found);
     }
 
-    /// Gives kept releases the evidence of the newest metadata; marks those that these do not name any more.
+    /// Gives kept releases the evidence of the newest metadata; marks those that these do not name any more. They run
+    /// on, and `models` says so.
     fn review(
         &self,
         state: &mut TrustState,
         source: &dyn ListedSource,
         now: UnixTime,
         cycle: &mut Cycle,
-        imported: &mut Imported,
     ) -> Result<(), ImportError> {
         for kept in self.store.releases()? {
             let mut release = kept.clone();
@@ -362,6 +359,7 @@ impl Import<'_> {
                     release.evidence = target.evidence;
                 }
                 Some(_) => {}
+                None if !kept.approved => {}
                 None => tracing::warn!(
                     model = release.model,
                     version = release.version,
@@ -369,7 +367,6 @@ impl Import<'_> {
                 ),
             }
             if release != kept {
-                imported.reviewed.push(release.clone());
                 cycle.releases.push(release);
             }
         }

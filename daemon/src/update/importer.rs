@@ -80,8 +80,6 @@ pub enum ImportEvent {
         /// Why; a [`ImportError::Refused`] is on record.
         error: Box<ImportError>,
     },
-    /// These releases have newer evidence, or are not approved any more.
-    Reviewed(Vec<KeptRelease>),
 }
 
 /// Reads a root of trust.
@@ -164,9 +162,6 @@ impl Importer {
             report.models = models;
             report.passed_over.clone_from(&imported.passed_over);
         });
-        if !imported.reviewed.is_empty() {
-            self.events.blocking_send(ImportEvent::Reviewed(imported.reviewed)).ok()?;
-        }
         for found in imported.found.into_values() {
             if let Found::Release(release) = found {
                 let offered = ImportEvent::Offered { release: release.clone(), again };

@@ -29,7 +29,7 @@ fn stored() -> StoredModels {
         ..ModelState::default()
     };
     let starts = StartRecord { mode: Mode::Normal, ..StartRecord::default() };
-    StoredModels { models: BTreeMap::from([("m".to_owned(), state)]), starts, refusals: Vec::new() }
+    StoredModels { models: BTreeMap::from([("m".to_owned(), state)]), starts, ..StoredModels::default() }
 }
 
 #[test]
@@ -59,6 +59,17 @@ fn a_model_in_trial_is_shown_with_all_that_is_known_of_it() {
             d4 = short(4)
         )
     );
+}
+
+#[test]
+fn a_release_that_its_owner_withdrew_is_said_so_as_long_as_it_is_in_a_slot() {
+    let withdrawn = [2, 3].map(|counter| signed(counter).release.digest).into();
+    let report = ModelsReport::of(&StoredModels { withdrawn, ..stored() }, &[], None);
+    assert_eq!(report.models["m"].withdrawn, [signed(2).release]);
+    let text = render_models(&report);
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("withdrawn")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].starts_with("  withdrawn  2.0.0 (release 2, "), "{text}");
 }
 
 #[test]
