@@ -142,7 +142,6 @@ impl Admit<Package> for SelfTests {
             let (predictions, p99) = (admission.golden.predictions, admission.p99);
             let memory = admission.resident_bytes_max;
             tracing::info!(model = spec.name, predictions, ?p99, memory, "release passed its self-test");
-            admission.discard().await;
             Ok(())
         })
     }

@@ -99,14 +99,6 @@ impl SlotTask {
         }
     }
 
-    /// Takes over a model that is loaded already, where there is one.
-    pub(super) fn with_runner(mut self, runner: Option<Runner>) -> Self {
-        if let Some(runner) = runner {
-            self.note_start(Ok(runner));
-        }
-        self
-    }
-
     /// Lives until the sender of the windows is dropped and the last window is answered.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<SlotJob>) {
         let mut batch = Vec::with_capacity(self.batch_max.min(1_024));
