@@ -96,6 +96,8 @@ pub struct SlotFaults {
     pub engine_errors: u64,
     /// Ends of the worker that somebody else caused.
     pub kills: u64,
+    /// Starts that came to nothing before the model was in play: the board has no room for a worker.
+    pub unstartable: u64,
     /// The last of all these, in words.
     pub last: Option<String>,
 }

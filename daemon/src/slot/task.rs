@@ -235,7 +235,8 @@ impl SlotTask {
                 Fault::Refused(_) => &mut faults.engine_errors,
                 Fault::Deadline(_) => &mut faults.deadline_overruns,
                 Fault::Killed => &mut faults.kills,
-                Fault::Crashed(_) | Fault::Unstartable(_) => &mut faults.crashes,
+                Fault::Unstartable(_) => &mut faults.unstartable,
+                Fault::Crashed(_) => &mut faults.crashes,
             } += 1;
             faults.last = Some(fault.to_string());
         });
