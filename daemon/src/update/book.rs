@@ -156,12 +156,20 @@ impl ReleaseBook {
         self.lock().models.get(model).cloned().unwrap_or_default()
     }
 
-    /// Returns the configured models with their states, and the daemon's starts.
+    /// Returns the configured models with their states, and the daemon's starts: what is in memory alone.
     #[must_use]
-    pub fn models(&self) -> StoredModels {
+    pub fn states(&self) -> StoredModels {
         let pages = self.lock();
         let state = |model: &String| pages.models.get(model).cloned().unwrap_or_default();
         let models = pages.configured.iter().map(|model| (model.clone(), state(model))).collect();
+        StoredModels { models, starts: pages.starts.clone(), ..StoredModels::default() }
+    }
+
+    /// Returns the configured models with their states, the daemon's starts, and what imports said of releases.
+    #[must_use]
+    pub fn models(&self) -> StoredModels {
+        let states = self.states();
+        let pages = self.lock();
         let refusals = pages.database.refusals().unwrap_or_else(|error| {
             tracing::warn!(error = %Chain(&error), "what imports refused cannot be read");
             Vec::new()
@@ -170,7 +178,7 @@ impl ReleaseBook {
             tracing::warn!(error = %Chain(&error), "which releases are withdrawn cannot be read");
             BTreeSet::new()
         });
-        StoredModels { models, starts: pages.starts.clone(), refusals, withdrawn }
+        StoredModels { refusals, withdrawn, ..states }
     }
 
     /// Returns the floor of each model, for the judgement of what is offered.
