@@ -3,6 +3,7 @@
 //! Asks the running daemon, or reads what it stored last; changes nothing but that `--end-safe-mode` ends safe mode.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use crate::command::{CommandError, StateDirArgs};
 use crate::status::client::{ClientError, StatusClient};
 use crate::status::escape::{shortened, terminal_safe};
 use crate::store::slots::read_models;
+use crate::store::{STATE_FILE, StoreError};
 use crate::update::release::Release;
 use crate::update::report::{CountsReport, ModelReport, ModelsReport};
 
@@ -46,9 +48,7 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, CommandError> {
     let report = match client.models() {
         Ok(report) => report,
         Err(error @ ClientError::NotRunning(_)) => {
-            let stored = read_models(&folder).map_err(|error| {
-                CommandError::failed("cannot read the models that the daemon stored", error)
-            })?;
+            let stored = read_models(&folder).map_err(|error| unreadable(&folder, error))?;
             let Some(stored) = stored else { return Err(error.into()) };
             ModelsReport::of(&stored, &[], None)
         }
@@ -61,6 +61,21 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, CommandError> {
         print(&render_models(&report))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The daemon repairs the file at its start, or says what it goes on with.
+fn unreadable(folder: &Path, error: StoreError) -> CommandError {
+    let file = folder.join(STATE_FILE);
+    let remedy = match error {
+        StoreError::TooNew { .. } => "nothing was changed",
+        _ => {
+            "start the daemon: it makes an empty file anew, and says `state_lost` and how to go on with a damaged one"
+        }
+    };
+    CommandError::failed(
+        format!("cannot read what is stored of the models in `{}`; {remedy}", file.display()),
+        error,
+    )
 }
 
 /// Returns the report as text, with a line end after the last line.
