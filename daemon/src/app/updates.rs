@@ -149,7 +149,7 @@ impl Updates {
             let place = std::path::absolute(&place).unwrap_or(place);
             let shown = place.display().to_string();
             self.desk.idle().await;
-            if let Err(why) = self.desk.import(place, Again::Never) {
+            if let Err(why) = self.desk.import_configured(place) {
                 tracing::warn!(place = shown, why, "a configured package is not taken over");
                 continue;
             }

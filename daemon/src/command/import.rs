@@ -17,7 +17,7 @@ use crate::config::{self, LoadRequest, process_environment};
 use crate::status::client::{ClientError, StatusClient};
 use crate::store::{FolderLock, StoreError, TrustStore};
 use crate::update::import::{Found, ImportError};
-use crate::update::import_desk::{Again, ImportReport, ModelProgress};
+use crate::update::import_desk::{Again, Asker, ImportReport, ModelProgress};
 use crate::update::importer::{ImportFailure, ImportSettings, fetch_release, import_place, progress_of};
 
 /// Arguments of `dunlind import`.
@@ -167,7 +167,7 @@ fn import_alone(
     let lock = FolderLock::acquire(&settings.state_dir).map_err(store_failed)?;
     let mut store = TrustStore::open(&lock).map_err(store_failed)?;
     let mut report = ImportReport { import: 1, ended: true, ..ImportReport::default() };
-    match import_place(&mut store, &settings, place) {
+    match import_place(&mut store, &settings, place, Asker::Operator) {
         Err(ImportFailure::Refused(refusal)) => report.refused = Some(refusal),
         Err(ImportFailure::Failed(words)) => report.failed = Some(words),
         Ok(imported) => {

@@ -19,6 +19,7 @@ use super::approval::{self, Approved};
 use super::blobs::{BlobError, BlobStore, Collected};
 use super::compatibility::require_fit;
 use super::cut;
+use super::import_desk::Asker;
 use super::place::ListedSource;
 use super::refusal::Refusal;
 use super::trust_state::{Clocks, Interruption, TrustState};
@@ -51,6 +52,8 @@ pub struct Import<'a> {
     pub floors: &'a BTreeMap<String, u64>,
     /// What the clocks say.
     pub clocks: Clocks,
+    /// Who wants it.
+    pub asker: Asker,
 }
 
 /// What an import found for one configured model.
@@ -173,10 +176,13 @@ pub fn open_trust(store: &mut TrustStore, state_dir: &Path, root: &[u8]) -> Resu
 impl Import<'_> {
     /// Imports what `source` holds; `place` is where it lies, to go on from after a restart.
     ///
-    /// *Errors*: refused as a whole, and on record as far as `state.db` can take it; or the source or the store failed.
+    /// *Errors*: refused as a whole, and on record as far as `state.db` can take it, but for a configured place that is
+    /// older than what was imported since; or the source or the store failed.
     pub fn run(&mut self, source: &dyn ListedSource, place: Option<&Path>) -> Result<Imported, ImportError> {
         let ran = self.verify_and_keep(source, place);
-        if let Err(ImportError::Refused(refusal)) = &ran {
+        if let Err(ImportError::Refused(refusal)) = &ran
+            && !(self.asker == Asker::Configuration && refusal.is(Code::Rollback))
+        {
             tracing::warn!(
                 code = refusal.code,
                 object = refusal.object,
