@@ -49,7 +49,7 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, CommandError> {
         Ok(report) => report,
         Err(error @ ClientError::NotRunning(_)) => {
             let stored = read_models(&folder).map_err(|error| unreadable(&folder, error))?;
-            let Some(stored) = stored else { return Err(error.into()) };
+            let Some(stored) = stored else { return Err(nothing_stored(&folder, error)) };
             ModelsReport::of(&stored, &[], None)
         }
         Err(error) => return Err(error.into()),
@@ -63,13 +63,24 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn nothing_stored(folder: &Path, error: ClientError) -> CommandError {
+    let file = folder.join(STATE_FILE);
+    if !file.exists() {
+        return error.into();
+    }
+    CommandError::NotFound(format!(
+        "`{}` holds no tables, as after a first start that was cut; start the daemon: it makes them, or says `state_lost`",
+        file.display()
+    ))
+}
+
 /// The daemon repairs the file at its start, or says what it goes on with.
 fn unreadable(folder: &Path, error: StoreError) -> CommandError {
     let file = folder.join(STATE_FILE);
     let remedy = match error {
         StoreError::TooNew { .. } => "nothing was changed",
         _ => {
-            "start the daemon: it makes an empty file anew, and says `state_lost` and how to go on with a damaged one"
+            "start the daemon: it puts the file in order, or says `state_lost` and goes on with what was good"
         }
     };
     CommandError::failed(

@@ -47,9 +47,10 @@ pub struct StoredModels {
     pub withdrawn: BTreeSet<Digest>,
 }
 
-/// Reads a state folder's models beside the daemon or without it. `None` where no daemon has run there.
+/// Reads a state folder's models beside the daemon or without it. `None` where no daemon has run there, or its first start
+/// was cut before it stored anything.
 ///
-/// *Errors*: the database is damaged or holds nothing, of a newer program, or may not be read.
+/// *Errors*: the database is damaged, of a newer program, or may not be read.
 pub fn read_models(folder: &Path) -> Result<Option<StoredModels>, StoreError> {
     let path = folder.join(STATE_FILE);
     if !path.exists() {
@@ -57,9 +58,7 @@ pub fn read_models(folder: &Path) -> Result<Option<StoredModels>, StoreError> {
     }
     let (connection, version) = schema::open_reader_of(&path, Schema::State)?;
     if version == 0 {
-        let object =
-            format!("`{}` (it holds no tables, as after a first start that was cut)", path.display());
-        return Err(StoreError::Damaged { object });
+        return Ok(None);
     }
     if version < SCHEMA_OF_SLOTS {
         return Ok(Some(StoredModels::default()));

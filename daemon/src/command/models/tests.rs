@@ -105,7 +105,9 @@ fn safe_mode_lost_state_and_a_daemon_that_rests_are_said_first() {
 fn a_state_that_was_cut_is_named_with_what_to_do() {
     use dunlin_kit::error_chain::Chain;
 
-    for (contents, why) in [(&b""[..], "no tables"), (&b"SQLite format 3\0 and no more"[..], "cannot")] {
+    for (contents, why, code) in
+        [(&b""[..], "no tables", 3), (&b"SQLite format 3\0 and no more"[..], "cannot", 1)]
+    {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(STATE_FILE);
         dunlin_kit::atomic_file::write(&file, contents).unwrap();
@@ -113,7 +115,7 @@ fn a_state_that_was_cut_is_named_with_what_to_do() {
         let args = ModelsArgs { state, json: false, end_safe_mode: false };
         let error = run(&args).unwrap_err();
         let said = Chain(&error).to_string();
-        assert_eq!(error.exit_code(), 1);
+        assert_eq!(error.exit_code(), code);
         for part in [file.to_str().unwrap(), "start the daemon", why] {
             assert!(said.contains(part), "`{part}` is not in {said}");
         }
