@@ -118,8 +118,12 @@ fn line(model: &str, progress: &ModelProgress) -> String {
     } else {
         format!("{model} {} (release {})", progress.version, progress.counter)
     };
-    let cause = progress.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
-    format!("{release}: {}{cause}\n", progress.phase)
+    let more = match (&progress.cause, progress.phase.as_str()) {
+        (Some(cause), _) => format!(": {cause}"),
+        (None, "shadow" | "trial") => ", until enough live readings came: see `dunlind models`".to_owned(),
+        (None, _) => String::new(),
+    };
+    format!("{release}: {}{more}\n", progress.phase)
 }
 
 fn verdict(report: &ImportReport) -> Result<ExitCode, CommandError> {
