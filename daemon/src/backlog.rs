@@ -1,6 +1,7 @@
 //! Reads publications back from the store: what the publisher's queue had no room for, and what a stop left open.
 //!
-//! Makes the same texts as the stage. Runs on the publisher's reading thread.
+//! Makes the same texts as the stage; keeps nothing once it has given all there is. Runs on the publisher's reading
+//! thread.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,6 +29,19 @@ impl StoredBacklog {
     #[must_use]
     pub fn new(folder: PathBuf, topics: Topics) -> Self {
         Self { folder, topics, reader: None, renderers: HashMap::new(), texts: Vec::new() }
+    }
+
+    /// A day may pass until it is asked again, and instances come and go with every release.
+    fn rest(&mut self) {
+        self.reader = None;
+        self.renderers = HashMap::new();
+        self.texts = Vec::new();
+    }
+
+    /// Tells whether it keeps anything for the next page.
+    #[cfg(test)]
+    pub(crate) fn rests(&self) -> bool {
+        self.reader.is_none() && self.renderers.capacity() == 0 && self.texts.capacity() == 0
     }
 }
 
@@ -68,8 +82,13 @@ impl Backlog for StoredBacklog {
                 publications(renderer, stored.sequence, &prediction, &mut page.publications);
             })
             .map_err(|error| text(&error))?;
-        page.end = if seen < limit { PageEnd::Exhausted } else { PageEnd::More };
-        self.reader = Some(reader);
+        if seen < limit {
+            page.end = PageEnd::Exhausted;
+            self.rest();
+        } else {
+            page.end = PageEnd::More;
+            self.reader = Some(reader);
+        }
         Ok(page)
     }
 }

@@ -16,7 +16,7 @@ use dunlin_daemon::board::BoardClass;
 use dunlin_daemon::config::settings::Isolation;
 use dunlin_daemon::flow::{SLOT_RESULTS, SlotJob};
 use dunlin_daemon::metrics::Metrics;
-use dunlin_daemon::slot::{Admission, SelfTestFailure, SlotState, admit, spawn_admitted};
+use dunlin_daemon::slot::{Admission, SelfTestFailure, SlotState, admit, spawn_slot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use release::{Draft, Vector, golden_file, slot_spec};
@@ -45,7 +45,7 @@ async fn try_admit(draft: &Draft) -> Result<Admission, SelfTestFailure> {
 }
 
 #[tokio::test]
-async fn a_release_that_keeps_its_vectors_serves_in_the_worker_it_was_tested_in() {
+async fn a_release_that_keeps_its_vectors_is_measured_and_serves_however_models_are_run() {
     for isolation in [Isolation::Process, Isolation::Thread] {
         let folder = tempfile::tempdir().unwrap();
         let budgets =
@@ -64,7 +64,7 @@ async fn a_release_that_keeps_its_vectors_serves_in_the_worker_it_was_tested_in(
 
         let (sender, mut results) = mpsc::channel(SLOT_RESULTS);
         let metrics = Arc::new(Metrics::new(0));
-        let slot = spawn_admitted(spec, admission, sender, Arc::clone(&metrics));
+        let slot = spawn_slot(spec, sender, Arc::clone(&metrics));
         assert_eq!(timeout(PATIENCE, slot.ready()).await.unwrap(), SlotState::Ready);
         slot.try_submit(SlotJob { ticket: 7, values: vec![1.0, 1.0] }).unwrap();
         let answer = timeout(PATIENCE, results.recv()).await.unwrap().unwrap();

@@ -400,13 +400,25 @@ async fn faults_are_told_by_kind_and_kills_from_outside_apart() {
     assert_eq!((now().kills, now().crashes), (1, 1));
     bench.submit([200.0, 1.0]);
     assert_eq!(failure(&bench.answered(1).await[0]), Some(SlotFailure::Deadline));
-    let SlotFaults { crashes, deadline_overruns, engine_errors, kills, last } = now();
-    assert_eq!((crashes, deadline_overruns, engine_errors, kills), (1, 3, 0, 1));
+    let SlotFaults { crashes, deadline_overruns, engine_errors, kills, unstartable, last } = now();
+    assert_eq!((crashes, deadline_overruns, engine_errors, kills, unstartable), (1, 3, 0, 1, 0));
     assert!(last.unwrap().contains("1000 ms"));
 
     let bench = bench_with(&[0xff; 300], 2, "1s", Isolation::Process, Arc::new(NoLedger));
     assert_eq!(bench.ready().await, SlotState::Failed);
     assert_eq!(bench.slot.faults().borrow().engine_errors, 1);
+}
+
+#[tokio::test]
+async fn a_board_without_room_for_a_worker_is_not_taken_for_a_model_that_crashes() {
+    let bench = bench_of("/nonexistent/dunlind", &samples::weighted_sum());
+    assert_eq!(bench.ready().await, SlotState::Waiting);
+    let faults = bench.slot.faults().borrow().clone();
+    assert!(faults.unstartable > 0, "{faults:?}");
+    assert_eq!(
+        faults,
+        SlotFaults { unstartable: faults.unstartable, last: faults.last.clone(), ..SlotFaults::default() }
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
+use dunlin_model_package::manifest::WINDOW_VALUES_MAX;
 use dunlin_model_package::{Digest, SourceSpec};
 
 use crate::compiled_model::{CompiledModel, Feed, ModelBinding};
@@ -24,6 +25,10 @@ use crate::series::{Series, SeriesKey, SeriesTable, Target, TopicRate};
 
 /// Longest topic: with ten thousand series, what is kept of topics stays within some ten megabytes at the worst.
 const TOPIC_BYTES_MAX: usize = 1_024;
+
+/// Most values of the windows that one message may make in one lane: 64 MiB. That is the largest window of a package, so
+/// that one always fits, and the windows of 1,600 values that follow each of the most records of a payload.
+const MESSAGE_VALUES_MAX: usize = WINDOW_VALUES_MAX;
 
 /// What one or more messages led to. Cleared and used again by the caller.
 #[derive(Debug, Default)]
@@ -102,6 +107,8 @@ pub struct Core {
     captures: HashSet<(usize, Box<[String]>)>,
     decoded: Decoded,
     ready: Vec<Reading>,
+    /// Values that the message at hand may still make, by lane.
+    values_left: Vec<usize>,
 }
 
 impl Core {
@@ -166,6 +173,7 @@ impl Core {
             captures: HashSet::new(),
             decoded: Decoded::default(),
             ready: Vec::new(),
+            values_left: vec![MESSAGE_VALUES_MAX; models * LANES_PER_MODEL],
         }
     }
 
@@ -192,6 +200,7 @@ impl Core {
     /// Takes a message: decodes it, puts its readings in order, and adds what comes of it to `turn`.
     pub fn take(&mut self, message: &Message<'_>, turn: &mut Turn) {
         turn.new_instances.append(&mut self.unannounced);
+        self.values_left.fill(MESSAGE_VALUES_MAX);
         let known = self.routes.get(&message.broker.map(str::to_owned));
         if let Some(routes) = known.and_then(|by_topic| by_topic.get(message.topic)).map(Arc::clone) {
             self.take_routed(&routes, message, turn);
@@ -300,7 +309,7 @@ impl Core {
         }
         let reading =
             Reading { series, event_us: record.event_us, timed_by: record.timed_by, values: record.values };
-        if let Err(reason) = self.accept(reading, turn) {
+        if let Err(reason) = self.accept_of_message(reading, turn) {
             turn.refusals.push((
                 Some(source),
                 Refusal::new(reason, "event time is not later than the last accepted one of its series"),
@@ -348,6 +357,11 @@ impl Core {
     ///
     /// *Errors*: late or duplicate; nothing has changed.
     pub fn accept(&mut self, reading: Reading, turn: &mut Turn) -> Result<(), Reason> {
+        self.values_left.fill(MESSAGE_VALUES_MAX);
+        self.accept_of_message(reading, turn)
+    }
+
+    fn accept_of_message(&mut self, reading: Reading, turn: &mut Turn) -> Result<(), Reason> {
         let Some(series) = self.series.running_mut(reading.series) else {
             return Ok(());
         };
@@ -374,13 +388,17 @@ impl Core {
                 values: &reading.values,
                 fields: &target.fields,
             };
-            let mut outcome = Outcome::default();
+            let values_left = &mut self.values_left[target.lane];
+            let mut outcome = Outcome { values_left: *values_left, ..Outcome::default() };
             running.state.take(&lane.model, share, &mut outcome);
+            *values_left = outcome.values_left;
             if lane.role == LaneRole::Standby {
                 continue;
             }
             let model = ModelIndex(target.lane as u16);
-            turn.rows_refused.extend(outcome.refused.into_iter().map(|reason| (model, reason)));
+            let left_out = std::iter::repeat_n(Reason::TooManyWindows, outcome.windows_left_out);
+            turn.rows_refused
+                .extend(outcome.refused.into_iter().chain(left_out).map(|reason| (model, reason)));
             turn.windows.extend(outcome.windows.into_iter().map(|(window_end_us, flags, values)| {
                 ReadyWindow {
                     head: WindowHead { model, instance: target.instance, window_end_us, flags },

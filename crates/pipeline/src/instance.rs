@@ -88,6 +88,10 @@ pub(crate) struct Outcome {
     pub(crate) windows: Vec<(i64, QualityFlags, Vec<f32>)>,
     /// Rows that were not made.
     pub(crate) refused: Vec<Reason>,
+    /// Values that further windows may have.
+    pub(crate) values_left: usize,
+    /// Windows that were due and had more: their rows are taken all the same, so that the next ones are whole.
+    pub(crate) windows_left_out: usize,
 }
 
 /// What stands in a row for a field, and what that says of its quality.
@@ -310,10 +314,16 @@ impl Instance {
                 self.window.is_full(model.shape) && row_us.rem_euclid(grid.every_us) == 0
             }
         };
-        if due {
+        if !due {
+            return;
+        }
+        if let Some(left) = outcome.values_left.checked_sub(model.shape.values()) {
+            outcome.values_left = left;
             let mut all = QualityFlags::default();
             self.flagged.iter().for_each(|(_, flags)| all.insert(*flags));
             outcome.windows.push((row_us, all, self.window.values(model.shape, &model.inputs)));
+        } else {
+            outcome.windows_left_out += 1;
         }
     }
 

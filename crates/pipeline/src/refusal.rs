@@ -51,6 +51,8 @@ pub enum Reason {
     MissingValue,
     /// The values of one row would be too far apart in time.
     Skew,
+    /// A window beyond those that one message may make.
+    TooManyWindows,
 }
 
 impl Reason {
@@ -81,6 +83,7 @@ impl Reason {
             Self::TooManyRecords => "too_many_records",
             Self::MissingValue => "missing_value",
             Self::Skew => "skew",
+            Self::TooManyWindows => "too_many_windows",
         }
     }
 }

@@ -107,6 +107,33 @@ fn a_silence_makes_few_windows_of_a_large_model() {
 }
 
 #[test]
+fn a_message_makes_as_many_windows_as_there_is_memory_for_and_the_next_one_whole_ones() {
+    let length = 4_096_u32;
+    let source = TIMED.replace("fields.b = {}", "each = \"\"");
+    let source = source.replace("fields.a = {}\neach = \"\"", "each = \"\"\nfields.a = {}");
+    let mut core = core(&source, "key = []", manifest(length, &["a"]));
+    let mut next = 0;
+    let mut send = |count: i64| {
+        let records: Vec<String> =
+            (next..next + count).map(|n| format!("{{\"t\":{},\"a\":{n}}}", START_MS + n * 1_000)).collect();
+        next += count;
+        let payload = format!("[{}]", records.join(","));
+        take_at(&mut core, "s/x", &payload, (START_MS + 1_000_000_000) * 1_000)
+    };
+    let fill = send(i64::from(length) - 1);
+    assert_eq!((fill.readings.len(), fill.windows.len()), (4_095, 0));
+    let turn = send(5_000);
+    // 16 Mi values are 4,096 windows of 4,096.
+    assert_eq!((turn.readings.len(), turn.windows.len()), (5_000, 4_096));
+    assert_eq!(turn.rows_refused.len(), 904);
+    assert!(turn.rows_refused.iter().all(|(_, reason)| *reason == Reason::TooManyWindows));
+    drop(turn);
+    let whole = windows(&send(1));
+    let expected: Vec<f32> = (next - i64::from(length)..next).map(|n| n as f32).collect();
+    assert_eq!(whole, [((next - 1) * 1_000_000, expected)]);
+}
+
+#[test]
 fn nothing_that_is_no_number_reaches_a_model() {
     let text = "key = []\ntrigger = { on = \"b\" }\ninputs.x = [\"b\", \"a@lag:1\"]";
     let mut core = core(TIMED, text, manifest(1, &["a", "b"]));

@@ -2,14 +2,14 @@
 //!
 //! Joins the parts by the updater's traits; decides nothing. A step may be asked for twice and dropped at any moment.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::{Blobs, Digest, Package};
-use dunlin_trust::{Code, Evidence};
+use dunlin_trust::Code;
 use tokio::sync::oneshot;
 
 use crate::board::BoardClass;
@@ -17,6 +17,7 @@ use crate::config::settings::InferenceSettings;
 use crate::lanes::lane_index;
 use crate::slot::{SelfTestFailure, SlotSpec, TryLedger, admit};
 use crate::store::StoredRelease;
+use crate::update::book::ReleaseBook;
 use crate::update::import::ImportError;
 use crate::update::import_desk::ImportDesk;
 use crate::update::release::{Reason, SelfTest};
@@ -29,45 +30,20 @@ type Waiting = HashMap<Digest, Vec<oneshot::Sender<Result<Package, StepFailure>>
 pub(crate) struct ReleaseFiles {
     desk: Arc<ImportDesk>,
     blobs: PathBuf,
-    anchors: Mutex<Anchors>,
+    /// Which roots proofs may stand on.
+    book: Arc<ReleaseBook>,
     waiting: Mutex<Waiting>,
 }
 
-/// The roots that evidence may stand on.
-#[derive(Debug, Clone)]
-pub(crate) enum Anchors {
-    /// These.
-    Trusted(BTreeSet<Digest>),
-    /// Nobody knows: `state.db` is lost. What runs is the copy that was kept beside it, and stands on itself.
-    Lost,
-}
-
 impl ReleaseFiles {
-    pub(crate) fn new(desk: Arc<ImportDesk>, blobs: PathBuf, anchors: Anchors) -> Self {
-        Self { desk, blobs, anchors: Mutex::new(anchors), waiting: Mutex::default() }
-    }
-
-    /// Takes the root of an approved release as one that evidence may stand on.
-    pub(crate) fn trust(&self, evidence: &Evidence) {
-        if let Anchors::Trusted(anchors) = &mut *self.anchors() {
-            anchors.insert(Digest::of(evidence.root.as_bytes()));
-        }
+    pub(crate) fn new(desk: Arc<ImportDesk>, blobs: PathBuf, book: Arc<ReleaseBook>) -> Self {
+        Self { desk, blobs, book, waiting: Mutex::default() }
     }
 
     /// Tells those who wait what became of a release's files; returns how many did.
     pub(crate) fn arrived(&self, digest: Digest, arrived: &Result<Package, StepFailure>) -> usize {
         let waiting = self.lock().remove(&digest).into_iter().flatten();
         waiting.filter_map(|waiting| waiting.send(arrived.clone()).ok()).count()
-    }
-
-    /// Tells whether proofs stand on themselves: nobody knows what was trusted.
-    #[cfg(test)]
-    pub(crate) fn needs_no_anchor(&self) -> bool {
-        matches!(*self.anchors(), Anchors::Lost)
-    }
-
-    fn anchors(&self) -> MutexGuard<'_, Anchors> {
-        self.anchors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -101,13 +77,16 @@ impl Fetch<Package> for ReleaseFiles {
 
     fn open(&self, _: &str, release: &StoredRelease) -> Step<Package> {
         let root = Digest::of(release.evidence.root.as_bytes());
-        let trusted = match &*self.anchors() {
-            Anchors::Trusted(anchors) => anchors.contains(&root),
-            Anchors::Lost => true,
+        let unfit = match self.book.accepts_root(&root) {
+            Ok(true) => None,
+            Ok(false) => {
+                let why = "its proof stands on a root that was never trusted here".to_owned();
+                Some(StepFailure::Damaged(why))
+            }
+            Err(error) => Some(StepFailure::Later(Chain(&error).to_string())),
         };
-        if !trusted {
-            let why = "its proof stands on a root that was never trusted here".to_owned();
-            return Box::pin(std::future::ready(Err(StepFailure::Damaged(why))));
+        if let Some(unfit) = unfit {
+            return Box::pin(std::future::ready(Err(unfit)));
         }
         let (release, blobs) = (release.clone(), Blobs::ByDigest(self.blobs.clone()));
         let (opened, opens) = oneshot::channel();
@@ -163,7 +142,6 @@ impl Admit<Package> for SelfTests {
             let (predictions, p99) = (admission.golden.predictions, admission.p99);
             let memory = admission.resident_bytes_max;
             tracing::info!(model = spec.name, predictions, ?p99, memory, "release passed its self-test");
-            admission.discard().await;
             Ok(())
         })
     }

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_kit::error_chain::Chain;
-use dunlin_model_package::{Digest, Manifest, Package};
+use dunlin_model_package::Package;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::lane_control::{LaneControl, LaneStart, LaneStarts};
-use super::update_parts::{Anchors, ReleaseFiles, SelfTests, failure_of, p99_budget};
+use super::update_parts::{ReleaseFiles, SelfTests, failure_of, p99_budget};
 use crate::command::CommandError;
 use crate::config::settings::Settings;
 use crate::lanes::{LANES_PER_MODEL, LaneCounts};
@@ -83,22 +83,22 @@ impl Updates {
         let (desk, jobs) = ImportDesk::new();
         let desk = Arc::new(desk);
         let import_settings = Arc::new(Mutex::new(ImportSettings::of(settings)));
-        let (anchors, importer) = match trusted(&book, lock) {
-            Ok((mut store, anchors)) => {
+        let importer = match trusted(&book, lock) {
+            Ok(mut store) => {
                 offer_kept(&book, &store);
                 sweep_unused(&book, &mut store, &settings.state_dir, settings.storage.free_bytes_min);
-                (Anchors::Trusted(anchors), Some(store))
+                Some(store)
             }
             // What runs goes on; why nothing new is taken is in the log, in `models` and the answer to an import.
             Err(why) => {
                 tracing::error!(why, "state_lost: updates are refused");
                 book.refuse_updates(&why);
                 desk.close(Refusal::state_lost(why));
-                (Anchors::Lost, None)
+                None
             }
         };
         let blobs = BlobStore::path_in(&settings.state_dir);
-        let files = Arc::new(ReleaseFiles::new(Arc::clone(&desk), blobs, anchors));
+        let files = Arc::new(ReleaseFiles::new(Arc::clone(&desk), blobs, Arc::clone(&book)));
         let courier = importer
             .map(|store| -> Result<_, CommandError> {
                 let (events, received) = mpsc::channel(EVENTS);
@@ -149,7 +149,7 @@ impl Updates {
             let place = std::path::absolute(&place).unwrap_or(place);
             let shown = place.display().to_string();
             self.desk.idle().await;
-            if let Err(why) = self.desk.import(place, Again::Never) {
+            if let Err(why) = self.desk.import_configured(place) {
                 tracing::warn!(place = shown, why, "a configured package is not taken over");
                 continue;
             }
@@ -283,17 +283,15 @@ fn names(settings: &Settings) -> Vec<String> {
     settings.models.iter().map(|model| model.spec.name.clone()).collect()
 }
 
-/// Returns the trust rows with the anchors of evidence.
+/// Returns the trust rows.
 ///
 /// *Errors*: what was trusted is not known any more.
-fn trusted(book: &ReleaseBook, lock: &FolderLock) -> Result<(TrustStore, BTreeSet<Digest>), String> {
+fn trusted(book: &ReleaseBook, lock: &FolderLock) -> Result<TrustStore, String> {
     if let Some(why) = book.lost() {
         return Err(why);
     }
-    let opened = TrustStore::open(lock).and_then(|store| store.load().map(|kept| (store, kept)));
-    let (store, kept) = opened.map_err(|error| Chain(&error).to_string())?;
-    let roots = kept.map(|kept| kept.roots).unwrap_or_default();
-    Ok((store, roots.iter().map(|root| root.sha256).collect()))
+    let opened = TrustStore::open(lock).and_then(|store| store.load().map(|_| store));
+    opened.map_err(|error| Chain(&error).to_string())
 }
 
 /// Offers what an import left that nobody could offer: it was done without a daemon, or cut.
@@ -313,11 +311,10 @@ fn offer_kept(book: &ReleaseBook, store: &TrustStore) {
 
 /// Returns a kept release as the book takes it.
 fn stored(release: &KeptRelease) -> StoredRelease {
-    let name = Manifest::parse(&release.manifest).map_or_else(|_| release.model.clone(), |m| m.name);
     StoredRelease {
         release: Release {
             digest: release.digest,
-            model: name,
+            model: release.model.clone(),
             version: release.version.clone(),
             counter: release.counter,
         },
@@ -350,7 +347,6 @@ impl Courier {
     fn take(&self, event: ImportEvent) {
         match event {
             ImportEvent::Offered { release, again } => {
-                self.files.trust(&release.evidence);
                 let intent = if again == Again::Retry { Intent::Retry } else { Intent::Desired };
                 match self.book.offer(&release.model, &stored(&release), intent) {
                     Ok(Outcome::Changed | Outcome::Unchanged) => self.report(),
@@ -376,11 +372,6 @@ impl Courier {
             }
             ImportEvent::NotFetched { digest, error } => {
                 self.files.arrived(digest, &Err(failure_of(&error)));
-            }
-            ImportEvent::Reviewed(releases) => {
-                for release in releases.iter().filter(|release| release.approved) {
-                    self.files.trust(&release.evidence);
-                }
             }
         }
     }

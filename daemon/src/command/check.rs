@@ -19,7 +19,9 @@ use clap::ValueEnum;
 use dunlin_model_package::Package;
 
 use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
-use crate::config::{ConfigErrors, LoadRequest, Loaded, effective, load, process_environment, schema_json};
+use crate::config::{
+    ConfigErrors, Finding, LoadRequest, Loaded, effective, inspect, process_environment, schema_json,
+};
 use crate::update::open_release::OpenedRelease;
 use report::{Report, Section};
 
@@ -157,17 +159,24 @@ pub fn check(
         environment,
         state_dir: args.state_dir.clone(),
     };
-    let loaded = load(&request).and_then(|loaded| (probes.compile)(&loaded).map(|()| loaded));
+    let (loaded, warnings) = inspect(&request);
+    let loaded = loaded.and_then(|loaded| (probes.compile)(&loaded).map(|()| loaded));
     let mut report = Report::default();
     match loaded {
-        Err(errors) => report.refuse_configuration(&errors),
+        Err(errors) => {
+            report.refuse_configuration(&errors);
+            warnings.iter().for_each(|warning| warn_of(warning, &mut report));
+        }
         Ok(loaded) if args.effective => {
             out.write_all(effective::render(&loaded.effective, &loaded.origins).as_bytes())?;
             return Ok(Outcome::Passed);
         }
         Ok(loaded) => {
-            check_configuration(&loaded, args, &mut report);
-            check_packages(&loaded, probes, &mut report);
+            let models = &loaded.settings.models;
+            let releases: Vec<OpenedPackage> =
+                models.iter().map(|model| (probes.package)(&loaded.settings, model)).collect();
+            check_configuration(&loaded, &releases, args, &mut report);
+            check_packages(&loaded, releases, probes, &mut report);
             check_brokers(&loaded, args, probes, &mut report);
             readiness::check(&loaded.settings, &mut report);
         }
@@ -176,21 +185,41 @@ pub fn check(
     Ok(report.outcome())
 }
 
-fn check_configuration(loaded: &Loaded, args: &Args, report: &mut Report) {
+/// What a model would run with, where that is anything.
+type OpenedPackage = Result<Option<OpenedRelease>, ProbeFailure>;
+
+fn check_configuration(loaded: &Loaded, releases: &[OpenedPackage], args: &Args, report: &mut Report) {
     let settings = &loaded.settings;
     let counts = format!("{} sources, {} models", settings.sources.len(), settings.models.len());
     report.pass(Section::Configuration, format!("`{}` holds together: {counts}", args.config.display()));
     for warning in &loaded.warnings {
-        let place = format!("{}: {}: {}", warning.origin, warning.path, warning.message);
-        report.warn(Section::Configuration, place, warning.hint.clone().unwrap_or_default());
+        let of_warning = |index: &usize| warning.path == format!("model[{index}].package");
+        let model = (0..releases.len()).find(of_warning);
+        // The daemon starts without the place, and with nothing to run.
+        if model.is_some_and(|model| matches!(releases[model], Ok(None))) {
+            let place = format!("{}, and no release is installed", said_of(warning));
+            report.fail(Section::Configuration, place, warning.hint.clone().unwrap_or_default());
+        } else {
+            warn_of(warning, report);
+        }
     }
 }
 
-fn check_packages(loaded: &Loaded, probes: &Probes<'_>, report: &mut Report) {
-    for model in &loaded.settings.models {
+fn warn_of(warning: &Finding, report: &mut Report) {
+    report.warn(Section::Configuration, said_of(warning), warning.hint.clone().unwrap_or_default());
+}
+
+fn said_of(warning: &Finding) -> String {
+    format!("{}: {}: {}", warning.origin, warning.path, warning.message)
+}
+
+fn check_packages(loaded: &Loaded, releases: Vec<OpenedPackage>, probes: &Probes<'_>, report: &mut Report) {
+    for (model, release) in loaded.settings.models.iter().zip(releases) {
         let name = format!("model `{}`", model.spec.name);
-        let package = match (probes.package)(&loaded.settings, model) {
+        let package = match release {
             Ok(Some(release)) => release,
+            // The place that the configuration names is not there: that was told with its line.
+            Ok(None) if model.package.is_some() => continue,
             Ok(None) => {
                 let remedy = "import one with `dunlind import`, or name a bundle in `package`";
                 report.warn(Section::Packages, format!("{name} has no release to run"), remedy);

@@ -17,7 +17,7 @@ use crate::config::{self, LoadRequest, process_environment};
 use crate::status::client::{ClientError, StatusClient};
 use crate::store::{FolderLock, StoreError, TrustStore};
 use crate::update::import::{Found, ImportError};
-use crate::update::import_desk::{Again, ImportReport, ModelProgress};
+use crate::update::import_desk::{Again, Asker, ImportReport, ModelProgress};
 use crate::update::importer::{ImportFailure, ImportSettings, fetch_release, import_place, progress_of};
 
 /// Arguments of `dunlind import`.
@@ -118,8 +118,12 @@ fn line(model: &str, progress: &ModelProgress) -> String {
     } else {
         format!("{model} {} (release {})", progress.version, progress.counter)
     };
-    let cause = progress.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
-    format!("{release}: {}{cause}\n", progress.phase)
+    let more = match (&progress.cause, progress.phase.as_str()) {
+        (Some(cause), _) => format!(": {cause}"),
+        (None, "shadow" | "trial") => ", until enough live readings came: see `dunlind models`".to_owned(),
+        (None, _) => String::new(),
+    };
+    format!("{release}: {}{more}\n", progress.phase)
 }
 
 fn verdict(report: &ImportReport) -> Result<ExitCode, CommandError> {
@@ -167,7 +171,7 @@ fn import_alone(
     let lock = FolderLock::acquire(&settings.state_dir).map_err(store_failed)?;
     let mut store = TrustStore::open(&lock).map_err(store_failed)?;
     let mut report = ImportReport { import: 1, ended: true, ..ImportReport::default() };
-    match import_place(&mut store, &settings, place) {
+    match import_place(&mut store, &settings, place, Asker::Operator) {
         Err(ImportFailure::Refused(refusal)) => report.refused = Some(refusal),
         Err(ImportFailure::Failed(words)) => report.failed = Some(words),
         Ok(imported) => {

@@ -3,6 +3,7 @@
 //! Asks the running daemon, or reads what it stored last; changes nothing but that `--end-safe-mode` ends safe mode.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use crate::command::{CommandError, StateDirArgs};
 use crate::status::client::{ClientError, StatusClient};
 use crate::status::escape::{shortened, terminal_safe};
 use crate::store::slots::read_models;
+use crate::store::{STATE_FILE, StoreError};
 use crate::update::release::Release;
 use crate::update::report::{CountsReport, ModelReport, ModelsReport};
 
@@ -46,10 +48,8 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, CommandError> {
     let report = match client.models() {
         Ok(report) => report,
         Err(error @ ClientError::NotRunning(_)) => {
-            let stored = read_models(&folder).map_err(|error| {
-                CommandError::failed("cannot read the models that the daemon stored", error)
-            })?;
-            let Some(stored) = stored else { return Err(error.into()) };
+            let stored = read_models(&folder).map_err(|error| unreadable(&folder, error))?;
+            let Some(stored) = stored else { return Err(nothing_stored(&folder, error)) };
             ModelsReport::of(&stored, &[], None)
         }
         Err(error) => return Err(error.into()),
@@ -61,6 +61,32 @@ pub fn run(args: &ModelsArgs) -> Result<ExitCode, CommandError> {
         print(&render_models(&report))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn nothing_stored(folder: &Path, error: ClientError) -> CommandError {
+    let file = folder.join(STATE_FILE);
+    if !file.exists() {
+        return error.into();
+    }
+    CommandError::NotFound(format!(
+        "`{}` holds no tables, as after a first start that was cut; start the daemon: it makes them, or says `state_lost`",
+        file.display()
+    ))
+}
+
+/// The daemon repairs the file at its start, or says what it goes on with.
+fn unreadable(folder: &Path, error: StoreError) -> CommandError {
+    let file = folder.join(STATE_FILE);
+    let remedy = match error {
+        StoreError::TooNew { .. } => "nothing was changed",
+        _ => {
+            "start the daemon: it puts the file in order, or says `state_lost` and goes on with what was good"
+        }
+    };
+    CommandError::failed(
+        format!("cannot read what is stored of the models in `{}`; {remedy}", file.display()),
+        error,
+    )
 }
 
 /// Returns the report as text, with a line end after the last line.
@@ -121,6 +147,11 @@ fn push_model(text: &mut String, name: &str, model: &ModelReport) {
     }
     if let Some(previous) = &model.previous {
         field(text, "previous", &release_text(previous));
+    }
+    for release in &model.withdrawn {
+        let said =
+            format!("{}: its owner does not name it any more; publish a newer one", release_text(release));
+        field(text, "withdrawn", &said);
     }
     field(text, "floor", &format!("release {}", model.floor));
     for lane in &model.lanes {

@@ -35,13 +35,14 @@ pub fn open(path: &Path, root: &Path, model: Option<&str>) -> Result<OpenedRelea
     })
 }
 
-/// Opens the release that a configured model would run with; `None` where there is none yet.
+/// Opens the release that a configured model would run with; `None` where there is none yet. A configured place that went
+/// away, as a stick does, leaves what is installed.
 ///
 /// *Errors*: it is refused, damaged or cannot be read.
 pub fn of_model(settings: &Settings, model: &ModelSettings) -> Result<Option<OpenedRelease>, CommandError> {
     let name = &model.spec.name;
     match (&model.package, &settings.trust_root) {
-        (Some(place), Some(root)) => open(place, root, Some(name)).map(Some),
+        (Some(place), Some(root)) if place.exists() => open(place, root, Some(name)).map(Some),
         _ => open_installed(&settings.state_dir, name).map_err(|error| CommandError::Failed {
             message: format!("the installed release of `{name}` cannot be used: {}", Chain(&error)),
             source: None,

@@ -76,7 +76,15 @@ pub struct Loaded {
 ///
 /// *Errors*: everything that is wrong with it; the caller prints it and uses nothing.
 pub fn load(request: &LoadRequest) -> Result<Loaded, ConfigErrors> {
-    let mut merged = layer::merge(request)?;
+    inspect(request).0
+}
+
+/// Loads and checks a configuration like [`load`]; beside it, what is allowed but doubtful, of a refused one too.
+pub fn inspect(request: &LoadRequest) -> (Result<Loaded, ConfigErrors>, Vec<Finding>) {
+    let mut merged = match layer::merge(request) {
+        Ok(merged) => merged,
+        Err(errors) => return (Err(errors), Vec::new()),
+    };
     let (file, decoded) = decode::decode(&mut merged);
     let mut findings = Findings::new(&merged.origins);
     let resolved = file.map(|file| resolve::resolve(file, request, &merged.origins, &mut findings));
@@ -84,13 +92,14 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, ConfigErrors> {
     errors.retain(|finding| !decoded.explains(finding));
     let mut all = decoded.errors;
     all.append(&mut errors);
-    match resolved {
+    let loaded = match resolved {
         Some(resolved) if all.is_empty() => Ok(Loaded {
             settings: resolved.settings,
             effective: resolved.effective,
-            warnings,
+            warnings: warnings.clone(),
             origins: merged.origins,
         }),
         _ => Err(ConfigErrors(all)),
-    }
+    };
+    (loaded, warnings)
 }

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::confine::{self, WorkerMemory};
 use super::process::WorkerProcess;
-use super::runner::{Fault, Runner};
+use super::runner::Fault;
 use super::{SlotSpec, ipc};
 use crate::board::BoardClass;
 use crate::flow::SlotJob;
@@ -46,6 +46,7 @@ const VALUES_KEPT_MAX: usize = 4 << 20;
 const ATTEMPTS_MAX: usize = 3;
 
 /// A release that passed its self-test, and what was measured.
+#[derive(Debug, Clone)]
 pub struct Admission {
     /// How the golden vectors were kept.
     pub golden: GoldenReport,
@@ -61,30 +62,6 @@ pub struct Admission {
     pub resident_bytes: u64,
     /// Its highest.
     pub resident_bytes_max: u64,
-    worker: WorkerProcess,
-}
-
-impl fmt::Debug for Admission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admission")
-            .field("golden", &self.golden)
-            .field("p50", &self.p50)
-            .field("p99", &self.p99)
-            .field("resident_bytes", &self.resident_bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Admission {
-    /// Gives away the loaded model.
-    pub(super) fn into_runner(self) -> Runner {
-        Runner::Process(Box::new(self.worker))
-    }
-
-    /// Ends the worker and waits until it is gone.
-    pub async fn discard(self) {
-        self.worker.stop().await;
-    }
 }
 
 /// Why a release does not run here.
@@ -153,7 +130,8 @@ impl fmt::Display for SelfTestFailure {
 
 impl std::error::Error for SelfTestFailure {}
 
-/// Tests a release in a worker of its own. `spec.package`, `.inference.batch_max` and `.worker_program` count; starts
+/// Tests a release in a worker of its own, which is gone when the verdict is there: a release may wait long for its
+/// start on live readings, and its memory is the serving model's meanwhile. `spec.package`, `.inference.batch_max` and `.worker_program` count; starts
 /// are not recorded in `spec.tries`. To be called on the thread that the daemon lives on, as workers end with the thread
 /// that starts them. Dropping the future kills the worker.
 ///
@@ -210,16 +188,8 @@ impl Test<'_> {
         let (p50, p99, alone) = self.measure(&mut worker).await?;
         let (batch_windows, batch_p50) = self.measure_batch(&mut worker, &alone).await?;
         let (resident_bytes, resident_bytes_max) = self.weigh(worker.pid())?;
-        Ok(Admission {
-            golden,
-            p50,
-            p99,
-            batch_windows,
-            batch_p50,
-            resident_bytes,
-            resident_bytes_max,
-            worker,
-        })
+        worker.stop().await;
+        Ok(Admission { golden, p50, p99, batch_windows, batch_p50, resident_bytes, resident_bytes_max })
     }
 
     async fn keep_golden(&mut self, worker: &mut WorkerProcess) -> Result<GoldenReport, Stop> {

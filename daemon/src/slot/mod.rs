@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 pub use admission::{Admission, SelfTestFailure, admit};
 pub use ledger::TryLedger;
 
-use crate::config::settings::{InferenceSettings, Isolation};
+use crate::config::settings::InferenceSettings;
 use crate::flow::{self, SlotJob, SlotResult};
 use crate::lanes::LaneRole;
 use crate::metrics::{Metrics, SlotCounts};
@@ -96,6 +96,8 @@ pub struct SlotFaults {
     pub engine_errors: u64,
     /// Ends of the worker that somebody else caused.
     pub kills: u64,
+    /// Starts that came to nothing before the model was in play: the board has no room for a worker.
+    pub unstartable: u64,
     /// The last of all these, in words.
     pub last: Option<String>,
 }
@@ -153,34 +155,12 @@ pub fn spawn_slot(
     results: mpsc::Sender<Vec<SlotResult>>,
     metrics: Arc<Metrics>,
 ) -> SlotHandle {
-    spawn(spec, None, results, metrics)
-}
-
-/// Starts a slot like [`spawn_slot`] with the model that was loaded for its self-test, so that it is ready at once. A
-/// slot that runs its model on a thread loads it anew.
-#[must_use]
-pub fn spawn_admitted(
-    spec: SlotSpec,
-    admission: Admission,
-    results: mpsc::Sender<Vec<SlotResult>>,
-    metrics: Arc<Metrics>,
-) -> SlotHandle {
-    let runner = (spec.inference.isolation == Isolation::Process).then(|| admission.into_runner());
-    spawn(spec, runner, results, metrics)
-}
-
-fn spawn(
-    spec: SlotSpec,
-    runner: Option<runner::Runner>,
-    results: mpsc::Sender<Vec<SlotResult>>,
-    metrics: Arc<Metrics>,
-) -> SlotHandle {
     let (jobs, waiting) = mpsc::channel(flow::WINDOWS_PER_SLOT);
     let (announce, state) = watch::channel(SlotState::Starting);
     let (noted, faults) = watch::channel(SlotFaults::default());
     let counts = Arc::new(ShownCounts::new(&spec, metrics));
     let slot = task::SlotTask::new(spec, results, Arc::clone(&counts), (announce, noted));
-    let task = tokio::spawn(slot.with_runner(runner).run(waiting));
+    let task = tokio::spawn(slot.run(waiting));
     SlotHandle { jobs, state, faults, counts, task }
 }
 

@@ -99,14 +99,6 @@ impl SlotTask {
         }
     }
 
-    /// Takes over a model that is loaded already, where there is one.
-    pub(super) fn with_runner(mut self, runner: Option<Runner>) -> Self {
-        if let Some(runner) = runner {
-            self.note_start(Ok(runner));
-        }
-        self
-    }
-
     /// Lives until the sender of the windows is dropped and the last window is answered.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<SlotJob>) {
         let mut batch = Vec::with_capacity(self.batch_max.min(1_024));
@@ -243,7 +235,8 @@ impl SlotTask {
                 Fault::Refused(_) => &mut faults.engine_errors,
                 Fault::Deadline(_) => &mut faults.deadline_overruns,
                 Fault::Killed => &mut faults.kills,
-                Fault::Crashed(_) | Fault::Unstartable(_) => &mut faults.crashes,
+                Fault::Unstartable(_) => &mut faults.unstartable,
+                Fault::Crashed(_) => &mut faults.crashes,
             } += 1;
             faults.last = Some(fault.to_string());
         });

@@ -40,19 +40,20 @@ fn replay(core: &mut Core, batch: DecodedBatch, turn: &mut Turn, restored: &mut 
     for step in batch.steps {
         turn.clear();
         restored.readings += step.readings.len() as u64;
-        for reading in step.readings {
-            // Refused here means refused before: a changed configuration orders its series anew.
-            let _ = core.accept(reading, turn);
-        }
         let mut stored: HashMap<(InstanceId, i64), Option<Vec<f32>>> = step
             .predictions
             .into_iter()
             .map(|p| ((p.instance, p.window_end_us), p.flags.is_valid().then_some(p.outputs)))
             .collect();
-        for window in turn.windows.drain(..) {
-            match stored.remove(&(window.head.instance, window.head.window_end_us)) {
-                Some(outputs) => drop(core.finish(window.head, outputs)),
-                None => restored.windows_without_prediction += 1,
+        for reading in step.readings {
+            // Refused here means refused before: a changed configuration orders its series anew.
+            let _ = core.accept(reading, turn);
+            // One reading's windows at a time: a step may have had more than there is memory for.
+            for window in turn.windows.drain(..) {
+                match stored.remove(&(window.head.instance, window.head.window_end_us)) {
+                    Some(outputs) => drop(core.finish(window.head, outputs)),
+                    None => restored.windows_without_prediction += 1,
+                }
             }
         }
     }

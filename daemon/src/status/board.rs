@@ -10,10 +10,10 @@ use dunlin_kit::clock;
 
 use crate::metrics::Metrics;
 use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, Sample};
-use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, source_reports};
+use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, idle_models, source_reports};
 use crate::update::book::ReleaseBook;
 use crate::update::import_desk::ImportDesk;
-use crate::update::safe_mode::Mode;
+use crate::update::report::ModelsReport;
 
 /// Counters, fixed facts and recent samples of one daemon.
 pub struct StatusBoard {
@@ -93,8 +93,13 @@ impl StatusBoard {
             long: ring.over(LONG_MICROS, latest),
         };
         drop(ring);
-        let safe_mode = self.releases().is_some_and(|book| book.mode() == Mode::Safe);
-        StatusReport { safe_mode, ..StatusReport::of(&self.metrics, &self.facts, &moment) }
+        let states = self.releases().map(ReleaseBook::states).unwrap_or_default();
+        let releases = ModelsReport::of(&states, &[], None);
+        StatusReport {
+            safe_mode: releases.safe_mode,
+            idle_models: idle_models(&releases),
+            ..StatusReport::of(&self.metrics, &self.facts, &moment)
+        }
     }
 
     /// Returns the counts by source with the last refused payload of each reason.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::{BrokerCounts, Metrics, SlotCounts, SourceCounts, StoreCounts};
 use crate::status::rates::Rates;
+use crate::update::report::ModelsReport;
 
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
@@ -87,6 +88,9 @@ pub struct StatusReport {
     pub brokers: BTreeMap<String, BrokerReport>,
     /// Slots by model.
     pub slots: BTreeMap<String, SlotReport>,
+    /// Configured models of which no release serves or runs beside: they predict nothing.
+    #[serde(default)]
+    pub idle_models: BTreeMap<String, IdleModelReport>,
     /// The telemetry store.
     pub store: StoreReport,
     /// Sources by name, without samples of payloads.
@@ -156,6 +160,15 @@ pub struct BrokerReport {
     pub dropped: u64,
     /// Why the last connection ended or failed.
     pub last_error: Option<String>,
+}
+
+/// A configured model that predicts nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct IdleModelReport {
+    /// `absent`, or how far the release has come that is being tried.
+    pub phase: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// One model's slot.
@@ -308,6 +321,7 @@ impl StatusReport {
             },
             brokers,
             slots: metrics.slots().into_iter().map(|(name, counts)| (name, counts.into())).collect(),
+            idle_models: BTreeMap::new(),
             store: store_report(metrics.store_counts(), facts, moment.long),
             sources: sources.collect(),
         }
@@ -318,6 +332,31 @@ impl StatusReport {
 #[must_use]
 pub fn source_reports(metrics: &Metrics) -> BTreeMap<String, SourceReport> {
     metrics.sources().into_iter().map(|(name, counts)| (name, counts.into())).collect()
+}
+
+/// Returns what is to be done for the models of which nothing runs.
+#[must_use]
+pub fn idle_models(models: &ModelsReport) -> BTreeMap<String, IdleModelReport> {
+    let idle = models.models.iter().filter(|(_, model)| model.lanes.is_empty());
+    idle.map(|(name, model)| {
+        let remedy = match (&model.candidate, model.bad.last()) {
+            (Some(_), _) if models.safe_mode => "ends with safe mode: see `dunlind models`".to_owned(),
+            (Some(_), _) => "its first release is on its way: see `dunlind models`".to_owned(),
+            (None, Some(bad)) => {
+                let code = &bad.code;
+                format!(
+                    "release {} is bad ({code}): import one that is not; see `dunlind models`",
+                    bad.release.counter
+                )
+            }
+            (None, None) => {
+                "import a release with `dunlind import`, or name its bundle as `package` in its `[[model]]`"
+                    .to_owned()
+            }
+        };
+        (name.clone(), IdleModelReport { phase: model.phase.clone(), remedy })
+    })
+    .collect()
 }
 
 fn rate_report(moment: &Moment) -> RateReport {
@@ -494,5 +533,34 @@ mod tests {
         }
         assert_eq!(json["sources"]["s"]["last_error"]["reason"], "syntax");
         assert!(json["sources"]["s"].get("samples").is_none());
+    }
+
+    #[test]
+    fn models_of_which_nothing_runs_are_told_with_what_to_do() {
+        use crate::store::StoredModels;
+        use crate::update::machine::{BadRelease, Candidate, ModelState, Phase};
+        use crate::update::release::{Reason, SelfTest};
+        use crate::update::tests::signed;
+
+        let bad = BadRelease {
+            release: signed(3).release,
+            reason: Reason::SelfTest(SelfTest::Golden),
+            detail: String::new(),
+            at_us: 0,
+        };
+        let candidate = Candidate { release: signed(4).release, phase: Phase::Fetching, tries_used: 0 };
+        let states = [
+            ("new", ModelState::default()),
+            ("refused", ModelState { bad: vec![bad], ..ModelState::default() }),
+            ("coming", ModelState { candidate: Some(candidate), ..ModelState::default() }),
+            ("runs", ModelState { active: Some(signed(1).release), ..ModelState::default() }),
+        ];
+        let models = states.into_iter().map(|(name, state)| (name.to_owned(), state)).collect();
+        let stored = StoredModels { models, ..StoredModels::default() };
+        let idle = idle_models(&ModelsReport::of(&stored, &[], Some(3)));
+        let told: Vec<_> = idle.iter().map(|(name, it)| (name.as_str(), it.phase.as_str())).collect();
+        assert_eq!(told, [("coming", "fetching"), ("new", "absent"), ("refused", "absent")]);
+        assert!(idle["new"].remedy.contains("dunlind import"));
+        assert!(idle["refused"].remedy.contains("release 3 is bad (selftest:golden)"));
     }
 }

@@ -136,9 +136,19 @@ fn push_brokers(text: &mut String, report: &StatusReport) {
 }
 
 fn push_slots(text: &mut String, report: &StatusReport) {
-    if report.slots.is_empty() {
-        return;
+    if !report.slots.is_empty() {
+        push_slot_table(text, report);
     }
+    for (name, model) in &report.idle_models {
+        let (phase, remedy) = (shortened(&model.phase, 16), shortened(&model.remedy, ERROR_CHARS_MAX));
+        line(text, &format!("Model {} predicts nothing ({phase}): {remedy}", name_of(name)));
+    }
+    if !report.idle_models.is_empty() {
+        text.push('\n');
+    }
+}
+
+fn push_slot_table(text: &mut String, report: &StatusReport) {
     let mut table =
         new_table(&["model", "version", "state", "windows", "failed", "rows refused", "starts", "memory"]);
     for (model, slot) in &report.slots {

@@ -1,9 +1,10 @@
 //! The releases of each model in `state.db`: what runs, what is being tried, what failed, and the floors.
 //!
 //! Keeps what the update's machine says and judges nothing; a floor is never lowered, whatever it says. One transition is
-//! one transaction, on disk before anything acts on it.
+//! one transaction, on disk before anything acts on it. Slots name releases by digest; their rows, with manifest and
+//! proof, are those that an import keeps, and `trust` forgets none that a slot names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dunlin_kit::digest::Digest;
@@ -14,7 +15,6 @@ use super::schema::{self, Schema};
 use super::trust::{KeptRefusal, read_refusals};
 use super::{STATE_FILE, StateDatabase, StoreError};
 use crate::update::machine::{BadRelease, Candidate, Floor, ModelState, Phase};
-use crate::update::plan::kept_releases;
 use crate::update::release::{Reason, Release};
 use crate::update::safe_mode::{Mode, StartRecord};
 
@@ -43,9 +43,12 @@ pub struct StoredModels {
     pub starts: StartRecord,
     /// What the last imports refused.
     pub refusals: Vec<KeptRefusal>,
+    /// Kept releases that the newest trusted metadata do not name any more.
+    pub withdrawn: BTreeSet<Digest>,
 }
 
-/// Reads a state folder's models beside the daemon or without it. `None` where no daemon has run there.
+/// Reads a state folder's models beside the daemon or without it. `None` where no daemon has run there, or its first start
+/// was cut before it stored anything.
 ///
 /// *Errors*: the database is damaged, of a newer program, or may not be read.
 pub fn read_models(folder: &Path) -> Result<Option<StoredModels>, StoreError> {
@@ -54,11 +57,15 @@ pub fn read_models(folder: &Path) -> Result<Option<StoredModels>, StoreError> {
         return Ok(None);
     }
     let (connection, version) = schema::open_reader_of(&path, Schema::State)?;
+    if version == 0 {
+        return Ok(None);
+    }
     if version < SCHEMA_OF_SLOTS {
         return Ok(Some(StoredModels::default()));
     }
     let refusals = if version < SCHEMA_OF_TRUST { Vec::new() } else { read_refusals(&connection)? };
-    Ok(Some(StoredModels { models: read_states(&connection)?, starts: read_starts(&connection)?, refusals }))
+    let (models, starts) = (read_states(&connection)?, read_starts(&connection)?);
+    Ok(Some(StoredModels { models, starts, refusals, withdrawn: read_withdrawn(&connection)? }))
 }
 
 impl StateDatabase {
@@ -69,6 +76,27 @@ impl StateDatabase {
         self.connection.as_ref().map_or_else(|| Ok(Vec::new()), read_refusals)
     }
 
+    /// Returns the kept releases that the newest trusted metadata do not name any more; none where the file is lost.
+    ///
+    /// *Errors*: the file cannot be read.
+    pub fn withdrawn(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        self.connection.as_ref().map_or_else(|| Ok(BTreeSet::new()), read_withdrawn)
+    }
+
+    /// Tells whether a root with this SHA-256 was ever trusted here; none was where the file is lost.
+    ///
+    /// *Errors*: the file cannot be read.
+    pub fn has_root(&self, sha256: &Digest) -> Result<bool, StoreError> {
+        let Some(connection) = &self.connection else { return Ok(false) };
+        connection
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM trust_root WHERE sha256 = ?1)",
+                [sha256.as_bytes().as_slice()],
+                |row| row.get(0),
+            )
+            .map_err(StoreError::sqlite("look for a root of trust"))
+    }
+
     /// Returns the state of every model that was ever updated here; none where the file is lost.
     ///
     /// *Errors*: the file cannot be read or holds what was never written.
@@ -76,7 +104,7 @@ impl StateDatabase {
         self.connection.as_ref().map_or_else(|| Ok(BTreeMap::new()), read_states)
     }
 
-    /// Stores a model's state durably, with the release that is new in it, and forgets releases it does not name.
+    /// Stores a model's state durably, with the release that is new in it: its row is the import's where that is kept.
     ///
     /// *Errors*: nothing was stored; the caller keeps acting on the state before.
     pub fn save_model(
@@ -90,13 +118,12 @@ impl StateDatabase {
         let storing = "store a model's releases";
         let transaction = connection.transaction().map_err(StoreError::sqlite(storing))?;
         if let Some(offered) = offered {
-            write_release(&transaction, model, offered)?;
+            write_release(&transaction, offered)?;
         }
         write_tries(&transaction, model, state)
             .and_then(|()| write_slot(&transaction, model, state))
             .and_then(|()| write_bad(&transaction, model, &state.bad))
             .and_then(|()| write_floor(&transaction, model, state.floor))
-            .and_then(|()| prune(&transaction, model, state))
             .and_then(|()| transaction.commit())
             .map_err(StoreError::sqlite(storing))
     }
@@ -108,7 +135,7 @@ impl StateDatabase {
         let Some(connection) = &self.connection else { return Ok(None) };
         let found = connection
             .query_row(
-                "SELECT digest, signed_model, version, counter, manifest, evidence FROM slot_release \
+                "SELECT digest, model, version, counter, manifest, evidence FROM release \
                  WHERE model = ?1 AND digest = ?2",
                 params![model, digest.to_string()],
                 |row| Ok((read_release(row, 0)?, row.get::<_, Vec<u8>>(4)?, row.get::<_, String>(5)?)),
@@ -153,6 +180,13 @@ pub(super) fn require_readable(connection: &Connection) -> Result<(), StoreError
 
 fn damaged(object: &str) -> StoreError {
     StoreError::Damaged { object: format!("{object} in `{STATE_FILE}`") }
+}
+
+fn read_withdrawn(connection: &Connection) -> Result<BTreeSet<Digest>, StoreError> {
+    connection
+        .prepare("SELECT digest FROM release WHERE approved = 0")
+        .and_then(|mut query| query.query_map([], |row| read_digest(row, 0))?.collect())
+        .map_err(StoreError::sqlite("read which releases are withdrawn"))
 }
 
 fn read_starts(connection: &Connection) -> Result<StartRecord, StoreError> {
@@ -211,7 +245,7 @@ fn complete(connection: &Connection, row: SlotRow) -> Result<ModelState, StoreEr
     let SlotRow { model, active, previous, candidate, mut state } = row;
     let failed = StoreError::sqlite("read a model's releases");
     let releases = connection
-        .prepare("SELECT digest, signed_model, version, counter FROM slot_release WHERE model = ?1")
+        .prepare("SELECT digest, model, version, counter FROM release WHERE model = ?1")
         .and_then(|mut query| {
             query.query_map([&model], |row| read_release(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()
         })
@@ -293,14 +327,14 @@ fn read_counter(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
-fn write_release(connection: &Connection, model: &str, stored: &StoredRelease) -> Result<(), StoreError> {
+/// The import's row says more, and may have a newer proof already.
+fn write_release(connection: &Connection, stored: &StoredRelease) -> Result<(), StoreError> {
     let StoredRelease { release, manifest, evidence } = stored;
     let evidence = serde_json::to_string(evidence).map_err(|_| damaged("the proof of a release"))?;
     connection
         .execute(
-            "INSERT OR REPLACE INTO slot_release VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO release VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, NULL) ON CONFLICT (digest) DO NOTHING",
             params![
-                model,
                 release.digest.to_string(),
                 release.model,
                 release.version,
@@ -383,20 +417,6 @@ fn write_tries(connection: &Connection, model: &str, state: &ModelState) -> rusq
             params![model, candidate.release.digest.to_string(), candidate.tries_used],
         )
         .map(drop)
-}
-
-fn prune(connection: &Connection, model: &str, state: &ModelState) -> rusqlite::Result<()> {
-    let kept = kept_releases(state);
-    let mut query = connection.prepare("SELECT digest FROM slot_release WHERE model = ?1")?;
-    let stored =
-        query.query_map([model], |row| read_digest(row, 0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    for digest in stored.into_iter().filter(|digest| !kept.contains(digest)) {
-        connection.execute(
-            "DELETE FROM slot_release WHERE model = ?1 AND digest = ?2",
-            params![model, digest.to_string()],
-        )?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -20,9 +20,12 @@ use super::open::PendingBatch;
 use super::reader::Selection;
 use super::retention::{Pressure, Retention, Turn};
 use super::*;
+use crate::backlog::StoredBacklog;
 use crate::config::settings::{CommitProfile, PredictionRetention, StorageSettings};
 use crate::flow::{AckToken, BrokerIndex, ConnectionId, LossKind, Step};
 use crate::metrics::Metrics;
+use crate::mqtt::feed::{Backlog, PageEnd};
+use crate::stage::publishing::Topics;
 
 const T0: i64 = 1_700_000_000_000_000;
 
@@ -636,4 +639,25 @@ fn summaries_stand_for_the_predictions_they_replace() {
         .unwrap();
     assert_eq!(2 * count, lost.count);
     assert!(halves);
+}
+
+#[test]
+fn publications_come_back_page_by_page_and_nothing_is_held_after_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_lock, mut store, _) = open(folder.path(), &settings());
+    commit(&mut store, (1..=5).map(step)).unwrap();
+    let model = serde_json::from_value(serde_json::json!({ "name": "frost", "key": ["room"] })).unwrap();
+    let mut backlog = StoredBacklog::new(folder.path().to_owned(), Topics::new("g", &[model]));
+    let page = backlog.publications_after(0, 3).unwrap();
+    assert_eq!(
+        (page.end, page.publications.len(), backlog.rests()),
+        (PageEnd::More, page.through as usize, false)
+    );
+    let rest = backlog.publications_after(page.through, 9).unwrap();
+    assert_eq!((rest.end, rest.through, backlog.rests()), (PageEnd::Exhausted, 5, true));
+    // It is asked again when the queue is full the next time.
+    commit(&mut store, [step(6)]).unwrap();
+    let later = backlog.publications_after(5, 9).unwrap();
+    assert_eq!((later.end, later.through, later.publications.len()), (PageEnd::Exhausted, 6, 1));
+    assert!(backlog.rests());
 }

@@ -1,8 +1,9 @@
 //! What the gateway trusts, as rows of `state.db`: roots, metadata, floors under their versions, releases, refusals.
 //!
 //! Written in one transaction a cycle; every file under its SHA-256. Judges nothing, but never lets a floor fall while
-//! the root stays, and tells rows that cannot be what was written: then what was trusted is lost. `update` reads and
-//! writes it.
+//! the root stays, never forgets a release that a slot names, and tells rows that cannot be what was written: then what
+//! was trusted is lost. `update` reads and writes it. A release has one row, which `slots` reads: what a review says of
+//! its proof holds for the slots from the same commit on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -227,24 +228,26 @@ impl TrustStore {
     /// *Errors*: as [`TrustStore::releases`].
     pub fn release(&self, digest: &Digest) -> Result<Option<KeptRelease>, StoreError> {
         self.connection
-            .query_row(&format!("{RELEASES} WHERE digest = ?1"), [digest.as_bytes().as_slice()], columns_of)
+            .query_row(&format!("{RELEASES} WHERE digest = ?1"), [digest.to_string()], columns_of)
             .optional()
             .map_err(StoreError::sqlite("read a release"))?
             .map(release_of)
             .transpose()
     }
 
-    /// Forgets all releases but these.
+    /// Forgets all releases but these and those that a slot names: one may have moved since the caller asked.
     ///
     /// *Errors*: the file cannot be written.
     pub fn keep_releases(&mut self, kept: &BTreeSet<Digest>) -> Result<(), StoreError> {
         let doing = "forget releases";
         let all = self.releases()?;
-        let transaction = self.connection.transaction().map_err(StoreError::sqlite(doing))?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(StoreError::sqlite(doing))?;
+        let forget = format!("DELETE FROM release WHERE digest = ?1 AND NOT {NAMED_BY_SLOT}");
         for release in all.iter().filter(|release| !kept.contains(&release.digest)) {
-            transaction
-                .execute("DELETE FROM release WHERE digest = ?1", [release.digest.as_bytes().as_slice()])
-                .map_err(StoreError::sqlite(doing))?;
+            transaction.execute(&forget, [release.digest.to_string()]).map_err(StoreError::sqlite(doing))?;
         }
         transaction.commit().map_err(StoreError::sqlite(doing))
     }
@@ -400,7 +403,7 @@ fn save_release(transaction: &Transaction<'_>, release: &KeptRelease) -> rusqlit
          ON CONFLICT (digest) DO UPDATE SET evidence = ?6, approved = ?7, place = ?8 \
          WHERE evidence <> ?6 OR approved <> ?7 OR place IS NOT ?8",
         params![
-            release.digest.as_bytes(),
+            release.digest.to_string(),
             release.model,
             release.version,
             release.counter.cast_signed(),
@@ -435,7 +438,12 @@ fn save_refusals(transaction: &Transaction<'_>, cycle: &Cycle) -> rusqlite::Resu
 const RELEASES: &str =
     "SELECT digest, model, version, counter, manifest, evidence, approved, place FROM release";
 
-type ReleaseColumns = (Vec<u8>, String, String, i64, Vec<u8>, String, bool, Option<String>);
+/// A damaged release is bad and is fetched again, so its manifest is needed still.
+const NAMED_BY_SLOT: &str = "(EXISTS (SELECT 1 FROM model_slot WHERE release.digest IN (active, previous, candidate)) \
+     OR EXISTS (SELECT 1 FROM bad_release \
+                WHERE bad_release.digest = release.digest AND bad_release.reason = 'damaged'))";
+
+type ReleaseColumns = (String, String, String, i64, Vec<u8>, String, bool, Option<String>);
 
 fn columns_of(row: &Row<'_>) -> rusqlite::Result<ReleaseColumns> {
     Ok((
@@ -452,7 +460,9 @@ fn columns_of(row: &Row<'_>) -> rusqlite::Result<ReleaseColumns> {
 
 fn release_of(columns: ReleaseColumns) -> Result<KeptRelease, StoreError> {
     let (digest, model, version, counter, manifest, evidence, approved, place) = columns;
-    let manifest = whole(digest, manifest, "a release's manifest")?;
+    if Digest::of(&manifest).to_string() != digest {
+        return Err(damaged("a release's manifest"));
+    }
     let evidence =
         serde_json::from_str(&evidence).map_err(|_| damaged("the proof of a release's approval"))?;
     let (digest, counter) = (Digest::of(&manifest), counter.cast_unsigned());

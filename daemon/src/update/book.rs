@@ -156,17 +156,29 @@ impl ReleaseBook {
         self.lock().models.get(model).cloned().unwrap_or_default()
     }
 
-    /// Returns the configured models with their states, and the daemon's starts.
+    /// Returns the configured models with their states, and the daemon's starts: what is in memory alone.
     #[must_use]
-    pub fn models(&self) -> StoredModels {
+    pub fn states(&self) -> StoredModels {
         let pages = self.lock();
         let state = |model: &String| pages.models.get(model).cloned().unwrap_or_default();
         let models = pages.configured.iter().map(|model| (model.clone(), state(model))).collect();
+        StoredModels { models, starts: pages.starts.clone(), ..StoredModels::default() }
+    }
+
+    /// Returns the configured models with their states, the daemon's starts, and what imports said of releases.
+    #[must_use]
+    pub fn models(&self) -> StoredModels {
+        let states = self.states();
+        let pages = self.lock();
         let refusals = pages.database.refusals().unwrap_or_else(|error| {
             tracing::warn!(error = %Chain(&error), "what imports refused cannot be read");
             Vec::new()
         });
-        StoredModels { models, starts: pages.starts.clone(), refusals }
+        let withdrawn = pages.database.withdrawn().unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "which releases are withdrawn cannot be read");
+            BTreeSet::new()
+        });
+        StoredModels { refusals, withdrawn, ..states }
     }
 
     /// Returns the floor of each model, for the judgement of what is offered.
@@ -206,6 +218,18 @@ impl ReleaseBook {
         let pages = self.lock();
         let copy = pages.copies.get(model).filter(|copy| copy.release.digest == *digest);
         copy.map_or_else(|| pages.database.release(model, digest), |copy| Ok(Some(copy.clone())))
+    }
+
+    /// Tells whether a release's proof may stand on the root with this SHA-256: it was trusted here, or nobody knows any
+    /// more what was; then what runs is the copy that was kept, and stands on itself.
+    ///
+    /// *Errors*: `state.db` cannot be read.
+    pub fn accepts_root(&self, sha256: &Digest) -> Result<bool, StoreError> {
+        let pages = self.lock();
+        if pages.refuses_updates().is_some() {
+            return Ok(true);
+        }
+        pages.database.has_root(sha256)
     }
 
     /// Takes a release that a verified statement names.

@@ -19,6 +19,7 @@ use super::approval::{self, Approved};
 use super::blobs::{BlobError, BlobStore, Collected};
 use super::compatibility::require_fit;
 use super::cut;
+use super::import_desk::Asker;
 use super::place::ListedSource;
 use super::refusal::Refusal;
 use super::trust_state::{Clocks, Interruption, TrustState};
@@ -51,6 +52,8 @@ pub struct Import<'a> {
     pub floors: &'a BTreeMap<String, u64>,
     /// What the clocks say.
     pub clocks: Clocks,
+    /// Who wants it.
+    pub asker: Asker,
 }
 
 /// What an import found for one configured model.
@@ -71,9 +74,6 @@ pub struct Imported {
     pub found: BTreeMap<String, Found>,
     /// Models of the repository that are not configured.
     pub passed_over: BTreeSet<String>,
-    /// Kept releases whose evidence or approval changed. Those that the newest metadata do not name any more run on, and
-    /// are marked.
-    pub reviewed: Vec<KeptRelease>,
 }
 
 /// Why an import came to nothing.
@@ -176,10 +176,13 @@ pub fn open_trust(store: &mut TrustStore, state_dir: &Path, root: &[u8]) -> Resu
 impl Import<'_> {
     /// Imports what `source` holds; `place` is where it lies, to go on from after a restart.
     ///
-    /// *Errors*: refused as a whole, and on record as far as `state.db` can take it; or the source or the store failed.
+    /// *Errors*: refused as a whole, and on record as far as `state.db` can take it, but for a configured place that is
+    /// older than what was imported since; or the source or the store failed.
     pub fn run(&mut self, source: &dyn ListedSource, place: Option<&Path>) -> Result<Imported, ImportError> {
         let ran = self.verify_and_keep(source, place);
-        if let Err(ImportError::Refused(refusal)) = &ran {
+        if let Err(ImportError::Refused(refusal)) = &ran
+            && !(self.asker == Asker::Configuration && refusal.is(Code::Rollback))
+        {
             tracing::warn!(
                 code = refusal.code,
                 object = refusal.object,
@@ -210,7 +213,7 @@ impl Import<'_> {
         }
         let mut cycle = Cycle { passed: vec![METADATA_CHECK.to_owned()], ..Cycle::default() };
         let mut imported = Imported { passed_over: self.passed_over(&state), ..Imported::default() };
-        self.review(&mut state, source, now, &mut cycle, &mut imported)?;
+        self.review(&mut state, source, now, &mut cycle)?;
         for model in self.models {
             let found = match self.judge(&mut state, source, model, now) {
                 Ok(found) => found,
@@ -334,14 +337,14 @@ impl Import<'_> {
         imported.found.insert(model.to_owned(), found);
     }
 
-    /// Gives kept releases the evidence of the newest metadata; marks those that these do not name any more.
+    /// Gives kept releases the evidence of the newest metadata; marks those that these do not name any more. They run
+    /// on, and `models` says so.
     fn review(
         &self,
         state: &mut TrustState,
         source: &dyn ListedSource,
         now: UnixTime,
         cycle: &mut Cycle,
-        imported: &mut Imported,
     ) -> Result<(), ImportError> {
         for kept in self.store.releases()? {
             let mut release = kept.clone();
@@ -362,6 +365,7 @@ impl Import<'_> {
                     release.evidence = target.evidence;
                 }
                 Some(_) => {}
+                None if !kept.approved => {}
                 None => tracing::warn!(
                     model = release.model,
                     version = release.version,
@@ -369,7 +373,6 @@ impl Import<'_> {
                 ),
             }
             if release != kept {
-                imported.reviewed.push(release.clone());
                 cycle.releases.push(release);
             }
         }

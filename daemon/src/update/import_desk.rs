@@ -29,6 +29,15 @@ pub enum Again {
     Retry,
 }
 
+/// Who wants an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody who handed it in: an older repository than one seen before is refused, and that is on record.
+    Operator,
+    /// The configuration, at every start: its place may be older than what was imported since.
+    Configuration,
+}
+
 /// What the importer is to do.
 #[derive(Debug)]
 pub enum Job {
@@ -40,6 +49,8 @@ pub enum Job {
         place: PathBuf,
         /// Whether bad releases are tried again.
         again: Again,
+        /// Who wants it.
+        asker: Asker,
     },
     /// Fetch the files of a release that is kept, from where it came.
     Fetch(Digest),
@@ -123,6 +134,17 @@ impl ImportDesk {
     ///
     /// *Errors*: why it cannot be taken.
     pub fn import(&self, place: PathBuf, again: Again) -> Result<u64, String> {
+        self.take_in(place, again, Asker::Operator)
+    }
+
+    /// Takes an import of a place that the configuration names; returns its number.
+    ///
+    /// *Errors*: as [`ImportDesk::import`].
+    pub fn import_configured(&self, place: PathBuf) -> Result<u64, String> {
+        self.take_in(place, Again::Never, Asker::Configuration)
+    }
+
+    fn take_in(&self, place: PathBuf, again: Again, asker: Asker) -> Result<u64, String> {
         if !place.is_absolute() {
             return Err(format!("`{}` is no absolute path", place.display()));
         }
@@ -142,7 +164,7 @@ impl ImportDesk {
             });
             return Ok(import);
         }
-        self.send(Job::Import { import, place, again })
+        self.send(Job::Import { import, place, again, asker })
             .inspect_err(|_| self.change(|report| report.ended = true))?;
         Ok(import)
     }

@@ -22,7 +22,7 @@ use super::book::ReleaseBook;
 use super::clean_up::sweep_unused;
 use super::compatibility::this_device;
 use super::import::{Found, Import, ImportError, Imported, fetch_files};
-use super::import_desk::{Again, ImportDesk, Job, ModelProgress};
+use super::import_desk::{Again, Asker, ImportDesk, Job, ModelProgress};
 use super::place::Place;
 use super::refusal::Refusal;
 use super::trust_state::Clocks;
@@ -80,8 +80,6 @@ pub enum ImportEvent {
         /// Why; a [`ImportError::Refused`] is on record.
         error: Box<ImportError>,
     },
-    /// These releases have newer evidence, or are not approved any more.
-    Reviewed(Vec<KeptRelease>),
 }
 
 /// Reads a root of trust.
@@ -136,12 +134,12 @@ impl Importer {
                 }
                 Err(error) => self.not_fetched(digest, error.into()),
             },
-            Job::Import { place, again, .. } => {
-                let imported = import_place(&mut self.store, &settings, &place);
+            Job::Import { place, again, asker, .. } => {
+                let imported = import_place(&mut self.store, &settings, &place, asker);
                 let sent = match imported {
                     Ok(imported) => self.follow(&settings, imported, again),
                     Err(failure) => {
-                        tracing::warn!(place = %place.display(), %failure, "import failed");
+                        self.tell_failure(&settings, &place, asker, &failure);
                         self.desk.change(|report| match failure {
                             ImportFailure::Refused(refusal) => report.refused = Some(refusal),
                             ImportFailure::Failed(words) => report.failed = Some(words),
@@ -157,6 +155,22 @@ impl Importer {
         }
     }
 
+    /// A configured place that stayed as it was while newer releases came by other ways is no trouble.
+    fn tell_failure(&self, settings: &ImportSettings, place: &Path, asker: Asker, failure: &ImportFailure) {
+        let place = place.display();
+        let is_older = matches!(failure, ImportFailure::Refused(refusal) if refusal.is(Code::Rollback));
+        let serves = |model: &String| self.book.state(model).serving().is_some();
+        if asker == Asker::Configuration && is_older && settings.models.iter().all(serves) {
+            tracing::info!(
+                %place,
+                "the configured package is older than what was imported since: the newer releases go on running, and \
+                 `package` may name a newer bundle"
+            );
+        } else {
+            tracing::warn!(%place, %failure, "import failed");
+        }
+    }
+
     /// Offers what an import found, and fetches the files.
     fn follow(&mut self, settings: &ImportSettings, imported: Imported, again: Again) -> Option<()> {
         let models = progress_of(&imported);
@@ -164,9 +178,6 @@ impl Importer {
             report.models = models;
             report.passed_over.clone_from(&imported.passed_over);
         });
-        if !imported.reviewed.is_empty() {
-            self.events.blocking_send(ImportEvent::Reviewed(imported.reviewed)).ok()?;
-        }
         for found in imported.found.into_values() {
             if let Found::Release(release) = found {
                 let offered = ImportEvent::Offered { release: release.clone(), again };
@@ -242,6 +253,7 @@ pub fn import_place(
     store: &mut TrustStore,
     settings: &ImportSettings,
     path: &Path,
+    asker: Asker,
 ) -> Result<Imported, ImportFailure> {
     let failed = |error: &dyn std::error::Error| ImportFailure::Failed(Chain(error).to_string());
     let Some(root) = &settings.root else {
@@ -267,6 +279,7 @@ pub fn import_place(
         models: &settings.models,
         floors: &floors,
         clocks: Clocks::read(),
+        asker,
     };
     Ok(import.run(&place, Some(path))?)
 }

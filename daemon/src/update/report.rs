@@ -2,8 +2,9 @@
 //!
 //! Made from the states alone, with the stage's counts beside them where the daemon runs; decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use dunlin_kit::digest::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,9 @@ pub struct ModelReport {
     pub floor: u64,
     /// What runs in the lanes.
     pub lanes: Vec<LaneReport>,
+    /// Of these releases, those that the newest trusted metadata do not name any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<Release>,
     /// Releases that failed, oldest first.
     pub bad: Vec<BadReport>,
     /// What came of the last intent or candidate.
@@ -137,7 +141,9 @@ impl ModelsReport {
         let mode = stored.starts.mode;
         let report = |(position, (name, state)): (usize, (&String, &ModelState))| {
             let counts = counts.get(position * LANES_PER_MODEL..).unwrap_or_default();
-            (name.clone(), ModelReport::of(state, mode, counts, tries))
+            let mut report = ModelReport::of(state, mode, counts, tries);
+            report.note_withdrawn(&stored.withdrawn);
+            (name.clone(), report)
         };
         Self {
             running: tries.is_some(),
@@ -179,9 +185,16 @@ impl ModelReport {
             candidate,
             floor: floor.counter,
             lanes,
+            withdrawn: Vec::new(),
             bad: bad.iter().map(BadReport::of).collect(),
             last: last.clone(),
         }
+    }
+
+    fn note_withdrawn(&mut self, withdrawn: &BTreeSet<Digest>) {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.release);
+        let known = [self.active.as_ref(), self.previous.as_ref(), candidate].into_iter().flatten();
+        self.withdrawn = known.filter(|release| withdrawn.contains(&release.digest)).cloned().collect();
     }
 }
 

@@ -261,6 +261,7 @@ impl Gateway {
             models: &self.models,
             floors: &self.floors,
             clocks: clocks_at(self.now),
+            asker: super::import_desk::Asker::Operator,
         }
         .run(source, Some(Path::new("/media/stick")))
     }

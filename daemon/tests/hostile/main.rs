@@ -23,7 +23,7 @@ use dunlin_daemon::config::settings::Isolation;
 use dunlin_daemon::flow::{SLOT_RESULTS, SlotJob};
 use dunlin_daemon::metrics::Metrics;
 use dunlin_daemon::slot::confine::resident_bytes;
-use dunlin_daemon::slot::{admit, spawn_admitted, spawn_slot};
+use dunlin_daemon::slot::{admit, spawn_slot};
 use release::{Draft, approve, slot_spec};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -117,12 +117,11 @@ async fn outcome(case: &Case) -> (String, String) {
     };
     let spec = slot_spec(package, Isolation::Process);
     let board = BoardClass::of("", "x86_64");
-    let admission = match admit(&spec, &board).await {
-        Ok(admission) => admission,
-        Err(failure) => return (failure.code().to_owned(), failure.to_string()),
-    };
+    if let Err(failure) = admit(&spec, &board).await {
+        return (failure.code().to_owned(), failure.to_string());
+    }
     let (sender, mut results) = mpsc::channel(SLOT_RESULTS);
-    let slot = spawn_admitted(spec, admission, sender, Arc::new(Metrics::new(0)));
+    let slot = spawn_slot(spec, sender, Arc::new(Metrics::new(0)));
     slot.try_submit(SlotJob { ticket: 0, values: case.live.to_vec() }).unwrap();
     let mut answer = results.recv().await.unwrap();
     let live = match answer.remove(0).outputs {

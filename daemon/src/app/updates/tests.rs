@@ -1,5 +1,7 @@
 //! What is left of updates where the gateway does not know any more what it trusted.
 
+use dunlin_model_package::Digest;
+
 use super::*;
 use crate::config::{LoadRequest, load};
 use crate::store::spoiled::{self, spoil};
@@ -40,7 +42,7 @@ async fn where_what_was_trusted_is_damaged_every_import_is_refused_and_what_runs
     spoil(folder.path(), spoiled::ROOT_UNKNOWN);
     let updates = Updates::open(&lock, &settings, PathBuf::from("worker")).unwrap();
     assert!(updates.book.report().state_lost.is_some());
-    assert!(updates.files.needs_no_anchor());
+    assert!(updates.book.accepts_root(&Digest::of(b"any")).unwrap());
     let import = updates.desk.import(folder.path().to_owned(), Again::Never).unwrap();
     let report = updates.desk.idle().await;
     assert_eq!(report.import, import);

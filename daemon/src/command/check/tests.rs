@@ -164,6 +164,29 @@ fn a_bad_configuration_is_refused_as_a_whole() {
 }
 
 #[test]
+fn a_place_of_packages_that_went_away_is_a_failure_where_nothing_else_is_installed() {
+    let site = Site::new();
+    let line = "dunlind.toml:13: model[0].package: there is no bundle or repository `";
+    let text = std::fs::read_to_string(site.folder.path().join("dunlind.toml")).unwrap();
+    site.write("dunlind.toml", &text.replace("package = \".\"", "package = \"nowhere\""));
+    let (outcome, text) = site.check(&[], &GOOD);
+    assert_eq!(outcome, Outcome::Passed, "{text}");
+    assert!(text.lines().any(|said| said.starts_with("  ! ") && said.contains(line)), "{text}");
+    assert!(text.contains("✔ model `m` (1): 3 golden predictions agree"), "{text}");
+    let nothing = Probes { package: &|_, _| Ok(None), ..GOOD };
+    let (outcome, text) = site.check(&[], &nothing);
+    assert_eq!(outcome, Outcome::Failed, "{text}");
+    let told = |said: &str| {
+        said.starts_with("  ✘ ") && said.contains(line) && said.contains("no release is installed")
+    };
+    assert_eq!(text.lines().filter(|said| told(said)).count(), 1, "{text}");
+    // Beside what is refused it is told, too.
+    let (outcome, text) = site.check(&["--set", "mqtt.qos=7"], &nothing);
+    assert_eq!(outcome, Outcome::BadConfiguration, "{text}");
+    assert!(text.lines().any(|said| said.starts_with("  ! ") && said.contains(line)), "{text}");
+}
+
+#[test]
 fn the_json_report_holds_the_same_lines() {
     let (_, text) = Site::new().check(&["--output", "json"], &GOOD);
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();

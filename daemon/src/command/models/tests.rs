@@ -29,7 +29,7 @@ fn stored() -> StoredModels {
         ..ModelState::default()
     };
     let starts = StartRecord { mode: Mode::Normal, ..StartRecord::default() };
-    StoredModels { models: BTreeMap::from([("m".to_owned(), state)]), starts, refusals: Vec::new() }
+    StoredModels { models: BTreeMap::from([("m".to_owned(), state)]), starts, ..StoredModels::default() }
 }
 
 #[test]
@@ -62,6 +62,17 @@ fn a_model_in_trial_is_shown_with_all_that_is_known_of_it() {
 }
 
 #[test]
+fn a_release_that_its_owner_withdrew_is_said_so_as_long_as_it_is_in_a_slot() {
+    let withdrawn = [2, 3].map(|counter| signed(counter).release.digest).into();
+    let report = ModelsReport::of(&StoredModels { withdrawn, ..stored() }, &[], None);
+    assert_eq!(report.models["m"].withdrawn, [signed(2).release]);
+    let text = render_models(&report);
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("withdrawn")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].starts_with("  withdrawn  2.0.0 (release 2, "), "{text}");
+}
+
+#[test]
 fn the_json_form_has_whole_digests_and_is_read_back() {
     let report = ModelsReport::of(&stored(), &[], None);
     let json = serde_json::to_string(&report).unwrap();
@@ -87,5 +98,26 @@ fn safe_mode_lost_state_and_a_daemon_that_rests_are_said_first() {
     let release = "A release of `n` was refused at 1970-01-01T00:00:00Z: incompatible:";
     for said in ["does not run", "Safe mode", "state_lost", import, release, "serving    2.0.0"] {
         assert!(text.contains(said), "{said} in {text}");
+    }
+}
+
+#[test]
+fn a_state_that_was_cut_is_named_with_what_to_do() {
+    use dunlin_kit::error_chain::Chain;
+
+    for (contents, why, code) in
+        [(&b""[..], "no tables", 3), (&b"SQLite format 3\0 and no more"[..], "cannot", 1)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(STATE_FILE);
+        dunlin_kit::atomic_file::write(&file, contents).unwrap();
+        let state = StateDirArgs { state_dir: Some(folder.path().to_owned()) };
+        let args = ModelsArgs { state, json: false, end_safe_mode: false };
+        let error = run(&args).unwrap_err();
+        let said = Chain(&error).to_string();
+        assert_eq!(error.exit_code(), code);
+        for part in [file.to_str().unwrap(), "start the daemon", why] {
+            assert!(said.contains(part), "`{part}` is not in {said}");
+        }
     }
 }

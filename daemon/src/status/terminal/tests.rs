@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::status::report::{BrokerReport, SampleReport, SlotReport, SourceError};
+use crate::status::report::{BrokerReport, IdleModelReport, SampleReport, SlotReport, SourceError};
 
 const HOSTILE: &str = "a\u{1b}]0;owned\u{7}\r\n\u{9b}2J\u{202e}/b";
 
@@ -33,6 +33,8 @@ fn report(text: &str) -> StatusReport {
             ..SlotReport::default()
         },
     );
+    let idle = IdleModelReport { phase: text.to_owned(), remedy: text.to_owned() };
+    report.idle_models.insert(text.to_owned(), idle);
     report.store.state = "ok".to_owned();
     report.store.lost.insert(text.to_owned(), 5);
     report.store.last_error = Some(text.to_owned());

@@ -1,8 +1,10 @@
 //! Releases in `state.db`: read back as they were, floors that never fall, tries in one table.
 
 use super::*;
-use crate::store::FolderLock;
+use crate::store::trust::Cycle;
+use crate::store::{FolderLock, TrustStore};
 use crate::update::machine::{Event, Intent, Outcome, next_state};
+use crate::update::release::Cause;
 use crate::update::tests::{rules, signed};
 
 fn state_of_everything() -> (ModelState, [StoredRelease; 3]) {
@@ -38,7 +40,6 @@ fn a_state_is_read_back_as_it_was_by_the_daemon_and_beside_it() {
     let (state, releases) = state_of_everything();
     let mut database = StateDatabase::open(&lock).unwrap();
     for stored in &releases {
-        // A release that no state names yet is not kept.
         database.save_model("m", &state_with(&releases, stored), Some(stored)).unwrap();
     }
     database.save_model("m", &state, None).unwrap();
@@ -78,7 +79,7 @@ fn a_floor_is_never_lowered_whatever_is_stored() {
 }
 
 #[test]
-fn a_release_that_no_state_names_is_forgotten_with_its_proof() {
+fn a_release_is_forgotten_with_its_proof_once_no_slot_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let lock = FolderLock::acquire(folder.path()).unwrap();
     let mut database = StateDatabase::open(&lock).unwrap();
@@ -91,8 +92,57 @@ fn a_release_that_no_state_names_is_forgotten_with_its_proof() {
         database.save_model("m", &next, Some(stored)).unwrap();
         state = next;
     }
+    let mut trust = TrustStore::open(&lock).unwrap();
+    trust.keep_releases(&BTreeSet::new()).unwrap();
     assert_eq!(database.release("m", &old.release.digest).unwrap(), None);
     assert_eq!(database.release("m", &new.release.digest).unwrap(), Some(new));
+}
+
+#[test]
+fn whatever_slot_names_a_release_its_row_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = FolderLock::acquire(folder.path()).unwrap();
+    let mut database = StateDatabase::open(&lock).unwrap();
+    let (mut state, releases) = state_of_everything();
+    for stored in &releases {
+        database.save_model("m", &state_with(&releases, stored), Some(stored)).unwrap();
+    }
+    let [damaged, slow] = [signed(30), signed(31)];
+    for (stored, reason) in [(&damaged, Reason::Damaged), (&slow, Reason::RolledBack(Cause::Latency))] {
+        let bad = BadRelease { release: stored.release.clone(), reason, detail: String::new(), at_us: 0 };
+        state.bad.push(bad);
+        database.save_model("m", &state, Some(stored)).unwrap();
+    }
+    TrustStore::open(&lock).unwrap().keep_releases(&BTreeSet::new()).unwrap();
+    for stored in releases.iter().chain([&damaged]) {
+        assert_eq!(database.release("m", &stored.release.digest).unwrap().as_ref(), Some(stored));
+    }
+    assert_eq!(database.release("m", &slow.release.digest).unwrap(), None);
+    drop(database);
+    assert_eq!(StateDatabase::open(&lock).unwrap().model_states().unwrap()["m"], state);
+}
+
+#[test]
+fn what_a_review_says_of_a_release_holds_for_its_slot_and_an_offer_does_not_undo_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = FolderLock::acquire(folder.path()).unwrap();
+    let mut database = StateDatabase::open(&lock).unwrap();
+    let old = signed(1);
+    let state = ModelState { active: Some(old.release.clone()), ..ModelState::default() };
+    database.save_model("m", &state, Some(&old)).unwrap();
+    assert_eq!(database.withdrawn().unwrap(), BTreeSet::new());
+    let mut trust = TrustStore::open(&lock).unwrap();
+    let mut reviewed = trust.release(&old.release.digest).unwrap().unwrap();
+    // The same manifest, proven by another key.
+    reviewed.evidence = signed(1).evidence;
+    reviewed.approved = false;
+    trust.save(&Cycle { releases: vec![reviewed.clone()], ..Cycle::default() }).unwrap();
+    database.save_model("m", &state, Some(&old)).unwrap();
+    let kept = database.release("m", &old.release.digest).unwrap().unwrap();
+    assert_ne!(kept.evidence, old.evidence);
+    assert_eq!(kept.evidence, reviewed.evidence);
+    assert_eq!(database.withdrawn().unwrap(), BTreeSet::from([old.release.digest]));
+    assert_eq!(read_models(folder.path()).unwrap().unwrap().withdrawn, BTreeSet::from([old.release.digest]));
 }
 
 #[test]

@@ -13,9 +13,10 @@ use crate::status::client::StatusClient;
 use crate::status::socket::StatusSocket;
 use crate::status::{StatusBoard, StatusFacts};
 use crate::store::{FolderLock, StateDatabase, StoredRelease};
+use crate::update::import_desk::ImportReport;
 use crate::update::machine::Intent;
 use crate::update::release::Release;
-use crate::update::testing::{Draft, Gateway, Owner};
+use crate::update::testing::{Draft, Gateway, Owner, bundle};
 use crate::update::tests::rules;
 
 struct Daemon {
@@ -157,7 +158,7 @@ async fn an_import_removes_the_files_of_releases_that_nobody_needs() {
             match next(&mut daemon).await {
                 Some(ImportEvent::Offered { release, .. }) => offered.push(release),
                 Some(ImportEvent::Fetched { .. }) => break,
-                other => assert!(matches!(other, Some(ImportEvent::Reviewed(_))), "{other:?}"),
+                other => panic!("{other:?}"),
             }
         }
         let mut report = daemon.desk.report();
@@ -177,4 +178,24 @@ async fn an_import_removes_the_files_of_releases_that_nobody_needs() {
         path.join(Digest::of(&[content; 20]).to_string()).exists()
     };
     assert_eq!([1, 2, 3, 4].map(kept), [false, true, false, true]);
+}
+
+#[tokio::test]
+async fn a_configured_place_that_is_older_than_what_came_since_is_no_refusal_and_one_that_is_handed_in_is() {
+    let mut owner = present_owner();
+    owner.publish(&Draft::new("frost", 1));
+    let (file, _) = bundle(&owner);
+    let old = file.path().to_owned();
+    owner.publish(&Draft::new("frost", 2));
+    let daemon = start(&owner);
+    daemon.desk.import(owner.folder().to_owned(), Again::Never).unwrap();
+    bounded(daemon.desk.idle()).await;
+    let code = |report: &ImportReport| report.refused.as_ref().map(|refusal| refusal.code.clone());
+    let rollback = Some("rollback".to_owned());
+    daemon.desk.import_configured(old.clone()).unwrap();
+    let report = bounded(daemon.desk.idle()).await;
+    assert_eq!((code(&report), daemon.gateway.refusal("metadata")), (rollback.clone(), None));
+    daemon.desk.import(old, Again::Never).unwrap();
+    let report = bounded(daemon.desk.idle()).await;
+    assert_eq!((code(&report), daemon.gateway.refusal("metadata")), (rollback.clone(), rollback));
 }

@@ -1,12 +1,12 @@
-CREATE TABLE slot_release (
+CREATE TABLE release (
+    digest TEXT PRIMARY KEY,
     model TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    signed_model TEXT NOT NULL,
     version TEXT NOT NULL,
     counter INTEGER NOT NULL,
     manifest BLOB NOT NULL,
     evidence TEXT NOT NULL,
-    PRIMARY KEY (model, digest)
+    approved INTEGER NOT NULL CHECK (approved IN (0, 1)),
+    place TEXT
 ) STRICT;
 CREATE TABLE model_slot (
     model TEXT PRIMARY KEY,

@@ -27,13 +27,3 @@ CREATE TABLE trust_refusal (
     reason TEXT NOT NULL,
     at_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE release (
-    digest BLOB PRIMARY KEY,
-    model TEXT NOT NULL,
-    version TEXT NOT NULL,
-    counter INTEGER NOT NULL,
-    manifest BLOB NOT NULL,
-    evidence TEXT NOT NULL,
-    approved INTEGER NOT NULL CHECK (approved IN (0, 1)),
-    place TEXT
-) STRICT;
