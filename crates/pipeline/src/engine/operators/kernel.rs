@@ -36,6 +36,16 @@ pub(super) fn built(kernel: impl Kernel) -> TractResult<(Box<dyn InferenceOp>, V
     Ok((expand(KernelOp(Arc::new(kernel))), Vec::new()))
 }
 
+/// Adds a kernel to a graph whose types are known: for operators that are built of several nodes.
+pub(super) fn wired(
+    name: &str,
+    model: &mut TypedModel,
+    kernel: impl Kernel,
+    inputs: &[OutletId],
+) -> TractResult<TVec<OutletId>> {
+    model.wire_node(name, KernelOp(Arc::new(kernel)), inputs)
+}
+
 /// Returns the fact of a tensor whose shape is known.
 pub(super) fn fact(datum_type: DatumType, shape: &[TDim]) -> TypedFact {
     datum_type.fact(shape)
