@@ -83,7 +83,6 @@ const TRACT: &[(&str, &str)] = &[
     ("Asinh", ""),
     ("Atan", ""),
     ("Atanh", ""),
-    ("Attention", "is_causal kv_num_heads q_num_heads qk_matmul_output_mode scale softcap"),
     ("AveragePool", "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"),
     ("BatchNormalization", "epsilon momentum spatial training_mode"),
     ("BitwiseAnd", ""),
@@ -368,4 +367,100 @@ fn recurrent(
 fn opset(model: &ModelProto) -> i64 {
     let is_default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
     model.opset_import.iter().find(|import| is_default(&import.domain)).map_or(0, |import| import.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::OperatorSetIdProto;
+
+    use super::super::testing::{float, int, ints, node, text};
+    use super::super::{check, onnx};
+    use super::*;
+
+    /// Returns what is said of a model of one node, of operator sets by domain.
+    fn said(node: NodeProto, opsets: &[(&str, i64)]) -> String {
+        let opset = |(domain, version): &(&str, i64)| OperatorSetIdProto {
+            domain: (*domain).to_owned(),
+            version: *version,
+        };
+        let model = ModelProto {
+            opset_import: opsets.iter().map(opset).collect(),
+            graph: Some(GraphProto { node: vec![node], ..GraphProto::default() }),
+            ..ModelProto::default()
+        };
+        check(&model, &onnx()).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    fn of(domain: &str, mut node: NodeProto) -> NodeProto {
+        node.domain = domain.to_owned();
+        node
+    }
+
+    #[test]
+    fn a_name_counts_in_its_own_domain_alone() {
+        let opsets = [("", 17), ("ai.onnx.ml", 3), ("com.microsoft", 1), ("my.domain", 1)];
+        let add = || node("Add", 2, 1, vec![]);
+        for domain in ["", "ai.onnx"] {
+            assert_eq!(said(of(domain, add()), &opsets), "");
+        }
+        for domain in ["my.domain", "ai.onnx.ml", "com.microsoft", "ai.onnx.training"] {
+            let said = said(of(domain, add()), &opsets);
+            assert!(said.contains(&format!("does not know it in domain `{domain}`")), "{said}");
+        }
+        assert!(said(node("Scaler", 1, 1, vec![]), &opsets).contains("another domain"));
+        assert!(said(node("CDist", 2, 1, vec![]), &opsets).contains("another domain"));
+        assert_eq!(said(of("ai.onnx.ml", node("Scaler", 1, 1, vec![])), &opsets), "");
+        assert_eq!(said(of("com.microsoft", node("CDist", 2, 1, vec![])), &opsets), "");
+    }
+
+    #[test]
+    fn operator_sets_that_nobody_compared_are_refused() {
+        let relu = || node("Relu", 1, 1, vec![]);
+        assert_eq!(said(relu(), &[("", 6)]), "");
+        assert_eq!(said(relu(), &[("ai.onnx", 28), ("my.domain", 900)]), "");
+        assert!(said(relu(), &[("", 5)]).contains("operator set 5; the engine knows 6 to 28"));
+        assert!(said(relu(), &[("", 29)]).contains("operator set 29"));
+        assert!(said(relu(), &[("ai.onnx.ml", 3)]).contains("names no operator set"));
+        assert!(said(relu(), &[("", 12), ("ai.onnx", 13)]).contains("several operator sets"));
+    }
+
+    #[test]
+    fn what_tract_passes_over_is_refused() {
+        let refused = [
+            node("Softmax", 1, 1, vec![int("axes", 1)]),
+            node("Conv", 2, 1, vec![ints("stride", &[2, 2])]),
+            node("Add", 2, 1, vec![int("broadcast", 1)]),
+            node("Concat", 2, 1, vec![int("axis", 0), int("axis", 1)]),
+            node("Einsum", 1, 1, vec![text("equation", "ij->")]),
+            node("GRU", 3, 1, vec![text("direction", "reverse")]),
+            node("RNN", 3, 1, vec![float("clip", 0.5)]),
+            node("MaxPool", 1, 1, vec![text("auto_pad", "SAME_UPPER"), ints("dilations", &[2])]),
+            node("Swish", 1, 1, vec![float("alpha", 0.5)]),
+            node("BatchNormalization", 5, 3, vec![int("training_mode", 1)]),
+            node("RandomNormal", 0, 1, vec![]),
+        ];
+        for node in refused {
+            let operator = node.op_type.clone();
+            let said = said(node, &[("", 20)]);
+            assert!(said.contains(&format!("operator `{operator}` of node")), "{operator}: {said}");
+        }
+    }
+
+    #[test]
+    fn inner_graphs_are_judged_too() {
+        let mut branch =
+            tract_onnx::pb::AttributeProto { name: "then_branch".to_owned(), ..Default::default() };
+        let inner = of("my.domain", node("Add", 2, 1, vec![]));
+        branch.g = Some(GraphProto { node: vec![inner], ..GraphProto::default() });
+        let said = said(node("If", 1, 1, vec![branch]), &[("", 17)]);
+        assert!(said.contains("domain `my.domain`"), "{said}");
+    }
+
+    #[test]
+    fn every_operator_of_the_tables_is_there() {
+        let engine = onnx();
+        for (operator, _) in TRACT {
+            assert!(engine.op_register.0.contains_key(*operator), "{operator}");
+        }
+    }
 }

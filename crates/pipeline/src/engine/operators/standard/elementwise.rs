@@ -1,7 +1,7 @@
 //! Operators on two or more tensors, value by value: extremes, remainders, powers and shifts.
 //!
 //! tract's extremes drop NaN, its remainder mixes up tensors of different rank, its powers know no integers, its shifts
-//! wrap the distance around. Powers of floats and comparisons of numbers stay with tract.
+//! wrap the distance around, its division by zero panics. Powers of floats and comparisons of numbers stay with tract.
 //!
 //! *Source*: ai.onnx 13 (Max, Min, Mod, Equal), 15 (Pow), 11 (BitShift).
 
@@ -29,6 +29,7 @@ enum Kind {
     Left,
     Right,
     Pow,
+    Div,
     Equal,
 }
 
@@ -71,6 +72,8 @@ impl Kind {
                 Ok(exponent) => a.wrapping_pow(exponent),
                 Err(_) => bail!("an integer's power to {b}"),
             },
+            Self::Div if b == 0 => bail!("a division by zero"),
+            Self::Div => a / b,
             Self::Equal => i128::from(a == b),
         })
     }
@@ -153,6 +156,7 @@ impl Kernel for Broadcast {
             Kind::Mod | Kind::Fmod => "Mod",
             Kind::Left | Kind::Right => "BitShift",
             Kind::Pow => "Pow",
+            Kind::Div => "Div",
             Kind::Equal => "Equal",
         }
     }
@@ -270,7 +274,7 @@ fn common(types: &[DatumType]) -> TractResult<DatumType> {
     Ok(first)
 }
 
-/// `Pow` and `Equal`: ours for the types that tract does not know, tract's for the others.
+/// `Pow`, `Div` and `Equal`: ours for the types that tract does not know, tract's for the others.
 #[derive(Debug, Clone)]
 struct Mixed {
     kind: Kind,
@@ -282,6 +286,13 @@ pub(super) fn build_pow(
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     mixed(context, node, Kind::Pow)
+}
+
+pub(super) fn build_div(
+    context: &ParsingContext<'_>,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    mixed(context, node, Kind::Div)
 }
 
 pub(super) fn build_equal(
@@ -320,7 +331,7 @@ impl Expansion for Mixed {
         let types = [model.outlet_fact(inputs[0])?.datum_type, model.outlet_fact(inputs[1])?.datum_type];
         let is_whole = |datum_type: &DatumType| datum_type.is_integer() && *datum_type != TDim::datum_type();
         let is_ours = match self.kind {
-            Kind::Pow => types.iter().all(is_whole),
+            Kind::Pow | Kind::Div => types.iter().all(is_whole),
             _ => types.iter().all(|datum_type| *datum_type == DatumType::Bool),
         };
         if !is_ours {

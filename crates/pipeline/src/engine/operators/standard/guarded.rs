@@ -14,6 +14,8 @@ use tract_onnx::tract_hir::infer::{
 };
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
+use super::super::attributes::require_only;
+
 /// tract's operators, without ours over them.
 static TRACT: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
 
@@ -100,6 +102,10 @@ fn constants<T: Datum + Copy>(fact: &TypedFact) -> TractResult<Option<Vec<T>>> {
 
 /// tract reads negative pads as huge ones, and a constant's value as mode `constant` whatever the mode.
 pub(super) fn pad(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    require_only(
+        node,
+        if context.onnx_operator_set_version < 11 { &["mode", "pads", "value"] } else { &["mode"] },
+    )?;
     let mode: &str = node.get_attr_opt("mode")?.unwrap_or("constant");
     let has_value = context.onnx_operator_set_version >= 11
         && tract_onnx::model::optional_inputs(node).nth(2).flatten().is_some();
@@ -108,6 +114,9 @@ pub(super) fn pad(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     }
     let attribute: Vec<i64> = node.get_attr_opt_vec("pads")?.unwrap_or_default();
     ensure!(attribute.iter().all(|pad| *pad >= 0), "negative pads; use Slice");
+    if context.onnx_operator_set_version < 11 {
+        return of_tract(context, node);
+    }
     guarded(context, node, |facts| {
         ensure!(facts[0].datum_type != DatumType::Bool, "it does not take truth values");
         if let Some(pads) = facts.get(1) {
@@ -121,6 +130,18 @@ pub(super) fn pad(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
 /// Sampling between aligned corners depends on the output's length before it is cut to an integer, which tract drops:
 /// right for whole scales and for given sizes.
 pub(super) fn resize(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    let known = [
+        "antialias",
+        "axes",
+        "coordinate_transformation_mode",
+        "cubic_coeff_a",
+        "exclude_outside",
+        "extrapolation_value",
+        "keep_aspect_ratio_policy",
+        "mode",
+        "nearest_mode",
+    ];
+    require_only(node, &known)?;
     let mode: &str = node.get_attr_opt("coordinate_transformation_mode")?.unwrap_or("half_pixel");
     ensure!(mode != "tf_crop_and_resize", "`coordinate_transformation_mode` is `tf_crop_and_resize`");
     let version = context.onnx_operator_set_version;

@@ -15,6 +15,8 @@ mod guarded;
 mod indices;
 mod one_hot;
 mod reduce;
+#[cfg(test)]
+mod tests;
 mod top_k;
 mod values;
 
@@ -38,6 +40,7 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("Celu", activation::build),
     ("Clip", clip::build),
     ("ConstantOfShape", constant_of_shape),
+    ("Div", elementwise::build_div),
     ("Equal", elementwise::build_equal),
     ("FastGelu", activation::build),
     ("GatherND", indices::gather_nd),
@@ -82,6 +85,7 @@ fn constant_of_shape(
     context: &ParsingContext<'_>,
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    super::attributes::require_only(node, &["value"])?;
     let value: Tensor = match node.attribute.iter().find(|attribute| attribute.name == "value") {
         Some(attribute) => {
             let tensor = attribute.t.clone().unwrap_or_default();
