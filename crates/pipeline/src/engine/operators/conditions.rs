@@ -373,7 +373,7 @@ fn opset(model: &ModelProto) -> i64 {
 mod tests {
     use tract_onnx::pb::OperatorSetIdProto;
 
-    use super::super::testing::{float, int, ints, node, text};
+    use super::super::testing::{float, int, ints, node, text, texts};
     use super::super::{check, onnx};
     use super::*;
 
@@ -434,6 +434,7 @@ mod tests {
             node("Einsum", 1, 1, vec![text("equation", "ij->")]),
             node("GRU", 3, 1, vec![text("direction", "reverse")]),
             node("RNN", 3, 1, vec![float("clip", 0.5)]),
+            node("RNN", 3, 1, vec![texts("activations", &["Relu"])]),
             node("MaxPool", 1, 1, vec![text("auto_pad", "SAME_UPPER"), ints("dilations", &[2])]),
             node("Swish", 1, 1, vec![float("alpha", 0.5)]),
             node("BatchNormalization", 5, 3, vec![int("training_mode", 1)]),

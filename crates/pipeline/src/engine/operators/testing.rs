@@ -127,7 +127,7 @@ fn constant(name: &str, tensor: &Tensor) -> TensorProto {
         DatumType::F32 => constant.float_data = plain.as_slice::<f32>().expect("floats").to_vec(),
         DatumType::F64 => constant.double_data = plain.as_slice::<f64>().expect("doubles").to_vec(),
         DatumType::I64 => constant.int64_data = plain.as_slice::<i64>().expect("integers").to_vec(),
-        other => unimplemented!("constants of {other:?}"),
+        other => unreachable!("constants of {other:?}"),
     }
     constant
 }

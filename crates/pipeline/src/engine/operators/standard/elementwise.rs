@@ -41,7 +41,10 @@ impl Kind {
             Self::Max => a.max(b),
             Self::Min => a.min(b),
             Self::Fmod => a % b,
-            Self::Mod => bail!("`fmod` is 0, which is for integers"),
+            Self::Mod => match a % b {
+                rest if rest != 0.0 && (rest < 0.0) != (b < 0.0) => rest + b,
+                rest => rest,
+            },
             other => bail!("{other:?} of floats"),
         })
     }
@@ -123,25 +126,13 @@ impl Broadcast {
             let other = other.broadcast(shape).context("shapes that do not go together")?;
             // A comparison with NaN is false: of the two the NaN is kept.
             if self.0 == Kind::Max {
-                Zip::from(&mut output).and(other).for_each(|a, b| {
-                    *a = if b <= a {
-                        *a
-                    } else if a.is_nan() {
-                        *a
-                    } else {
-                        *b
-                    }
-                });
+                Zip::from(&mut output)
+                    .and(other)
+                    .for_each(|a, b| *a = if b <= a || a.is_nan() { *a } else { *b });
             } else {
-                Zip::from(&mut output).and(other).for_each(|a, b| {
-                    *a = if b >= a {
-                        *a
-                    } else if a.is_nan() {
-                        *a
-                    } else {
-                        *b
-                    }
-                });
+                Zip::from(&mut output)
+                    .and(other)
+                    .for_each(|a, b| *a = if b >= a || a.is_nan() { *a } else { *b });
             }
         }
         Ok(tvec!(output.into_tensor().into_tvalue()))

@@ -6,6 +6,11 @@ use tract_onnx::prelude::*;
 
 use super::super::testing::{float, floats, int, ints, node, run_node, text, with_constants};
 
+/// What a reduction makes of a line.
+type OfLine = fn(&[f32]) -> f32;
+/// An activation with its attributes and its formula.
+type Formula = (&'static str, Vec<AttributeProto>, fn(f64) -> f64);
+
 /// Runs a node and returns its first output.
 fn run(operator: &str, attributes: Vec<AttributeProto>, inputs: &[Tensor], outputs: usize) -> Tensor {
     run_node(node(operator, inputs.len(), outputs, attributes), inputs).unwrap().remove(0)
@@ -72,7 +77,7 @@ proptest! {
     #[test]
     fn reductions_are_those_of_each_line((shape, values) in cube()) {
         let input = [tensor(&shape, &values), tensor1(&[-2_i64])];
-        let references: [(&str, fn(&[f32]) -> f32); 3] = [
+        let references: [(&str, OfLine); 3] = [
             ("ReduceLogSumExp", log_sum_exp),
             ("ReduceMax", |line| extreme(line, f32::max)),
             ("ReduceMin", |line| extreme(line, f32::min)),
@@ -148,7 +153,7 @@ proptest! {
 
     #[test]
     fn activations_are_their_formulas_and_nan_stays(values in prop::collection::vec(odd(), 1..40)) {
-        let formulas: [(&str, Vec<AttributeProto>, fn(f64) -> f64); 6] = [
+        let formulas: [Formula; 6] = [
             ("Sigmoid", vec![], |x| 1.0 / (1.0 + (-x).exp())),
             ("Tanh", vec![], f64::tanh),
             ("Softplus", vec![], |x| if x > 30.0 { x } else { x.exp().ln_1p() }),
