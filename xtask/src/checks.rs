@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use crate::step::{Outcome, Steps, passes, passes_and_tells};
-use crate::{fuzz, tools};
+use crate::{fuzz, nodes, tools};
 
 const UNIT: &str = "systemd/system/dunlind.service";
 /// The targets have a workspace of their own.
@@ -40,6 +40,14 @@ pub(crate) fn test() -> Result<(), String> {
         }
         Err(why) => Outcome::Skipped(format!("{why}; the tutorial of model packages is not run")),
     });
+    let mut node_tests = None;
+    steps.run("node tests of ONNX", || match nodes::cases() {
+        Ok(found) => {
+            node_tests = Some(found);
+            Outcome::Passed
+        }
+        Err(why) => Outcome::Skipped(format!("{why}; the engine is not held against them")),
+    });
     steps.run("format", || match passes(tools::cargo().args(["fmt", "--all", "--check"])) {
         Outcome::Passed => passes(tools::cargo().args(["fmt", "--all", "--check", "--manifest-path", FUZZ])),
         other => other,
@@ -53,9 +61,10 @@ pub(crate) fn test() -> Result<(), String> {
     });
     let mut summary = Vec::new();
     steps.run("tests", || {
-        let pythons = [("DUNLIN_PYTHON", python), ("DUNLIN_SKLEARN_PYTHON", sklearn)];
-        let pythons = pythons.into_iter().filter_map(|(name, python)| Some((name, python?)));
-        let (outcome, lines) = passes_and_tells(suite().envs(pythons));
+        let given =
+            [("DUNLIN_PYTHON", python), ("DUNLIN_SKLEARN_PYTHON", sklearn), (nodes::VARIABLE, node_tests)];
+        let given = given.into_iter().filter_map(|(name, path)| Some((name, path?)));
+        let (outcome, lines) = passes_and_tells(suite().envs(given));
         summary = summary_of(&lines);
         outcome
     });

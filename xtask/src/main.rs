@@ -16,6 +16,7 @@ mod demo;
 mod examples;
 mod fuzz;
 mod machine;
+mod nodes;
 mod seeds;
 mod step;
 mod tools;
@@ -38,6 +39,8 @@ cargo xtask COMMAND
   fuzz [TARGET...] [--for 10m]
                      feeds every parser made-up inputs; the targets share the time. Those of pipeline and
                      daemon run here alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
+  nodes [--write FILE]
+                     the node tests of the `onnx` package against the engine; FILE gets what became of each
   conformance [--suite DIR]   the public suite of The Update Framework against our core
   differential [--for 10m]    random repositories before our core and another client";
 
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         "bench" | "oracle" => end_to_end(command, rest),
         "fuzz" => fuzz::run(rest),
         "example" => examples::run(rest),
+        "nodes" => nodes::run(rest),
         "conformance" => trust::conformance(rest),
         "differential" => trust::differential(rest),
         "" | "help" | "-h" | "--help" => {

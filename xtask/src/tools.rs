@@ -138,6 +138,17 @@ pub(crate) fn sklearn_python() -> Result<PathBuf, String> {
     environment("sklearn", "import sklearn, skl2onnx", &["scikit-learn>=1.5,<2", "skl2onnx>=1.17,<2"])
 }
 
+/// The release of `onnx` whose node tests the list of what is not supported goes with.
+pub(crate) const ONNX: &str = "1.23.2";
+
+/// Returns a Python with the `onnx` package, which carries the node tests. Makes the environment where there is none.
+///
+/// *Errors*: why there is none, for a person to read; the node tests are then not run.
+pub(crate) fn onnx_python() -> Result<PathBuf, String> {
+    let probe = format!("import onnx; assert onnx.__version__ == '{ONNX}'");
+    environment("onnx", &probe, &[&format!("onnx=={ONNX}")])
+}
+
 /// Returns the Python of an environment that can do what `probe` says, made of these packages where there is none.
 fn environment(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let venv = root().join(".xtask").join(name);

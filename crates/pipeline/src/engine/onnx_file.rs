@@ -167,9 +167,11 @@ impl OnnxFile {
     }
 
     fn refusal(&self, node: &NodeProto, around: &[&GraphProto]) -> Option<String> {
-        let Some(builder) = self.engine.op_register.0.get(&node.op_type) else {
-            return Some("the engine does not know the operator".to_owned());
-        };
+        let graph = around.last()?;
+        if let Some(reason) = operators::refusal(node, graph, &self.proto, &self.engine) {
+            return Some(reason);
+        }
+        let builder = self.engine.op_register.0.get(&node.op_type)?;
         let is_default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
         let opset = self.proto.opset_import.iter().find(|import| is_default(&import.domain));
         let context = ParsingContext {

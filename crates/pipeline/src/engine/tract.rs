@@ -194,7 +194,7 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     let signature = signature::compare(graph, manifest)?;
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.name.as_str()).collect();
     prune::keep(graph, &outputs);
-    operators::check(graph, &engine)?;
+    operators::check(&proto, &engine)?;
     let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
 

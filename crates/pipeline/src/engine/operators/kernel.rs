@@ -36,6 +36,32 @@ pub(super) fn built(kernel: impl Kernel) -> TractResult<(Box<dyn InferenceOp>, V
     Ok((expand(KernelOp(Arc::new(kernel))), Vec::new()))
 }
 
+/// Adds a kernel to a graph whose types are known: for operators that are built of several nodes.
+pub(super) fn wired(
+    name: &str,
+    model: &mut TypedModel,
+    kernel: impl Kernel,
+    inputs: &[OutletId],
+) -> TractResult<TVec<OutletId>> {
+    model.wire_node(name, KernelOp(Arc::new(kernel)), inputs)
+}
+
+/// Most values of one output: what a graph claims is not made before it is known to be sane. 64 million values of f64
+/// take half a gigabyte, more than a gateway has for one tensor.
+const VALUES_MAX: usize = 1 << 26;
+
+/// Refuses outputs that are too large to be made.
+fn check_size(name: &str, facts: &[TypedFact]) -> TractResult<()> {
+    for shape in facts.iter().filter_map(|fact| fact.shape.as_concrete()) {
+        let values = shape.iter().try_fold(1_usize, |values, length| values.checked_mul(*length));
+        ensure!(
+            values.is_some_and(|values| values <= VALUES_MAX),
+            "`{name}` makes a tensor of shape {shape:?}, more than {VALUES_MAX} values"
+        );
+    }
+    Ok(())
+}
+
 /// Returns the fact of a tensor whose shape is known.
 pub(super) fn fact(datum_type: DatumType, shape: &[TDim]) -> TypedFact {
     datum_type.fact(shape)
@@ -70,7 +96,9 @@ impl EvalOp for KernelOp {
 
 impl TypedOp for KernelOp {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        self.0.output_facts(inputs)
+        let facts = self.0.output_facts(inputs)?;
+        check_size(self.0.name(), &facts)?;
+        Ok(facts)
     }
 
     as_op!();

@@ -4,8 +4,12 @@
 //! before anything is built. Never judges a shape, which the engine does while it prepares.
 
 mod attributes;
+mod conditions;
 mod kernel;
 mod ml;
+#[cfg(test)]
+mod node_tests;
+mod standard;
 #[cfg(test)]
 mod testing;
 
@@ -13,9 +17,11 @@ use std::collections::BTreeSet;
 
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use tract_onnx::prelude::TractResult;
 use tract_onnx::tract_hir::infer::InferenceOp;
+
+use conditions::Surroundings;
 
 use super::EngineError;
 
@@ -25,40 +31,62 @@ const NAMED_MAX: usize = 16;
 /// Reads a node's attributes and makes its operator; with it come the names that its inner graphs read.
 type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
+/// All operators of our own.
+const OWN: [&[(&str, Builder)]; 2] = [ml::OPERATORS, standard::OPERATORS];
+
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx();
-    let own: [&[(&'static str, Builder)]; 1] = [ml::OPERATORS];
-    for (name, builder) in own.into_iter().flatten() {
+    for (name, builder) in OWN.into_iter().flatten() {
         onnx.op_register.insert(name, *builder);
     }
     onnx
 }
 
-/// Refuses a graph with operators that the engine does not know.
+/// Refuses a model with nodes that the engine does not take.
 ///
-/// *Errors*: one text a node, with operator and node name.
-pub(super) fn check(graph: &GraphProto, engine: &Onnx) -> Result<(), EngineError> {
-    let mut missing = BTreeSet::new();
-    collect(graph, engine, &mut missing);
-    if missing.is_empty() {
+/// *Errors*: one text a node, with operator, node and reason.
+pub(super) fn check(model: &ModelProto, engine: &Onnx) -> Result<(), EngineError> {
+    let mut refused = BTreeSet::new();
+    if let Some(graph) = &model.graph {
+        collect(model, graph, engine, &mut refused);
+    }
+    if refused.is_empty() {
         return Ok(());
     }
-    Err(EngineError::Unsupported(missing.into_iter().take(NAMED_MAX).collect()))
+    Err(EngineError::Unsupported(refused.into_iter().take(NAMED_MAX).collect()))
 }
 
-fn collect(graph: &GraphProto, engine: &Onnx, missing: &mut BTreeSet<String>) {
+/// Returns why the engine does not take a node of a graph, if it does not. Building the node may still fail.
+pub(super) fn refusal(
+    node: &NodeProto,
+    graph: &GraphProto,
+    model: &ModelProto,
+    engine: &Onnx,
+) -> Option<String> {
+    if !engine.op_register.0.contains_key(&node.op_type) {
+        return Some(UNKNOWN.to_owned());
+    }
+    let is_own = OWN.into_iter().flatten().any(|(name, _)| *name == node.op_type);
+    conditions::refusal(node, Surroundings { model, graph }, is_own)
+}
+
+/// What is said of an operator that nobody registered.
+const UNKNOWN: &str = "the engine does not know the operator";
+
+fn collect(model: &ModelProto, graph: &GraphProto, engine: &Onnx, refused: &mut BTreeSet<String>) {
     for node in &graph.node {
-        if !engine.op_register.0.contains_key(&node.op_type) {
+        if let Some(reason) = refusal(node, graph, model, engine) {
             let name =
                 if node.name.is_empty() { node.output.first().unwrap_or(&node.name) } else { &node.name };
             let operator: String = node.op_type.chars().take(64).collect();
             let name: String = name.chars().take(128).collect();
-            missing.insert(format!("operator `{operator}` of node `{name}`"));
+            let named = format!("operator `{operator}` of node `{name}`");
+            refused.insert(if reason == UNKNOWN { named } else { format!("{named} ({reason})") });
         }
         for attribute in &node.attribute {
-            for graph in attribute.g.iter().chain(&attribute.graphs) {
-                collect(graph, engine, missing);
+            for inner in attribute.g.iter().chain(&attribute.graphs) {
+                collect(model, inner, engine, refused);
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, attribute_proto, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto, tensor_shape_proto, type_proto,
 };
 use tract_onnx::prelude::*;
 
@@ -74,12 +74,24 @@ fn named(name: &str, kind: attribute_proto::AttributeType) -> AttributeProto {
 
 /// Runs a node on inputs, prepared and optimised as a package's graph.
 pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+    with_constants(node, inputs, inputs.len())
+}
+
+/// Runs a node as [`run_node`]; only the first inputs are the graph's, the others are constants in the file.
+pub(crate) fn with_constants(
+    node: NodeProto,
+    inputs: &[Tensor],
+    free: usize,
+) -> Result<Vec<Tensor>, EngineError> {
     catching(|| {
-        let values = node.input.iter().zip(inputs).map(|(name, input)| value(name, input)).collect();
+        let named: Vec<(&String, &Tensor)> = node.input.iter().zip(inputs).collect();
+        let values = named[..free].iter().map(|(name, input)| value(name, input)).collect();
+        let constants = named[free..].iter().map(|(name, input)| constant(name, input)).collect();
         let names = node.output.iter().filter(|name| !name.is_empty());
         let outputs = names.map(|name| ValueInfoProto { name: name.clone(), ..ValueInfoProto::default() });
         let graph = GraphProto {
             input: values,
+            initializer: constants,
             output: outputs.collect(),
             node: vec![node.clone()],
             ..GraphProto::default()
@@ -93,10 +105,31 @@ pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>
         };
         let model = super::onnx().model_for_proto_model(&proto).map_err(build_error)?;
         let plan = model.into_optimized().and_then(IntoRunnable::into_runnable).map_err(build_error)?;
-        let inputs = inputs.iter().map(|input| input.clone().into_tvalue()).collect();
+        let inputs = inputs[..free].iter().map(|input| input.clone().into_tvalue()).collect();
         let outputs = plan.run(inputs).map_err(run_error)?;
         Ok(outputs.into_iter().map(IntoTensor::into_tensor).collect())
     })
+}
+
+fn constant(name: &str, tensor: &Tensor) -> TensorProto {
+    let ValueInfoProto { r#type: Some(kind), .. } = value(name, tensor) else {
+        unreachable!("it has a type")
+    };
+    let Some(type_proto::Value::TensorType(kind)) = kind.value else { unreachable!("it is a tensor") };
+    let mut constant = TensorProto {
+        name: name.to_owned(),
+        data_type: kind.elem_type,
+        dims: tensor.shape().iter().map(|length| *length as i64).collect(),
+        ..TensorProto::default()
+    };
+    let plain = tensor.try_as_plain_ram().expect("a plain tensor");
+    match tensor.datum_type() {
+        DatumType::F32 => constant.float_data = plain.as_slice::<f32>().expect("floats").to_vec(),
+        DatumType::F64 => constant.double_data = plain.as_slice::<f64>().expect("doubles").to_vec(),
+        DatumType::I64 => constant.int64_data = plain.as_slice::<i64>().expect("integers").to_vec(),
+        other => unreachable!("constants of {other:?}"),
+    }
+    constant
 }
 
 fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
