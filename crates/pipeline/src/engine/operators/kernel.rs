@@ -36,6 +36,11 @@ pub(super) fn built(kernel: impl Kernel) -> TractResult<(Box<dyn InferenceOp>, V
     Ok((expand(KernelOp(Arc::new(kernel))), Vec::new()))
 }
 
+/// Returns a kernel as a node of a graph that is being put together.
+pub(super) fn typed(kernel: impl Kernel) -> Box<dyn TypedOp> {
+    Box::new(KernelOp(Arc::new(kernel)))
+}
+
 /// Returns the fact of a tensor whose shape is known.
 pub(super) fn fact(datum_type: DatumType, shape: &[TDim]) -> TypedFact {
     datum_type.fact(shape)

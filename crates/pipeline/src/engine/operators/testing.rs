@@ -99,7 +99,8 @@ pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>
     })
 }
 
-fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
+/// Returns a graph input of the type and shape of a tensor.
+pub(crate) fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
     let types = [
         (DatumType::F32, DataType::Float),
         (DatumType::F64, DataType::Double),
