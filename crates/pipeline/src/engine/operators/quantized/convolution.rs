@@ -87,7 +87,7 @@ impl Assembly for Convolution {
             );
         }
         let group = self.convolution.group.unwrap_or(1);
-        ensure!(kernel[0] % group == 0, "{} channels in {group} groups", kernel[0]);
+        ensure!(kernel[0].is_multiple_of(group), "{} channels in {group} groups", kernel[0]);
         ensure!(
             input.shape[1] == (kernel[1] * group).to_dim(),
             "the input has {} channels and weights are for {}",

@@ -10,6 +10,8 @@ mod dynamic;
 mod elementwise;
 mod finish;
 mod fuse;
+#[cfg(test)]
+mod fuse_tests;
 mod linear;
 mod lookup;
 mod lstm;

@@ -3,6 +3,8 @@
 //! *Source*: com.microsoft 1. The average pool sums and divides floats and rounds with the zero point added; the
 //! global one sums integers and scales the sum. Channels come second; the layouts with channels last are refused.
 
+use std::ops::Range;
+
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
@@ -112,6 +114,8 @@ pub(super) fn average(_: &ParsingContext<'_>, node: &NodeProto) -> Built {
         "`dilations` other than 1 are not computed here"
     );
     let kernel = window.kernel.context("`kernel_shape` is absent")?;
+    let taps = kernel.iter().try_fold(1_usize, |taps, &length| taps.checked_mul(length));
+    ensure!(taps.is_some_and(|taps| taps <= EXTENT_MAX as usize), "`kernel_shape` {kernel:?} is enormous");
     let strides = window.strides.map_or_else(|| vec![1; kernel.len()], |strides| strides.to_vec());
     ensure!(strides.len() == kernel.len(), "`strides` and `kernel_shape` are of different counts");
     built(AveragePool {
@@ -160,7 +164,7 @@ impl AveragePool {
         ensure!(padded >= kernel, "the kernel is larger than the padded input");
         let mut count = (padded - kernel) / stride + 1;
         // A further window must start before the padding at the end.
-        if self.has_ceiling && (padded - kernel) % stride != 0 && count * stride < length + before {
+        if self.has_ceiling && !(padded - kernel).is_multiple_of(stride) && count * stride < length + before {
             count += 1;
         }
         Ok(Steps { count, before })
@@ -190,56 +194,92 @@ impl AveragePool {
         let mut view = output.try_as_plain_ram_mut()?;
         let into = view.as_slice_mut::<Q>()?;
         let channels = floats.chunks_exact(image.max(1)).zip(into.chunks_exact_mut(pooled.max(1)));
+        let (width, last) = (shape[shape.len() - 1], steps.len() - 1);
+        let mut row = Row { sums: vec![0.0; steps[last].count], columns: self.columns(steps[last], width) };
         for (floats, into) in channels {
-            let mut place = vec![0; steps.len()];
-            for into in into {
-                let average = self.window_average(floats, &shape[2..], &steps, &place);
-                *into = rounded_whole(average / to.scale + to.zero as f32);
-                advance(&mut place, |axis| steps[axis].count);
+            let mut place = vec![0; last];
+            for into in into.chunks_exact_mut(steps[last].count.max(1)) {
+                let rows = self.sum_rows(floats, &shape[2..], &steps, &place, &mut row.sums);
+                for ((into, sum), columns) in into.iter_mut().zip(&row.sums).zip(&row.columns) {
+                    let counted =
+                        if self.counts_padding { self.kernel.iter().product() } else { rows * columns };
+                    *into = rounded_whole(sum / counted as f32 / to.scale + to.zero as f32);
+                }
+                advance(&mut place, |axis| 0..steps[axis].count);
             }
         }
         Ok(output)
     }
 
-    fn window_average(&self, floats: &[f32], image: &[usize], steps: &[Steps], place: &[usize]) -> f32 {
-        let range = |axis: usize| {
-            let start = place[axis] * self.strides[axis];
-            let end = (start + self.kernel[axis]).saturating_sub(steps[axis].before).min(image[axis]);
-            start.saturating_sub(steps[axis].before)..end
-        };
+    /// Returns how many columns of the input each window of a row covers.
+    fn columns(&self, steps: Steps, width: usize) -> Vec<usize> {
+        let axis = self.kernel.len() - 1;
+        (0..steps.count).map(|step| self.covered(axis, steps, step, width).len()).collect()
+    }
+
+    /// Returns the places of the input that a window covers along an axis.
+    fn covered(&self, axis: usize, steps: Steps, step: usize, length: usize) -> Range<usize> {
+        let start = step * self.strides[axis];
+        let end = (start + self.kernel[axis]).saturating_sub(steps.before).min(length);
+        start.saturating_sub(steps.before)..end
+    }
+
+    /// Sums the windows of one row of the output, each in the order of the input's rows and columns; returns how many
+    /// rows of the input they cover.
+    fn sum_rows(
+        &self,
+        floats: &[f32],
+        image: &[usize],
+        steps: &[Steps],
+        place: &[usize],
+        sums: &mut [f32],
+    ) -> usize {
         let last = image.len() - 1;
-        let ranges: TVec<_> = (0..=last).map(range).collect();
-        let counted: usize = ranges.iter().map(ExactSizeIterator::len).product();
-        let mut sum = 0.0;
-        let mut row: TVec<usize> = ranges[..last].iter().map(|range| range.start).collect();
-        let rows: usize = ranges[..last].iter().map(ExactSizeIterator::len).product();
+        let ranges: TVec<Range<usize>> =
+            (0..last).map(|axis| self.covered(axis, steps[axis], place[axis], image[axis])).collect();
+        let rows = ranges.iter().map(ExactSizeIterator::len).product();
+        let mut row: TVec<usize> = ranges.iter().map(|range| range.start).collect();
+        let (width, stride, before) = (image[last], self.strides[last], steps[last].before);
+        // Other taps meet padding alone.
+        let reach = sums.len().saturating_sub(1) * stride;
+        let taps = before.saturating_sub(reach)..self.kernel[last].min(width + before);
+        sums.fill(0.0);
         for _ in 0..rows {
-            let start = row.iter().zip(image).fold(0, |start, (place, length)| start * length + place);
-            let start = start * image[last];
-            for value in &floats[start + ranges[last].start..start + ranges[last].end] {
-                sum += value;
-            }
-            for axis in (0..last).rev() {
-                row[axis] += 1;
-                if row[axis] < ranges[axis].end {
-                    break;
+            let start =
+                row.iter().zip(image).fold(0, |start, (place, length)| start * length + place) * width;
+            let values = &floats[start..start + width];
+            for tap in taps.clone() {
+                // The first window whose tap is not in the padding.
+                let first = before.saturating_sub(tap).div_ceil(stride).min(sums.len());
+                let from = (first * stride + tap).saturating_sub(before).min(width);
+                if stride == 1 {
+                    sums[first..].iter_mut().zip(&values[from..]).for_each(|(sum, value)| *sum += value);
+                } else {
+                    let values = values[from..].iter().step_by(stride);
+                    sums[first..].iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
                 }
-                row[axis] = ranges[axis].start;
             }
+            advance(&mut row, |axis| ranges[axis].clone());
         }
-        let divisor = if self.counts_padding { self.kernel.iter().product() } else { counted };
-        sum / divisor as f32
+        rows
     }
 }
 
-/// Moves to the next place in the order of rows.
-fn advance(place: &mut [usize], count: impl Fn(usize) -> usize) {
+/// What the windows of one row of the output sum up.
+struct Row {
+    sums: Vec<f32>,
+    /// Columns of the input that each covers.
+    columns: Vec<usize>,
+}
+
+/// Moves to the next place within ranges, in the order of rows.
+fn advance(place: &mut [usize], range: impl Fn(usize) -> Range<usize>) {
     for axis in (0..place.len()).rev() {
         place[axis] += 1;
-        if place[axis] < count(axis) {
+        if place[axis] < range(axis).end {
             return;
         }
-        place[axis] = 0;
+        place[axis] = range(axis).start;
     }
 }
 
