@@ -189,12 +189,18 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     let engine = operators::onnx();
     let mut proto = read_proto(&engine, model)?;
     let size = limits::check(&proto, manifest.budgets.resident_bytes)?;
-    let graph =
-        proto.graph.as_mut().ok_or_else(|| EngineError::Unreadable("it holds no graph".to_owned()))?;
+    let default_domain = proto.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
+    let opset = default_domain.map_or(0, |set| set.version);
+    let no_graph = || EngineError::Unreadable("it holds no graph".to_owned());
+    let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
     let signature = signature::compare(graph, manifest)?;
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.name.as_str()).collect();
     prune::keep(graph, &outputs);
     operators::check(&proto, &engine)?;
+    let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
+    operators::quantized::fuse(graph, opset);
+    prune::keep(graph, &outputs);
+    let batch_max = if operators::quantized::is_batch_dependent(graph) { 1 } else { batch_max };
     let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
 

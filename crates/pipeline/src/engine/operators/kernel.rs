@@ -62,6 +62,11 @@ fn check_size(name: &str, facts: &[TypedFact]) -> TractResult<()> {
     Ok(())
 }
 
+/// Returns a kernel as a node of a graph that is being put together.
+pub(super) fn typed(kernel: impl Kernel) -> Box<dyn TypedOp> {
+    Box::new(KernelOp(Arc::new(kernel)))
+}
+
 /// Returns the fact of a tensor whose shape is known.
 pub(super) fn fact(datum_type: DatumType, shape: &[TDim]) -> TypedFact {
     datum_type.fact(shape)

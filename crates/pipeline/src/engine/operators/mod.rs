@@ -7,6 +7,7 @@ mod attributes;
 mod conditions;
 mod kernel;
 mod ml;
+pub(super) mod quantized;
 #[cfg(test)]
 mod node_tests;
 mod standard;
@@ -32,7 +33,7 @@ const NAMED_MAX: usize = 16;
 type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// All operators of our own.
-const OWN: [&[(&str, Builder)]; 2] = [ml::OPERATORS, standard::OPERATORS];
+const OWN: [&[(&str, Builder)]; 3] = [ml::OPERATORS, standard::OPERATORS, quantized::OPERATORS];
 
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {

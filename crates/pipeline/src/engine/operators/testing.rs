@@ -132,7 +132,8 @@ fn constant(name: &str, tensor: &Tensor) -> TensorProto {
     constant
 }
 
-fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
+/// Returns a graph input of the type and shape of a tensor.
+pub(crate) fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
     let types = [
         (DatumType::F32, DataType::Float),
         (DatumType::F64, DataType::Double),

@@ -1,0 +1,53 @@
+//! Operators on 8-bit integers, as the quantisers of ONNX Runtime and PyTorch write them.
+//!
+//! Computes every product of integers exactly, in `f32` as far as its sums are whole numbers below 2^24, and rounds as
+//! ONNX Runtime does on x86-64. Never lets tract fuse what it fuses wrongly: its own operators of these names are not
+//! used. [`fuse::fuse`] turns float operators between DequantizeLinear and QuantizeLinear into the ones here.
+
+mod assembly;
+mod convolution;
+mod dynamic;
+mod elementwise;
+mod finish;
+mod fuse;
+#[cfg(test)]
+mod fuse_tests;
+mod linear;
+mod lookup;
+mod lstm;
+mod matmul;
+mod numbers;
+mod pooling;
+mod products;
+mod softmax;
+#[cfg(test)]
+mod tests;
+
+pub(in crate::engine) use dynamic::is_batch_dependent;
+pub(in crate::engine) use fuse::fuse;
+
+use super::Builder;
+
+/// All of them.
+pub(super) const OPERATORS: &[(&str, Builder)] = &[
+    ("ConvInteger", convolution::integer),
+    ("DequantizeLinear", linear::dequantize),
+    ("DynamicQuantizeLinear", dynamic::linear),
+    ("DynamicQuantizeLSTM", lstm::build),
+    ("DynamicQuantizeMatMul", matmul::dynamic),
+    ("MatMulInteger", matmul::integer),
+    ("MatMulIntegerToFloat", matmul::integer_to_float),
+    ("QGemm", matmul::gemm),
+    ("QLinearAdd", elementwise::add),
+    ("QLinearAveragePool", pooling::average),
+    ("QLinearConcat", lookup::concat),
+    ("QLinearConv", convolution::linear),
+    ("QLinearGlobalAveragePool", pooling::global_average),
+    ("QLinearLeakyRelu", lookup::leaky_relu),
+    ("QLinearMatMul", matmul::linear),
+    ("QLinearMul", elementwise::mul),
+    ("QLinearSigmoid", lookup::sigmoid),
+    ("QLinearSoftmax", softmax::build),
+    ("QLinearWhere", lookup::choose),
+    ("QuantizeLinear", linear::quantize),
+];
