@@ -6,6 +6,7 @@
 mod attributes;
 mod kernel;
 mod ml;
+mod recurrent;
 #[cfg(test)]
 mod testing;
 
@@ -28,7 +29,7 @@ type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn Infer
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx();
-    let own: [&[(&'static str, Builder)]; 1] = [ml::OPERATORS];
+    let own: [&[(&'static str, Builder)]; 2] = [ml::OPERATORS, recurrent::OPERATORS];
     for (name, builder) in own.into_iter().flatten() {
         onnx.op_register.insert(name, *builder);
     }

@@ -2,8 +2,8 @@
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, attribute_proto, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto, tensor_shape_proto, type_proto,
 };
 use tract_onnx::prelude::*;
 
@@ -74,16 +74,30 @@ fn named(name: &str, kind: attribute_proto::AttributeType) -> AttributeProto {
 
 /// Runs a node on inputs, prepared and optimised as a package's graph.
 pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+    run_node_with(node, inputs, &[])
+}
+
+/// Runs a node on inputs and constants; these stand at the given positions among the inputs whose names are not empty.
+pub(crate) fn run_node_with(
+    node: NodeProto,
+    inputs: &[Tensor],
+    constants: &[usize],
+) -> Result<Vec<Tensor>, EngineError> {
     catching(|| {
-        let values = node.input.iter().zip(inputs).map(|(name, input)| value(name, input)).collect();
+        let mut graph = GraphProto { node: vec![node.clone()], ..GraphProto::default() };
+        let mut given = TVec::new();
+        let present = node.input.iter().filter(|name| !name.is_empty());
+        for (position, (name, input)) in present.zip(inputs).enumerate() {
+            if constants.contains(&position) {
+                graph.initializer.push(constant(name, input));
+            } else {
+                graph.input.push(value(name, input));
+                given.push(input.clone().into_tvalue());
+            }
+        }
         let names = node.output.iter().filter(|name| !name.is_empty());
         let outputs = names.map(|name| ValueInfoProto { name: name.clone(), ..ValueInfoProto::default() });
-        let graph = GraphProto {
-            input: values,
-            output: outputs.collect(),
-            node: vec![node.clone()],
-            ..GraphProto::default()
-        };
+        graph.output = outputs.collect();
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
         let proto = ModelProto {
             ir_version: 8,
@@ -93,13 +107,42 @@ pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>
         };
         let model = super::onnx().model_for_proto_model(&proto).map_err(build_error)?;
         let plan = model.into_optimized().and_then(IntoRunnable::into_runnable).map_err(build_error)?;
-        let inputs = inputs.iter().map(|input| input.clone().into_tvalue()).collect();
-        let outputs = plan.run(inputs).map_err(run_error)?;
+        let outputs = plan.run(given).map_err(run_error)?;
         Ok(outputs.into_iter().map(IntoTensor::into_tensor).collect())
     })
 }
 
+fn constant(name: &str, tensor: &Tensor) -> TensorProto {
+    TensorProto {
+        name: name.to_owned(),
+        dims: tensor.shape().iter().map(|&length| length as i64).collect(),
+        data_type: element(tensor) as i32,
+        raw_data: tensor.try_as_plain_ram().expect("plain values").as_bytes().to_vec(),
+        ..TensorProto::default()
+    }
+}
+
 fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
+    let element = element(tensor);
+    let axes = tensor.shape().iter().map(|&length| tensor_shape_proto::Dimension {
+        value: Some(tensor_shape_proto::dimension::Value::DimValue(length as i64)),
+        ..tensor_shape_proto::Dimension::default()
+    });
+    let tensor = type_proto::Tensor {
+        elem_type: element as i32,
+        shape: Some(TensorShapeProto { dim: axes.collect() }),
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
+fn element(tensor: &Tensor) -> DataType {
     let types = [
         (DatumType::F32, DataType::Float),
         (DatumType::F64, DataType::Double),
@@ -111,21 +154,5 @@ fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
         (DatumType::Bool, DataType::Bool),
         (DatumType::String, DataType::String),
     ];
-    let (_, element) = types.iter().find(|(kind, _)| *kind == tensor.datum_type()).expect("a type of ONNX");
-    let axes = tensor.shape().iter().map(|&length| tensor_shape_proto::Dimension {
-        value: Some(tensor_shape_proto::dimension::Value::DimValue(length as i64)),
-        ..tensor_shape_proto::Dimension::default()
-    });
-    let tensor = type_proto::Tensor {
-        elem_type: *element as i32,
-        shape: Some(TensorShapeProto { dim: axes.collect() }),
-    };
-    ValueInfoProto {
-        name: name.to_owned(),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
+    types.iter().find(|(kind, _)| *kind == tensor.datum_type()).expect("a type of ONNX").1
 }
