@@ -57,9 +57,9 @@ pub(super) trait Steps {
 }
 
 /// Returns block `at` of `[steps, batch, rows]`.
-pub(super) fn block(gates: &mut Tensor, at: usize) -> TractResult<&mut [f32]> {
+pub(super) fn block<'a>(gates: &'a mut PlainViewMut<'_>, at: usize) -> TractResult<&'a mut [f32]> {
     let length: usize = gates.shape()[1..].iter().product();
-    Ok(&mut floats_mut(gates)?[at * length..(at + 1) * length])
+    Ok(&mut gates.as_slice_mut::<f32>()?[at * length..(at + 1) * length])
 }
 
 pub(super) fn floats(tensor: &Tensor) -> TractResult<&[f32]> {

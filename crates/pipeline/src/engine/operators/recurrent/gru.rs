@@ -27,6 +27,7 @@ enum Recurrent {
     Split { gates: Weights, candidate: Weights },
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one a run, behind a box")]
 enum Products {
     Whole { product: Product, result: Tensor },
     Split { gates: Product, candidate: Product, result: Tensor, reset: Tensor, on_reset: Tensor },
@@ -105,7 +106,8 @@ impl Steps for GruSteps<'_> {
         state: &mut State,
         running: Running<'_>,
     ) -> TractResult<()> {
-        let inputs = block(gates, at)?;
+        let mut inputs = gates.try_as_plain_ram_mut()?;
+        let inputs = block(&mut inputs, at)?;
         match (&self.cell.recurrent, &mut self.products) {
             (Recurrent::Whole { weights, bias }, Products::Whole { product, result }) => {
                 product.run(weights, &state.h, Addend::Bias(bias), result, &[])?;
@@ -140,15 +142,16 @@ impl GruSteps<'_> {
 
     fn candidate(&mut self, inputs: &[f32], state: &State) -> TractResult<()> {
         let hidden = self.cell.hidden;
-        let resets = self.gates.chunks_exact(2 * hidden).map(|gates| &gates[hidden..]);
-        let inputs = inputs.chunks_exact(3 * hidden).map(|input| &input[2 * hidden..]);
+        let resets = self.gates.chunks_exact(2 * hidden).map(|gates| &gates[hidden..2 * hidden]);
+        let inputs = inputs.chunks_exact(3 * hidden).map(|input| &input[2 * hidden..3 * hidden]);
         let candidates = self.candidate.chunks_exact_mut(hidden);
         match (&self.cell.recurrent, &mut self.products) {
             (_, Products::Whole { result, .. }) => {
-                let results = floats(result)?.chunks_exact(3 * hidden).map(|result| &result[2 * hidden..]);
+                let results =
+                    floats(result)?.chunks_exact(3 * hidden).map(|result| &result[2 * hidden..3 * hidden]);
                 for (((candidate, input), reset), result) in candidates.zip(inputs).zip(resets).zip(results) {
-                    for k in 0..hidden {
-                        candidate[k] = input[k] + reset[k] * result[k];
+                    for (k, candidate) in candidate.iter_mut().enumerate() {
+                        *candidate = input[k] + reset[k] * result[k];
                     }
                 }
             }
@@ -156,17 +159,21 @@ impl GruSteps<'_> {
                 Recurrent::Split { candidate: weights, .. },
                 Products::Split { candidate, reset, on_reset, .. },
             ) => {
-                let rows = floats_mut(reset)?.chunks_exact_mut(hidden).zip(state.h()?.chunks_exact(hidden));
+                let mut after = reset.try_as_plain_ram_mut()?;
+                let rows = after
+                    .as_slice_mut::<f32>()?
+                    .chunks_exact_mut(hidden)
+                    .zip(state.h()?.chunks_exact(hidden));
                 for ((after, h), reset) in rows.zip(resets) {
-                    for k in 0..hidden {
-                        after[k] = reset[k] * h[k];
+                    for ((after, reset), h) in after.iter_mut().zip(reset).zip(h) {
+                        *after = reset * h;
                     }
                 }
                 candidate.run(weights, reset, Addend::Zero, on_reset, &[])?;
                 let results = floats(on_reset)?.chunks_exact(hidden);
                 for ((candidate, input), result) in candidates.zip(inputs).zip(results) {
-                    for k in 0..hidden {
-                        candidate[k] = input[k] + result[k];
+                    for ((candidate, input), result) in candidate.iter_mut().zip(input).zip(result) {
+                        *candidate = input + result;
                     }
                 }
             }
@@ -179,7 +186,8 @@ impl GruSteps<'_> {
     fn next_state(&self, state: &mut State, running: Running<'_>) -> TractResult<()> {
         let hidden = self.cell.hidden;
         let rows = self.gates.chunks_exact(2 * hidden).zip(self.candidate.chunks_exact(hidden));
-        let h = floats_mut(&mut state.h)?;
+        let mut h = state.h.try_as_plain_ram_mut()?;
+        let h = h.as_slice_mut::<f32>()?;
         for (row, (h, (gates, candidate))) in h.chunks_exact_mut(hidden).zip(rows).enumerate() {
             if running.includes(row) {
                 for ((h, update), candidate) in h.iter_mut().zip(gates).zip(candidate) {

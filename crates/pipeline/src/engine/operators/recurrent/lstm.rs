@@ -90,7 +90,8 @@ impl Steps for LstmSteps<'_> {
         running: Running<'_>,
     ) -> TractResult<()> {
         self.product.run(&self.cell.recurrent, &state.h, Addend::Target, gates, &[at])?;
-        let gates = block(gates, at)?;
+        let mut gates = gates.try_as_plain_ram_mut()?;
+        let gates = block(&mut gates, at)?;
         match self.cell.gates {
             Gates::Fused => self.fused(gates, state, running),
             Gates::Single => self.single(gates, state, running),
@@ -107,20 +108,22 @@ impl LstmSteps<'_> {
         {
             if running.includes(row) {
                 let [input, _, forget, candidate] = quarters(gates, hidden);
-                for k in 0..hidden {
-                    c[k] = forget[k] * c[k] + input[k] * (2.0 * candidate[k] - 1.0);
+                let gates = input.iter().zip(forget).zip(candidate);
+                for (c, ((input, forget), candidate)) in c.iter_mut().zip(gates) {
+                    *c = forget * *c + input * (2.0 * candidate - 1.0);
                 }
             }
         }
         self.bounded.copy_from_slice(&state.c);
         self.cell.activations[2].apply(&mut self.bounded)?;
-        let h = floats_mut(&mut state.h)?;
+        let mut h = state.h.try_as_plain_ram_mut()?;
+        let h = h.as_slice_mut::<f32>()?;
         let rows = gates.chunks_exact(4 * hidden).zip(self.bounded.chunks_exact(hidden));
         for (row, (h, (gates, bounded))) in h.chunks_exact_mut(hidden).zip(rows).enumerate() {
             if running.includes(row) {
                 let output = &gates[hidden..2 * hidden];
-                for k in 0..hidden {
-                    h[k] = output[k] * bounded[k];
+                for ((h, output), bounded) in h.iter_mut().zip(output).zip(bounded) {
+                    *h = output * bounded;
                 }
             }
         }
@@ -130,7 +133,8 @@ impl LstmSteps<'_> {
     fn single(&mut self, gates: &mut [f32], state: &mut State, running: Running<'_>) -> TractResult<()> {
         let Lstm { hidden, clip: bound, activations: [gate, candidate, out], .. } = self.cell;
         let (hidden, bound) = (*hidden, *bound);
-        let h = floats_mut(&mut state.h)?;
+        let mut h = state.h.try_as_plain_ram_mut()?;
+        let h = h.as_slice_mut::<f32>()?;
         let bounded = &mut self.bounded[..hidden];
         let rows = gates.chunks_exact_mut(4 * hidden).zip(state.c.chunks_exact_mut(hidden));
         for (row, ((gates, c), h)) in rows.zip(h.chunks_exact_mut(hidden)).enumerate() {

@@ -5,7 +5,7 @@
 use tract_onnx::tract_core::internal::*;
 
 use super::activation::Activation;
-use super::cell::{Cell, Running, State, Steps, block, clip, floats_mut};
+use super::cell::{Cell, Running, State, Steps, block, clip};
 use super::form::Form;
 use super::product::{Addend, Product, Weights};
 
@@ -57,11 +57,13 @@ impl Steps for RnnSteps<'_> {
         running: Running<'_>,
     ) -> TractResult<()> {
         self.product.run(&self.cell.recurrent, &state.h, Addend::Target, gates, &[at])?;
-        let next = block(gates, at)?;
+        let mut gates = gates.try_as_plain_ram_mut()?;
+        let next = block(&mut gates, at)?;
         clip(next, self.cell.clip);
         self.cell.activation.apply(next)?;
         let hidden = self.cell.hidden;
-        let rows = floats_mut(&mut state.h)?.chunks_exact_mut(hidden).zip(next.chunks_exact(hidden));
+        let mut h = state.h.try_as_plain_ram_mut()?;
+        let rows = h.as_slice_mut::<f32>()?.chunks_exact_mut(hidden).zip(next.chunks_exact(hidden));
         for (row, (h, next)) in rows.enumerate() {
             if running.includes(row) {
                 h.copy_from_slice(next);

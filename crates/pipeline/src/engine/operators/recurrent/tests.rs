@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tract_onnx::pb::{AttributeProto, NodeProto};
 use tract_onnx::prelude::*;
 
-use super::super::testing::{float, floats, int, node, run_node_with, text, texts};
+use super::super::testing::{float, floats, int, ints, node, run_node_with, text, texts};
 use super::form::Kind;
 
 /// Functions with their values of alpha and beta, as ONNX names them.
@@ -136,7 +136,7 @@ impl Case {
     fn attributes(&self) -> Vec<AttributeProto> {
         let mut attributes = vec![text("direction", ["forward", "reverse", "bidirectional"][self.direction])];
         attributes.extend(self.batch_first.then(|| int("layout", 1)));
-        attributes.extend((self.seed % 2 == 0).then(|| int("hidden_size", self.hidden as i64)));
+        attributes.extend(self.seed.is_multiple_of(2).then(|| int("hidden_size", self.hidden as i64)));
         attributes.extend(self.clip.map(|clip| float("clip", clip)));
         let switch = ["input_forget", "linear_before_reset", ""][self.kind];
         attributes.extend((self.switch && !switch.is_empty()).then(|| int(switch, 1)));
@@ -200,12 +200,12 @@ impl Case {
         let (mut last_h, mut last_c) = (vec![0.0; d * b * h], vec![0.0; d * b * h]);
         for direction in 0..d {
             let is_reverse = self.direction == 1 || direction == 1;
-            for row in 0..b {
+            for (row, &length) in lengths.iter().enumerate() {
                 let place = if self.batch_first { row * d + direction } else { direction * b + row };
                 let mut state = h0[place * h..][..h].to_vec();
                 let mut cell = c0[place * h..][..h].to_vec();
-                for step in 0..lengths[row] {
-                    let time = if is_reverse { lengths[row] - 1 - step } else { step };
+                for step in 0..length {
+                    let time = if is_reverse { length - 1 - step } else { step };
                     let from = if self.batch_first { row * self.steps + time } else { time * b + row };
                     let x = &inputs.x[from * self.size..][..self.size];
                     self.step(direction, &inputs, x, &mut state, &mut cell);
@@ -216,7 +216,7 @@ impl Case {
                     };
                     y[to * h..][..h].copy_from_slice(&state);
                 }
-                if lengths[row] == 0 {
+                if length == 0 {
                     continue;
                 }
                 last_h[place * h..][..h].copy_from_slice(&state);
@@ -249,8 +249,8 @@ impl Case {
         let before = state.to_vec();
         match self.kind() {
             Kind::Rnn => {
-                for k in 0..h {
-                    state[k] =
+                for (k, state) in state.iter_mut().enumerate() {
+                    *state =
                         function(functions[0], clip(of_x(0, k) + of(&before, 0, k) + wb(0, k) + rb(0, k)));
                 }
             }
@@ -355,7 +355,7 @@ proptest! {
             "direction", "layout", "hidden_size", "clip", "input_forget", "linear_before_reset", "activations",
             "activation_alpha", "output_sequence", "x",
         ]),
-        (number, word, kind) in (any::<i64>(), "[a-z]{0,8}", 0..4_usize),
+        (number, word, kind) in (any::<i64>(), "[a-z]{0,8}", 0..5_usize),
     ) {
         let mut node = case.node();
         node.attribute.retain(|attribute| attribute.name != name);
@@ -363,6 +363,7 @@ proptest! {
             0 => int(name, number),
             1 => float(name, number as f32 * f32::MIN_POSITIVE),
             2 => text(name, &word),
+            3 => ints(name, &[number]),
             _ => texts(name, &[&word]),
         });
         let all = case.tensors();
