@@ -17,7 +17,7 @@ use tract_onnx::prelude::*;
 
 use super::limits::{self, ModelSize};
 use super::signature::{self, BatchAxis, Signature};
-use super::{Engine, EngineError, operators, prune};
+use super::{Engine, EngineError, batch_norm, operators, prune};
 
 /// Batch sizes that plans are made for. Matrix kernels work on tiles of 4 to 32 rows: a 32-row run of a small dense
 /// model costs about three single ones. Other counts are put together from these.
@@ -185,6 +185,7 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     let signature = signature::compare(graph, manifest)?;
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.name.as_str()).collect();
     prune::keep(graph, &outputs);
+    batch_norm::fold(graph);
     operators::check(graph, &engine)?;
     let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
