@@ -17,7 +17,7 @@ use tract_onnx::prelude::*;
 
 use super::limits::{self, ModelSize};
 use super::signature::{self, BatchAxis, Signature};
-use super::{Engine, EngineError, operators, prune};
+use super::{Engine, EngineError, batch_norm, operators, prune};
 
 /// Batch sizes that plans are made for. Matrix kernels work on tiles of 4 to 32 rows: a 32-row run of a small dense
 /// model costs about three single ones. Other counts are put together from these.
@@ -198,6 +198,7 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     prune::keep(graph, &outputs);
     operators::check(&proto, &engine)?;
     let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
+    batch_norm::fold(graph);
     operators::quantized::fuse(graph, opset);
     prune::keep(graph, &outputs);
     let batch_max = if operators::quantized::is_batch_dependent(graph) { 1 } else { batch_max };

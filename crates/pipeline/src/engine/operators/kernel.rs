@@ -25,10 +25,26 @@ pub(super) trait Kernel: Debug + Send + Sync + 'static {
     /// *Errors*: the operator does not take such inputs.
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>>;
 
+    /// Returns the kernel that is to run in place of this one, made for inputs whose constants are known; nothing
+    /// where this one runs itself. Called once the graph is final.
+    ///
+    /// *Errors*: a constant is outside what the operator takes.
+    fn prepared(&self, _inputs: &[&TypedFact]) -> TractResult<Option<Prepared>> {
+        Ok(None)
+    }
+
     /// Computes the outputs.
     ///
     /// *Errors*: a value that only a run shows is outside what the operator takes.
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>>;
+}
+
+/// A kernel that has taken constants into itself.
+pub(super) struct Prepared {
+    /// The kernel.
+    pub(super) kernel: Arc<dyn Kernel>,
+    /// The positions of the inputs that it still takes, rising; the others are dropped with their constants.
+    pub(super) inputs: Vec<usize>,
 }
 
 /// Returns a kernel as tract takes it from a builder.
@@ -104,6 +120,12 @@ impl TypedOp for KernelOp {
         let facts = self.0.output_facts(inputs)?;
         check_size(self.0.name(), &facts)?;
         Ok(facts)
+    }
+
+    fn codegen(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        let Some(prepared) = self.0.prepared(&model.node_input_facts(node.id)?)? else { return Ok(None) };
+        let inputs: Vec<OutletId> = prepared.inputs.iter().map(|&input| node.inputs[input]).collect();
+        TypedModelPatch::replace_single_op(model, node, &inputs, Self(prepared.kernel)).map(Some)
     }
 
     as_op!();

@@ -10,6 +10,7 @@ mod ml;
 pub(super) mod quantized;
 #[cfg(test)]
 mod node_tests;
+mod recurrent;
 mod standard;
 #[cfg(test)]
 mod testing;
@@ -33,7 +34,8 @@ const NAMED_MAX: usize = 16;
 type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// All operators of our own.
-const OWN: [&[(&str, Builder)]; 3] = [ml::OPERATORS, standard::OPERATORS, quantized::OPERATORS];
+const OWN: [&[(&str, Builder)]; 4] =
+    [ml::OPERATORS, quantized::OPERATORS, recurrent::OPERATORS, standard::OPERATORS];
 
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {

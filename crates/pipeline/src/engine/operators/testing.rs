@@ -74,28 +74,30 @@ fn named(name: &str, kind: attribute_proto::AttributeType) -> AttributeProto {
 
 /// Runs a node on inputs, prepared and optimised as a package's graph.
 pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
-    with_constants(node, inputs, inputs.len())
+    run_node_with(node, inputs, &[])
 }
 
-/// Runs a node as [`run_node`]; only the first inputs are the graph's, the others are constants in the file.
-pub(crate) fn with_constants(
+/// Runs a node on inputs and constants; these stand at the given positions among the inputs whose names are not empty.
+pub(crate) fn run_node_with(
     node: NodeProto,
     inputs: &[Tensor],
-    free: usize,
+    constants: &[usize],
 ) -> Result<Vec<Tensor>, EngineError> {
     catching(|| {
-        let named: Vec<(&String, &Tensor)> = node.input.iter().zip(inputs).collect();
-        let values = named[..free].iter().map(|(name, input)| value(name, input)).collect();
-        let constants = named[free..].iter().map(|(name, input)| constant(name, input)).collect();
+        let mut graph = GraphProto { node: vec![node.clone()], ..GraphProto::default() };
+        let mut given = TVec::new();
+        let present = node.input.iter().filter(|name| !name.is_empty());
+        for (position, (name, input)) in present.zip(inputs).enumerate() {
+            if constants.contains(&position) {
+                graph.initializer.push(constant(name, input));
+            } else {
+                graph.input.push(value(name, input));
+                given.push(input.clone().into_tvalue());
+            }
+        }
         let names = node.output.iter().filter(|name| !name.is_empty());
         let outputs = names.map(|name| ValueInfoProto { name: name.clone(), ..ValueInfoProto::default() });
-        let graph = GraphProto {
-            input: values,
-            initializer: constants,
-            output: outputs.collect(),
-            node: vec![node.clone()],
-            ..GraphProto::default()
-        };
+        graph.output = outputs.collect();
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
         let proto = ModelProto {
             ir_version: 8,
@@ -105,35 +107,43 @@ pub(crate) fn with_constants(
         };
         let model = super::onnx().model_for_proto_model(&proto).map_err(build_error)?;
         let plan = model.into_optimized().and_then(IntoRunnable::into_runnable).map_err(build_error)?;
-        let inputs = inputs[..free].iter().map(|input| input.clone().into_tvalue()).collect();
-        let outputs = plan.run(inputs).map_err(run_error)?;
+        let outputs = plan.run(given).map_err(run_error)?;
         Ok(outputs.into_iter().map(IntoTensor::into_tensor).collect())
     })
 }
 
 fn constant(name: &str, tensor: &Tensor) -> TensorProto {
-    let ValueInfoProto { r#type: Some(kind), .. } = value(name, tensor) else {
-        unreachable!("it has a type")
-    };
-    let Some(type_proto::Value::TensorType(kind)) = kind.value else { unreachable!("it is a tensor") };
-    let mut constant = TensorProto {
+    TensorProto {
         name: name.to_owned(),
-        data_type: kind.elem_type,
-        dims: tensor.shape().iter().map(|length| *length as i64).collect(),
+        dims: tensor.shape().iter().map(|&length| length as i64).collect(),
+        data_type: element(tensor) as i32,
+        raw_data: tensor.try_as_plain_ram().expect("plain values").as_bytes().to_vec(),
         ..TensorProto::default()
-    };
-    let plain = tensor.try_as_plain_ram().expect("a plain tensor");
-    match tensor.datum_type() {
-        DatumType::F32 => constant.float_data = plain.as_slice::<f32>().expect("floats").to_vec(),
-        DatumType::F64 => constant.double_data = plain.as_slice::<f64>().expect("doubles").to_vec(),
-        DatumType::I64 => constant.int64_data = plain.as_slice::<i64>().expect("integers").to_vec(),
-        other => unreachable!("constants of {other:?}"),
     }
-    constant
 }
 
 /// Returns a graph input of the type and shape of a tensor.
 pub(crate) fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
+    let element = element(tensor);
+    let axes = tensor.shape().iter().map(|&length| tensor_shape_proto::Dimension {
+        value: Some(tensor_shape_proto::dimension::Value::DimValue(length as i64)),
+        ..tensor_shape_proto::Dimension::default()
+    });
+    let tensor = type_proto::Tensor {
+        elem_type: element as i32,
+        shape: Some(TensorShapeProto { dim: axes.collect() }),
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
+fn element(tensor: &Tensor) -> DataType {
     let types = [
         (DatumType::F32, DataType::Float),
         (DatumType::F64, DataType::Double),
@@ -145,21 +155,5 @@ pub(crate) fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
         (DatumType::Bool, DataType::Bool),
         (DatumType::String, DataType::String),
     ];
-    let (_, element) = types.iter().find(|(kind, _)| *kind == tensor.datum_type()).expect("a type of ONNX");
-    let axes = tensor.shape().iter().map(|&length| tensor_shape_proto::Dimension {
-        value: Some(tensor_shape_proto::dimension::Value::DimValue(length as i64)),
-        ..tensor_shape_proto::Dimension::default()
-    });
-    let tensor = type_proto::Tensor {
-        elem_type: *element as i32,
-        shape: Some(TensorShapeProto { dim: axes.collect() }),
-    };
-    ValueInfoProto {
-        name: name.to_owned(),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
+    types.iter().find(|(kind, _)| *kind == tensor.datum_type()).expect("a type of ONNX").1
 }

@@ -1,15 +1,21 @@
 //! The operators against plain references, written from ONNX's text.
 
 use proptest::prelude::*;
-use tract_onnx::pb::AttributeProto;
+use tract_onnx::pb::{AttributeProto, NodeProto};
 use tract_onnx::prelude::*;
 
-use super::super::testing::{float, floats, int, ints, node, run_node, text, with_constants};
+use super::super::super::EngineError;
+use super::super::testing::{float, floats, int, ints, node, run_node, run_node_with, text};
 
 /// What a reduction makes of a line.
 type OfLine = fn(&[f32]) -> f32;
 /// An activation with its attributes and its formula.
 type Formula = (&'static str, Vec<AttributeProto>, fn(f64) -> f64);
+
+/// Runs a node whose inputs from `free` on are constants of the file.
+fn with_constants(node: NodeProto, inputs: &[Tensor], free: usize) -> Result<Vec<Tensor>, EngineError> {
+    run_node_with(node, inputs, &(free..inputs.len()).collect::<Vec<_>>())
+}
 
 /// Runs a node and returns its first output.
 fn run(operator: &str, attributes: Vec<AttributeProto>, inputs: &[Tensor], outputs: usize) -> Tensor {

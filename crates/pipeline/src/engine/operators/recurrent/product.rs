@@ -1,0 +1,150 @@
+//! Products of packed weights with rows of values, on tract's matrix kernels.
+//!
+//! Packs a matrix once and multiplies it again and again without an allocation. Never looks at what the numbers mean.
+//! The only part of the recurrent operators that calls what Rust cannot check.
+
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::tract_linalg::mmm::{
+    AsInputValue, EagerPackedInput, FusedSpec, MMMInputValue, MatMatMul, Query, ScratchSpace,
+};
+use tract_onnx::tract_core::tract_linalg::pack::PackedFormat;
+use tract_onnx::tract_core::tract_linalg::{BinOp, MmmDispatch};
+
+/// A matrix `[rows, depth]`, packed for the kernel that this machine runs best.
+#[derive(Debug, Clone)]
+pub(super) struct Weights {
+    kernel: Box<dyn MatMatMul>,
+    packing: usize,
+    packed: Box<dyn MMMInputValue>,
+    rows: usize,
+    depth: usize,
+}
+
+/// What a product is added to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Addend<'a> {
+    /// Nothing.
+    Zero,
+    /// A value a row of the weights.
+    Bias(&'a Tensor),
+    /// What stands in the target.
+    Target,
+}
+
+/// The buffers of one product, kept from step to step.
+pub(super) struct Product {
+    right: Right,
+    scratch: Box<dyn ScratchSpace>,
+    columns: usize,
+}
+
+enum Right {
+    /// A buffer that is filled anew for each product.
+    Kept(PackedFormat, EagerPackedInput),
+    /// The kernel packs in a way of its own: a buffer a product.
+    Fresh,
+}
+
+impl Weights {
+    /// Packs a matrix for products with `columns` vectors at once.
+    ///
+    /// *Shape*: `matrix` is `[rows, depth]`.
+    pub(super) fn pack(matrix: &Tensor, columns: usize) -> TractResult<Self> {
+        let &[rows, depth] = matrix.shape() else { bail!("weights of rank {}", matrix.rank()) };
+        let query = Query {
+            // An extractor would unpack the weights at each step.
+            allow_extractor: false,
+            ..Query::plain(f32::datum_type(), Some(rows), Some(depth), Some(columns))
+        };
+        let (kernel, packing, _) =
+            MmmDispatch::native().pick(&query).context("no kernel for a matrix product")?;
+        let packed = kernel.packings()[packing].0.prepare_one(matrix, 1, 0)?;
+        Ok(Self { kernel, packing, packed, rows, depth })
+    }
+
+    /// Returns buffers for products with `columns` vectors.
+    #[expect(unsafe_code, reason = "tract's kernels make their own scratch space")]
+    pub(super) fn product(&self, columns: usize) -> TractResult<Product> {
+        let format = &self.kernel.packings()[self.packing].1;
+        let right = match format.downcast_ref::<PackedFormat>() {
+            Some(format) => Right::Kept(format.clone(), format.new_packed_buffer(self.depth, columns)?),
+            None => Right::Fresh,
+        };
+        // SAFETY: makes an empty space of the type that this kernel's runs ask for; it is used with no other kernel,
+        // since a run checks the type.
+        let scratch = unsafe { self.kernel.allocate_scratch_space() };
+        Ok(Product { right, scratch, columns })
+    }
+}
+
+impl Product {
+    /// Multiplies weights with the rows of `right` and writes the results to `target`.
+    ///
+    /// *Shape*: `right` is `[columns, depth]`, contiguous; `target` is `[.., columns, rows]`, of which `prefix` names
+    /// the block to write.
+    ///
+    /// *Errors*: a shape is another.
+    #[expect(unsafe_code, reason = "tract's kernels take raw pointers and leave the checks to their callers")]
+    pub(super) fn run(
+        &mut self,
+        weights: &Weights,
+        right: &Tensor,
+        addend: Addend<'_>,
+        target: &mut Tensor,
+        prefix: &[usize],
+    ) -> TractResult<()> {
+        ensure!(right.shape() == [self.columns, weights.depth], "operand of shape {:?}", right.shape());
+        let kernel = &weights.kernel;
+        let fresh;
+        let right: &dyn MMMInputValue = match &mut self.right {
+            Right::Kept(format, buffer) => {
+                format.repack_tensor_view(buffer, &right.view(), 1, 0)?;
+                buffer
+            }
+            Right::Fresh => {
+                fresh = kernel.packings()[weights.packing].1.prepare_one(right, 1, 0)?;
+                &*fresh
+            }
+        };
+        ensure!(
+            right.k() == weights.depth && right.mn() == self.columns,
+            "operand packed for another product"
+        );
+        let is_float = target.datum_type() == f32::datum_type();
+        let block = target.view_at_prefix_mut(prefix)?;
+        ensure!(
+            is_float && block.shape() == [self.columns, weights.rows],
+            "target of shape {:?}",
+            block.shape()
+        );
+        let product = FusedSpec::AddMatMul {
+            a: AsInputValue::Borrowed(&*weights.packed),
+            b: AsInputValue::Borrowed(right),
+            packing: weights.packing,
+        };
+        // SAFETY: `block` is a view of `target`, which is borrowed mutably until the end of this function, is of f32,
+        // and has columns and rows as the run is told; both operands are packed in the formats of this packing with
+        // the same depth; a bias is checked to have a value a row. With `Addend::Target` a tile is read before it is
+        // written, and no other tile reads it.
+        unsafe {
+            let store = || kernel.c_view(Some(1), Some(0)).wrap(&block);
+            let (rows, scratch) = (weights.rows, &mut *self.scratch);
+            match addend {
+                Addend::Zero => {
+                    let steps = [product, FusedSpec::Store(store())];
+                    kernel.run_with_scratch_space(rows, self.columns, scratch, &steps)
+                }
+                Addend::Bias(bias) => {
+                    ensure!(bias.shape() == [rows] && bias.datum_type() == f32::datum_type());
+                    let bias = FusedSpec::BinPerRow(bias.view(), BinOp::Add);
+                    let steps = [product, bias, FusedSpec::Store(store())];
+                    kernel.run_with_scratch_space(rows, self.columns, scratch, &steps)
+                }
+                Addend::Target => {
+                    let steps = [product, FusedSpec::AddUnicast(store()), FusedSpec::Store(store())];
+                    kernel.run_with_scratch_space(rows, self.columns, scratch, &steps)
+                }
+            }
+        }
+    }
+}
