@@ -74,6 +74,15 @@ fn named(name: &str, kind: attribute_proto::AttributeType) -> AttributeProto {
 
 /// Runs a node on inputs, prepared and optimised as a package's graph.
 pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+    run_node_of(node, inputs, 3)
+}
+
+/// Runs a node of a model that imports this version of `ai.onnx.ml`.
+pub(crate) fn run_node_of(
+    node: NodeProto,
+    inputs: &[Tensor],
+    ml_version: i64,
+) -> Result<Vec<Tensor>, EngineError> {
     catching(|| {
         let values = node.input.iter().zip(inputs).map(|(name, input)| value(name, input)).collect();
         let names = node.output.iter().filter(|name| !name.is_empty());
@@ -87,7 +96,7 @@ pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
         let proto = ModelProto {
             ir_version: 8,
-            opset_import: vec![opset("", 18), opset("ai.onnx.ml", 3), opset("com.microsoft", 1)],
+            opset_import: vec![opset("", 18), opset("ai.onnx.ml", ml_version), opset("com.microsoft", 1)],
             graph: Some(graph),
             ..ModelProto::default()
         };
@@ -106,6 +115,7 @@ fn value(name: &str, tensor: &Tensor) -> ValueInfoProto {
         (DatumType::F16, DataType::Float16),
         (DatumType::U8, DataType::Uint8),
         (DatumType::I8, DataType::Int8),
+        (DatumType::I16, DataType::Int16),
         (DatumType::I32, DataType::Int32),
         (DatumType::I64, DataType::Int64),
         (DatumType::Bool, DataType::Bool),
