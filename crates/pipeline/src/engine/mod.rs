@@ -6,7 +6,7 @@
 mod limits;
 mod onnx_file;
 mod operators;
-mod prune;
+mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;
 mod signature;

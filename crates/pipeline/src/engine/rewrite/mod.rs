@@ -1,0 +1,40 @@
+//! What is made of a graph before the engine sees it: tensors alone, and only what is needed.
+//!
+//! Takes out maps and sequences, which exporters put around the outputs of classifiers, so that each of their tensors is an
+//! output of its own; drops what no kept output needs. Never changes a number.
+
+mod class_names;
+mod prune;
+mod sequences;
+mod zip_map;
+
+pub(super) use class_names::class_names;
+pub(super) use prune::keep;
+
+use tract_onnx::pb::{GraphProto, NodeProto};
+
+use super::EngineError;
+
+/// Rewrites a decoded graph to one of tensors.
+///
+/// *Errors*: a sequence that is longer than any exporter writes.
+pub(super) fn to_tensors(graph: &mut GraphProto) -> Result<(), EngineError> {
+    zip_map::take_out(graph);
+    sequences::take_out(graph)
+}
+
+/// Returns a node that hands one tensor on under another name.
+fn identity(from: &str, to: &str) -> NodeProto {
+    operator("Identity", to, &[from], to)
+}
+
+/// Returns a node of the default operator set with one output.
+fn operator(op_type: &str, name: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        op_type: op_type.to_owned(),
+        name: name.to_owned(),
+        input: inputs.iter().map(|&input| input.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..NodeProto::default()
+    }
+}
