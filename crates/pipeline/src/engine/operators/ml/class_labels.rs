@@ -45,15 +45,6 @@ impl ClassLabels {
         }
     }
 
-    /// Returns these or, where there are not two, what stands for the classes of one score: `0` and `1`.
-    pub(super) fn of_one_score(self) -> Self {
-        match self {
-            labels if labels.len() == 2 => labels,
-            Self::Texts(_) => Self::Texts(vec!["0".to_owned(), "1".to_owned()]),
-            Self::Integers(_) => Self::Integers(vec![0, 1]),
-        }
-    }
-
     /// Returns the labels at these positions as a tensor of one axis.
     pub(super) fn at(&self, positions: &[usize]) -> TractResult<TValue> {
         let shape = [positions.len()];

@@ -1,7 +1,7 @@
 //! `LinearClassifier` and `LinearRegressor`: weighted sums of a row's features, and the class with the highest.
 //!
 //! *Source*: ai.onnx.ml 1. As in ONNX Runtime the classes of a classifier are as many as its intercepts, one score of
-//! two classes becomes `[1 - score, score]`, and `multi_class` says nothing.
+//! two classes becomes two, and `multi_class` says nothing.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
@@ -55,9 +55,7 @@ struct LinearClassifier {
 enum Layout {
     /// A score a class; the first of the highest is the label's.
     Classes,
-    /// One score, above zero for the second class.
-    One,
-    /// One score, written for both classes.
+    /// One score for two classes, above zero for the second.
     Pair,
 }
 
@@ -84,7 +82,7 @@ pub(super) fn build_classifier(
     let targets = sums.intercepts.len();
     let layout = match (targets, labels.len()) {
         (1, 2) => Layout::Pair,
-        (1, _) => Layout::One,
+        (1, classes) => bail!("there is one intercept for {classes} labels, and not for two"),
         (targets, classes) => {
             ensure!(targets == classes, "there are {classes} labels for {targets} intercepts");
             Layout::Classes
@@ -94,7 +92,6 @@ pub(super) fn build_classifier(
         layout != Layout::Pair || post_transform != PostTransform::Probit,
         "`post_transform` PROBIT of one score for two classes is not defined"
     );
-    let labels = if layout == Layout::One { labels.of_one_score() } else { labels };
     built(LinearClassifier { sums, labels, post_transform, layout })
 }
 
@@ -129,12 +126,12 @@ impl Kernel for LinearClassifier {
             self.sums.add_row(features, &mut scores);
             match self.layout {
                 Layout::Classes => positions.push(first_highest(&scores[start..])),
-                Layout::One | Layout::Pair => positions.push(usize::from(scores[start] > 0.0)),
+                Layout::Pair => positions.push(usize::from(scores[start] > 0.0)),
             }
             if self.layout == Layout::Pair {
-                let score = scores[start];
-                scores[start] = 1.0 - score;
-                scores.push(score);
+                let pair = self.post_transform.pair(scores[start]);
+                scores.truncate(start);
+                scores.extend(pair);
             } else {
                 self.post_transform.apply(&mut scores[start..]);
             }

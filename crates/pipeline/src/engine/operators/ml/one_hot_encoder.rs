@@ -58,12 +58,9 @@ pub(super) fn build(
 
 /// Cuts a number to an integer; what is beyond all of them becomes the lowest, as processors of ONNX Runtime do.
 fn cut(value: f64) -> i64 {
-    // 2^63 is the first value above, and the lowest is itself one.
-    if (-9.223_372_036_854_775_808e18..9.223_372_036_854_775_808e18).contains(&value) {
-        value as i64
-    } else {
-        i64::MIN
-    }
+    // Both ends are powers of two, and exact.
+    let lowest = i64::MIN as f64;
+    if (lowest..-lowest).contains(&value) { value as i64 } else { i64::MIN }
 }
 
 impl OneHotEncoder {

@@ -47,6 +47,16 @@ impl PostTransform {
     }
 }
 
+impl PostTransform {
+    /// Returns what one score for two classes becomes; the second class is that of high scores.
+    pub(super) fn pair(self, score: f32) -> [f32; 2] {
+        match self {
+            Self::Logistic => [logistic(-score), logistic(score)],
+            _ => [1.0 - score, score],
+        }
+    }
+}
+
 /// `1 / (1 + exp(-x))`, without overflow.
 pub(super) fn logistic(score: f32) -> f32 {
     let positive = 1.0 / (1.0 + (-score.abs()).exp());
@@ -88,7 +98,7 @@ fn probit(score: f32) -> f32 {
     let x = 2.0 * score - 1.0;
     let sign = if x < 0.0 { -1.0 } else { 1.0 };
     let log = ((1.0 - x) * (1.0 + x)).ln();
-    let half = 2.0 / (3.14159 * 0.147) + 0.5 * log;
+    let half = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
     let root = (half * half - 1.0 / 0.147 * log).sqrt();
     std::f32::consts::SQRT_2 * (sign * (root - half).sqrt())
 }

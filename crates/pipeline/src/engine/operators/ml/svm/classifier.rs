@@ -105,11 +105,27 @@ pub(in super::super) fn build(
         let columns = coefficients.len() / classes;
         Machine::Scores { coefficients, rho: rho[0], columns, binary }
     } else {
-        ensure!(
-            per_class.len() == classes && classes >= 2,
-            "`vectors_per_class` is not for two or more classes"
-        );
+        let platt = (!prob_a.is_empty()).then_some((prob_a, prob_b));
+        let is_defined = classes > 2 || platt.is_some() || post_transform != PostTransform::Probit;
+        ensure!(is_defined, "`post_transform` PROBIT of one score for two classes is not defined");
+        ensure!(per_class.len() == classes, "`vectors_per_class` is not for {classes} classes");
         let vectors = SupportVectors::read(node, count)?;
+        Machine::Pairs(Pairs::new(vectors, &per_class, coefficients, rho, platt)?)
+    };
+    built(SvmClassifier { labels, post_transform, machine })
+}
+
+impl Pairs {
+    /// *Errors*: the values are not for each vector and each pair of two or more classes.
+    fn new(
+        vectors: SupportVectors,
+        per_class: &[usize],
+        coefficients: Vec<f32>,
+        rho: Vec<f32>,
+        platt: Option<(Vec<f32>, Vec<f32>)>,
+    ) -> TractResult<Self> {
+        let (classes, count) = (per_class.len(), per_class.iter().sum::<usize>());
+        ensure!(classes >= 2, "there are not two or more classes");
         let pairs = classes * (classes - 1) / 2;
         ensure!(
             coefficients.len() == (classes - 1) * count,
@@ -118,26 +134,15 @@ pub(in super::super) fn build(
             classes - 1
         );
         ensure!(rho.len() == pairs, "`rho` has {} values for {pairs} pairs of classes", rho.len());
-        ensure!(
-            prob_a.is_empty() || prob_a.len() == pairs,
-            "`prob_a` has {} values for {pairs} pairs of classes",
-            prob_a.len()
-        );
-        let platt = (!prob_a.is_empty()).then_some((prob_a, prob_b));
-        ensure!(
-            classes > 2 || platt.is_some() || post_transform != PostTransform::Probit,
-            "`post_transform` PROBIT of one score for two classes is not defined"
-        );
+        let given = platt.as_ref().map_or(pairs, |(a, _)| a.len());
+        ensure!(given == pairs, "`prob_a` has {given} values for {pairs} pairs of classes");
         let mut starts = vec![0];
         for count in per_class {
             starts.push(starts[starts.len() - 1] + count);
         }
-        Machine::Pairs(Pairs { vectors, starts, coefficients, rho, platt })
-    };
-    built(SvmClassifier { labels, post_transform, machine })
-}
+        Ok(Self { vectors, starts, coefficients, rho, platt })
+    }
 
-impl Pairs {
     const fn classes(&self) -> usize {
         self.starts.len() - 1
     }
@@ -221,7 +226,7 @@ impl SvmClassifier {
         match (&pairs.platt, pairs.classes(), self.post_transform) {
             (Some(platt), ..) => into.extend(pairs.probabilities(scores, platt)),
             (None, 2, PostTransform::None) => into.extend([-scores[0], scores[0]]),
-            (None, 2, _) => into.extend([1.0 - scores[0], scores[0]]),
+            (None, 2, transform) => into.extend(transform.pair(scores[0])),
             (None, ..) => into.extend_from_slice(scores),
         }
         if pairs.platt.is_some() || pairs.classes() > 2 {
