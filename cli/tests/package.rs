@@ -334,7 +334,7 @@ fn labels_and_dictionaries_of_an_export_are_kept_with_the_names_that_it_holds() 
     write(&room.path().join("package.toml"), spec);
     let configuration = std::fs::read_to_string(room.path().join("dunlind.toml")).unwrap();
     let (sources, _) = configuration.split_once("[[model]]").unwrap();
-    write(&room.path().join("dunlind.toml"), &format!("{sources}[[model]]\nname = \"m\"\n"));
+    write(&room.path().join("dunlind.toml"), &format!("{sources}[[model]]\nname = \"m\"\nkey = []\n"));
     // What scikit-learn said of these rows.
     write(&room.path().join("x.csv"), "20,40\n25,40\n20,50\n");
     let evidence = |last: &str| {
