@@ -54,16 +54,33 @@ pub(super) fn tensor<T: Datum>(shape: &[usize], values: Vec<T>) -> TractResult<T
     Ok(tract_ndarray::ArrayD::from_shape_vec(shape, values)?.into_tensor())
 }
 
+/// Eight sums beside each other.
+pub(super) type Lanes = [f32; 8];
+
+/// Adds a term to each of eight sums.
+///
+/// Written out, because a compiler that saves space makes vector instructions of straight code alone.
+#[inline(always)]
+pub(super) fn add_lanes(sums: &Lanes, term: impl Fn(usize) -> f32) -> Lanes {
+    [
+        sums[0] + term(0),
+        sums[1] + term(1),
+        sums[2] + term(2),
+        sums[3] + term(3),
+        sums[4] + term(4),
+        sums[5] + term(5),
+        sums[6] + term(6),
+        sums[7] + term(7),
+    ]
+}
+
 /// Returns the sum of products of two slices of one length.
 pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
-    // Eight sums beside each other are what a compiler makes vector instructions of.
     let (left_parts, left_rest) = left.as_chunks::<8>();
     let (right_parts, right_rest) = right.as_chunks::<8>();
-    let mut sums = [0.0_f32; 8];
+    let mut sums: Lanes = [0.0; 8];
     for (left, right) in left_parts.iter().zip(right_parts) {
-        for lane in 0..8 {
-            sums[lane] += left[lane] * right[lane];
-        }
+        sums = add_lanes(&sums, |lane| left[lane] * right[lane]);
     }
     let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
     sums.iter().sum::<f32>() + rest

@@ -197,9 +197,8 @@ fn sum_of_products(left: &[f32], right: &[f32]) -> f64 {
     let (right_parts, right_rest) = right.as_chunks::<4>();
     let mut sums = [0.0_f64; 4];
     for (left, right) in left_parts.iter().zip(right_parts) {
-        for lane in 0..4 {
-            sums[lane] += f64::from(left[lane] * right[lane]);
-        }
+        let term = |lane: usize| f64::from(left[lane] * right[lane]);
+        sums = [sums[0] + term(0), sums[1] + term(1), sums[2] + term(2), sums[3] + term(3)];
     }
     let rest: f64 = left_rest.iter().zip(right_rest).map(|(left, right)| f64::from(left * right)).sum();
     sums.iter().sum::<f64>() + rest

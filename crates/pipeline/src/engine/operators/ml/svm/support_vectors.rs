@@ -6,8 +6,10 @@
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
+use super::super::rows::{Lanes, add_lanes};
+
 /// Vectors of one group.
-const LANES: usize = 8;
+const LANES: usize = size_of::<Lanes>() / size_of::<f32>();
 
 /// A kernel function with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +48,7 @@ pub(super) struct SupportVectors {
     count: usize,
     columns: usize,
     /// *Shape*: `[groups, columns, LANES]`, the last group filled with zeros.
-    groups: Vec<[f32; LANES]>,
+    groups: Vec<Lanes>,
 }
 
 impl SupportVectors {
@@ -83,19 +85,17 @@ impl SupportVectors {
     pub(super) fn kernels(&self, row: &[f32], into: &mut Vec<f32>) {
         into.clear();
         for group in self.groups.chunks_exact(self.columns) {
-            let mut sums = [0.0_f32; LANES];
+            let mut sums: Lanes = [0.0; LANES];
             if matches!(self.function, Function::Rbf { .. }) {
-                for (x, lanes) in row.iter().zip(group) {
-                    for (sum, vector) in sums.iter_mut().zip(lanes) {
-                        let difference = x - vector;
-                        *sum += difference * difference;
-                    }
+                for (x, vectors) in row.iter().zip(group) {
+                    sums = add_lanes(&sums, |lane| {
+                        let difference = x - vectors[lane];
+                        difference * difference
+                    });
                 }
             } else {
-                for (x, lanes) in row.iter().zip(group) {
-                    for (sum, vector) in sums.iter_mut().zip(lanes) {
-                        *sum += x * vector;
-                    }
+                for (x, vectors) in row.iter().zip(group) {
+                    sums = add_lanes(&sums, |lane| x * vectors[lane]);
                 }
             }
             into.extend_from_slice(&sums);
