@@ -291,7 +291,7 @@ fn a_skeleton_names_the_graph_and_replaces_nothing() {
     );
 }
 
-/// An export of scikit-learn's StandardScaler and SVC without the option for the former that the tutorial names.
+/// A scaler whose rows go to an operator for dictionaries and to one that nobody has.
 const REFUSED: &[u8] = include_bytes!("data/refused.onnx");
 
 #[test]
@@ -302,10 +302,10 @@ fn every_node_that_is_refused_is_named_with_what_to_do() {
         [outputs.probabilities]\nkind = \"vector\"\n[outputs.label]\nkind = \"vector\"\n";
     write(&room.path().join("package.toml"), both);
     let named = [
-        "operator `Scaler` ",
-        "black_op={\"Scaler\"}",
-        "operator `SVMClassifier` ",
-        "train another kind of model",
+        "operator `DictVectorizer` ",
+        "train on columns of numbers",
+        "operator `Frobnicate` ",
+        "export the model without it",
     ];
     assert_code(&dunlin(room.path(), &["package", "build"]), 5, &named);
 
@@ -320,6 +320,46 @@ fn every_node_that_is_refused_is_named_with_what_to_do() {
     });
     write(&package.join("manifest.json"), &manifest.to_string());
     assert_code(&dunlin(room.path(), &["package", "check"]), 5, &named);
+}
+
+/// A logistic regression of scikit-learn behind a StandardScaler, with texts as labels and dictionaries of scores.
+const LABELS: &[u8] = include_bytes!("data/labels.onnx");
+
+#[test]
+fn labels_and_dictionaries_of_an_export_are_kept_with_the_names_that_it_holds() {
+    let room = room();
+    dunlin_kit::atomic_file::write(&room.path().join("model.onnx"), LABELS).unwrap();
+    let spec = "name = \"m\"\nversion = \"1\"\n[inputs.X]\nfeatures = [\"temperature\", \"humidity\"]\n\
+        [outputs.output_label]\nkind = \"classification\"\n[outputs.output_probability]\nkind = \"classification\"\n";
+    write(&room.path().join("package.toml"), spec);
+    let configuration = std::fs::read_to_string(room.path().join("dunlind.toml")).unwrap();
+    let (sources, _) = configuration.split_once("[[model]]").unwrap();
+    write(&room.path().join("dunlind.toml"), &format!("{sources}[[model]]\nname = \"m\"\nkey = []\n"));
+    // What scikit-learn said of these rows.
+    write(&room.path().join("x.csv"), "20,40\n25,40\n20,50\n");
+    let evidence = |last: &str| {
+        let head = "output_label,damp,fine,hot\nfine,0.16619670,0.69529229,0.13851108\nhot,0.00492394,0.01386047,0.98121554\n";
+        write(&room.path().join("y.csv"), &format!("{head}{last},0.87519169,0.04747172,0.07733656\n"));
+    };
+    let build = ["package", "build", "--evidence", "y.csv", "--evidence-inputs", "x.csv"];
+    evidence("fine");
+    let told = "output `output_label`, row 3: the framework said `fine`, the engine says `damp`";
+    assert_code(&dunlin(room.path(), &build), 5, &[told]);
+    evidence("dry");
+    assert_code(&dunlin(room.path(), &build), 5, &["line 4: `dry` is no label of output `output_label`"]);
+    evidence("damp");
+    assert_code(&dunlin(room.path(), &build), 0, &["agrees with the training framework in 3 row(s)"]);
+    let outputs = manifest(room.path())["outputs"].clone();
+    assert_eq!(outputs[0]["post"]["labels"], json!(["damp", "fine", "hot"]));
+    assert_eq!(outputs[1]["post"]["labels"], json!(["damp", "fine", "hot"]));
+    let golden = std::fs::read_to_string(room.path().join("package/golden.jsonl")).unwrap();
+    assert!(golden.contains("\"label\":\"fine\""), "{golden}");
+
+    let init = ["package", "build", "--init", "model.onnx", "--spec", "new.toml"];
+    assert_code(&dunlin(room.path(), &init), 0, &["wrote `new.toml`"]);
+    let skeleton = std::fs::read_to_string(room.path().join("new.toml")).unwrap();
+    assert!(skeleton.contains("# labels = [\"damp\", \"fine\", \"hot\"]   # default"), "{skeleton}");
+    assert!(skeleton.contains("\n[outputs.output_probability]\nkind = \"classification\""), "{skeleton}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ def main():
     with open("model.pkl", "wb") as file:
         pickle.dump(model, file)
     np.savez("evidence-inputs.npz", X=rows[3000:])
-    np.savez("evidence.npz", probabilities=model.predict_proba(rows[3000:]))
+    np.savez("evidence.npz", output_probability=model.predict_proba(rows[3000:]))
     with open("samples.ndjson", "w") as file:
         for message in messages(pump(rng, 120)[0]):
             file.write(json.dumps(message) + "\n")

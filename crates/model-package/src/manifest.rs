@@ -180,7 +180,7 @@ pub struct FeatureDeclaration {
 pub enum OutputKind {
     /// A quantity.
     Regression,
-    /// One probability or score a class.
+    /// One probability or score a class, or one label.
     Classification,
     /// A score that is high when something is wrong.
     Anomaly,
@@ -210,13 +210,13 @@ pub struct OutputSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostProcessing {
-    /// Classification: the classes in the order of the values; the label is that of the highest value.
+    /// Classification: the classes in the order of the values; the label is that of the highest value. With one value and two or more labels the value is the label itself: a text, or an integer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
     /// Regression and anomaly: a threshold on the first value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<ThresholdSpec>,
-    /// Classification: below this highest value the label is `abstain`.
+    /// Classification by scores: below this highest value the label is `abstain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence_min: Option<f64>,
     /// Regression and anomaly: a first value inside this band has the label `abstain`.
@@ -528,8 +528,14 @@ fn output_findings(output: &OutputSpec) -> Option<String> {
         return Some(format!("output `{}` has more than {OUTPUT_VALUES_MAX} values", output.name));
     }
     let labels = output.post.labels.len();
-    if output.kind == OutputKind::Classification && labels != output.values() {
+    if output.kind == OutputKind::Classification && labels != output.values() && !output.is_label() {
         return Some(format!("output `{}` has {} values and {labels} labels", output.name, output.values()));
+    }
+    if output.is_label() && output.post.confidence_min.is_some() {
+        return Some(format!(
+            "output `{}` is a label and has no confidence; leave post.confidence_min out, or keep the scores instead",
+            output.name
+        ));
     }
     let threshold = output.post.threshold.as_ref()?;
     let clear = threshold.clear.unwrap_or(threshold.above);
@@ -599,6 +605,18 @@ mod tests {
             let ManifestError(found) = Manifest::parse(value.to_string().as_bytes()).unwrap_err();
             assert!(found.len() == 1 && found[0].contains("between 1ms and"), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_label_has_no_confidence() {
+        let mut value = sample();
+        let post = serde_json::json!({ "labels": ["sound", "worn"] });
+        value["outputs"][0] =
+            serde_json::json!({ "name": "y", "kind": "classification", "shape": ["batch"], "post": post });
+        assert!(Manifest::parse(value.to_string().as_bytes()).unwrap().outputs[0].is_label());
+        value["outputs"][0]["post"]["confidence_min"] = 0.5.into();
+        let ManifestError(found) = Manifest::parse(value.to_string().as_bytes()).unwrap_err();
+        assert!(found.len() == 1 && found[0].contains("is a label"), "{found:?}");
     }
 
     #[test]

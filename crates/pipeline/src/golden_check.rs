@@ -184,7 +184,7 @@ impl GoldenCheck {
         let Some(made) = self.made.pop_front() else {
             return Err(self.refuse(format!("the prediction at {} us was not made", expected.window_end_us)));
         };
-        let difference = compare(expected, &made.prediction).map_err(|reason| {
+        let difference = compare(&self.manifest, expected, &made.prediction).map_err(|reason| {
             let why = made.failure.map_or_else(String::new, |failure| format!(": {failure}"));
             self.refuse(format!("{reason}{why}"))
         })?;
@@ -222,7 +222,13 @@ pub(crate) fn golden_core(package: &Package, header: GoldenHeader) -> Result<Cor
 /// Returns the largest difference of two predictions for the same window.
 ///
 /// *Errors*: they are not for the same window, or differ in label or shape.
-fn compare(expected: &ExpectedPrediction, made: &ExpectedPrediction) -> Result<f64, String> {
+fn compare(
+    manifest: &Manifest,
+    expected: &ExpectedPrediction,
+    made: &ExpectedPrediction,
+) -> Result<f64, String> {
+    let is_label =
+        |name: &str| manifest.outputs.iter().any(|output| output.name == name && output.is_label());
     if (&expected.key, expected.window_end_us) != (&made.key, made.window_end_us) {
         return Err(format!(
             "expected {:?} at {} us, made {:?} at {} us",
@@ -237,6 +243,9 @@ fn compare(expected: &ExpectedPrediction, made: &ExpectedPrediction) -> Result<f
         let found = made.outputs.get(name).filter(|found| found.len() == values.len());
         let found =
             found.ok_or_else(|| format!("output `{name}` was not made with {} values", values.len()))?;
+        if is_label(name) && values != found {
+            return Err(format!("output `{name}` is the label at {found:?}, not at {values:?}"));
+        }
         for (want, have) in values.iter().zip(found) {
             worst = worst.max((f64::from(*want) - f64::from(*have)).abs() / f64::from(want.abs()).max(1.0));
         }

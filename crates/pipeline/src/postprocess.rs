@@ -1,6 +1,6 @@
 //! From a model's raw outputs to a label and an alert.
 //!
-//! Argmax, thresholds with hysteresis, abstention, n-of-m debounce, rate limit. Its state is small, saved with the
+//! Argmax, labels that the model gives itself, thresholds with hysteresis, abstention, n-of-m debounce, rate limit. Its state is small, saved with the
 //! instance, and moved only by valid outputs in the order of their windows.
 
 use dunlin_model_package::manifest::{Manifest, OutputKind, OutputSpec};
@@ -96,7 +96,13 @@ impl PostProcess {
     /// Judges one prediction's outputs and moves the state.
     pub fn judge(&self, state: &mut PostState, outputs: &[f32], window_end_us: i64) -> Verdict {
         let mut verdict = Verdict::default();
-        if outputs.len() != self.values() || outputs.iter().any(|value| !value.is_finite()) {
+        let is_wrong = |(range, spec): &(std::ops::Range<usize>, OutputSpec)| {
+            spec.is_label() && position_of(outputs[range.start], spec).is_none()
+        };
+        if outputs.len() != self.values()
+            || outputs.iter().any(|value| !value.is_finite())
+            || self.outputs.iter().any(is_wrong)
+        {
             verdict.flags = QualityFlags::INVALID_OUTPUT;
             return verdict;
         }
@@ -123,6 +129,9 @@ impl PostProcess {
         values: &[f32],
     ) -> Option<u16> {
         let first = f64::from(*values.first()?);
+        if spec.is_label() {
+            return self.position(&spec.post.labels[position_of(*values.first()?, spec)?]);
+        }
         if spec.kind == OutputKind::Classification {
             let (best, value) = values
                 .iter()
@@ -151,6 +160,13 @@ impl PostProcess {
     fn position(&self, label: &str) -> Option<u16> {
         self.labels.iter().position(|known| known == label).and_then(|i| u16::try_from(i).ok())
     }
+}
+
+/// Returns the position that a label output's value is.
+fn position_of(value: f32, spec: &OutputSpec) -> Option<usize> {
+    // A value that is no position of a label is caught by the comparison; the cast saturates.
+    let position = value as usize;
+    (position < spec.post.labels.len() && position as f32 == value).then_some(position)
 }
 
 impl CompiledAlert {

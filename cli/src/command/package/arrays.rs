@@ -1,12 +1,13 @@
 //! Arrays that a training framework wrote: NumPy's `.npz` and `.npy`, and CSV.
 //!
-//! Reads numbers row by row under limits and never runs what a file may hold: pickled objects are refused. The first
-//! axis of an array is the row.
+//! Reads numbers row by row, and labels as their positions, under limits; never runs what a file may hold: pickled objects
+//! are refused. The first axis of an array is the row.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use dunlin_model_package::LabelPositions;
 use zip::ZipArchive;
 
 use super::read;
@@ -28,6 +29,38 @@ pub(super) struct Columns {
     pub(super) name: String,
     /// Values of one row.
     pub(super) width: usize,
+    /// What its labels are, where it is a label: such a column holds texts or integers, which become positions.
+    pub(super) labels: Option<LabelPositions>,
+}
+
+impl Columns {
+    /// Returns a cell's value: a number, or the position of a label.
+    fn value(&self, text: &str) -> Result<f64, String> {
+        let Some(labels) = &self.labels else {
+            return match text {
+                "" => Ok(f64::NAN),
+                text => text.parse().map_err(|_| format!("`{text}` is no number")),
+            };
+        };
+        match labels.of_text(text) {
+            Some(position) => Ok(position as f64),
+            None => text.parse().map_or_else(|_| Err(self.no_label(text)), |number| self.position(number)),
+        }
+    }
+
+    /// Returns the position that a number stands for as a label.
+    fn position(&self, number: f64) -> Result<f64, String> {
+        // Beyond 2^53 doubles are no exact integers.
+        let is_integer = number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
+        let position =
+            self.labels.as_ref().filter(|_| is_integer).and_then(|labels| labels.of_integer(number as i64));
+        position.map(|position| position as f64).ok_or_else(|| self.no_label(&number.to_string()))
+    }
+
+    fn no_label(&self, given: &str) -> String {
+        let given: String = given.chars().take(64).collect();
+        format!("`{given}` is no label of output `{}`; name all in `labels` of package.toml", self.name)
+    }
 }
 
 /// Rows of numbers.
@@ -57,12 +90,32 @@ pub(super) fn read_rows(path: &Path, tensors: &[Columns]) -> Result<Rows, Comman
 #[derive(Debug, Clone, PartialEq)]
 struct Array {
     shape: Vec<usize>,
-    values: Vec<f64>,
+    elements: Elements,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Elements {
+    Numbers(Vec<f64>),
+    Texts(Vec<String>),
 }
 
 impl Array {
     fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Returns the values of a tensor: numbers, or positions of labels.
+    fn values(&self, tensor: &Columns) -> Result<Vec<f64>, String> {
+        match &self.elements {
+            Elements::Numbers(numbers) if tensor.labels.is_none() => Ok(numbers.clone()),
+            Elements::Numbers(numbers) => numbers.iter().map(|number| tensor.position(*number)).collect(),
+            Elements::Texts(texts) if tensor.labels.is_some() => {
+                texts.iter().map(|text| tensor.value(text)).collect()
+            }
+            Elements::Texts(_) => {
+                Err(format!("`{}` is of texts, and the model's is of numbers", tensor.name))
+            }
+        }
     }
 }
 
@@ -104,10 +157,13 @@ fn npz_rows(bytes: &[u8], tensors: &[Columns]) -> Result<Rows, String> {
         .collect::<Result<_, String>>()?;
     let mut rows = joined(&ordered)?;
     if let Some(times) = times {
-        if times.values.len() != rows.values.len() {
-            return Err(format!("holds {} times for {} rows", times.values.len(), rows.values.len()));
+        let Elements::Numbers(times) = times.elements else {
+            return Err(format!("holds `{TIME_COLUMN}` as texts; write milliseconds since 1970"));
+        };
+        if times.len() != rows.values.len() {
+            return Err(format!("holds {} times for {} rows", times.len(), rows.values.len()));
         }
-        rows.times_ms = Some(times.values.iter().map(|ms| ms.round() as i64).collect());
+        rows.times_ms = Some(times.iter().map(|ms| ms.round() as i64).collect());
     }
     Ok(rows)
 }
@@ -130,13 +186,14 @@ fn joined(arrays: &[(&Columns, Array)]) -> Result<Rows, String> {
                 tensor.name
             ));
         }
-        if array.values.len() != count.saturating_mul(tensor.width) {
+        let found = array.values(tensor).map_err(|why| format!("holds a value that is refused: {why}"))?;
+        if found.len() != count.saturating_mul(tensor.width) {
             return Err(format!(
                 "holds `{}` with shape {:?}, the model has {} value(s) a row",
                 tensor.name, array.shape, tensor.width
             ));
         }
-        for (row, part) in values.iter_mut().zip(array.values.chunks_exact(tensor.width.max(1))) {
+        for (row, part) in values.iter_mut().zip(found.chunks_exact(tensor.width.max(1))) {
             row.extend_from_slice(part);
         }
     }
@@ -162,6 +219,13 @@ fn parse_npy(bytes: &[u8]) -> Result<Array, String> {
     let shape = shape(header)?;
     let count = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
     let count = count.filter(|count| *count as u64 <= ARRAY_BYTES_MAX).ok_or("has an impossible shape")?;
+    if let Some(width) = kind.strip_prefix("<U").or_else(|| kind.strip_prefix("|S")) {
+        let bytes_each = if kind.starts_with('<') { 4 } else { 1 };
+        let texts = texts(content, count, width, bytes_each)
+            .ok_or("does not hold as many texts as its shape says")?;
+        let texts = if is_fortran { row_major(&shape, &texts) } else { texts };
+        return Ok(Array { shape, elements: Elements::Texts(texts) });
+    }
     let values: Vec<f64> = match kind {
         "<f4" => numbers(content, count, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
         "<f8" => numbers(content, count, f64::from_le_bytes),
@@ -170,17 +234,32 @@ fn parse_npy(bytes: &[u8]) -> Result<Array, String> {
         "|b1" | "|u1" => numbers(content, count, |[b]: [u8; 1]| f64::from(b)),
         other => {
             return Err(format!(
-                "has elements of type `{other}`; save float32, float64, int32, int64 or bool"
+                "has elements of type `{other}`; save float32, float64, int32, int64, bool, or texts with .astype(str)"
             ));
         }
     }
     .ok_or("does not hold as many values as its shape says")?;
     let values = if is_fortran { row_major(&shape, &values) } else { values };
-    Ok(Array { shape, values })
+    Ok(Array { shape, elements: Elements::Numbers(values) })
+}
+
+/// Returns texts of one width, in UTF-32 or in bytes, filled with zeros.
+fn texts(content: &[u8], count: usize, width: &str, bytes_each: usize) -> Option<Vec<String>> {
+    let bytes = width.parse::<usize>().ok()?.checked_mul(bytes_each).filter(|bytes| *bytes > 0)?;
+    if content.len() != count.checked_mul(bytes)? {
+        return None;
+    }
+    let text = |text: &[u8]| {
+        let code = |bytes: &[u8]| bytes.iter().rev().fold(0_u32, |code, byte| code << 8 | u32::from(*byte));
+        let codes: Vec<u32> = text.chunks_exact(bytes_each).map(code).collect();
+        let end = codes.iter().rposition(|code| *code != 0).map_or(0, |last| last + 1);
+        codes[..end].iter().map(|code| char::from_u32(*code)).collect()
+    };
+    content.chunks_exact(bytes).map(text).collect()
 }
 
 /// Returns the values of an array whose first axis runs fastest in the order in which its last one does.
-fn row_major(shape: &[usize], values: &[f64]) -> Vec<f64> {
+fn row_major<T: Clone>(shape: &[usize], values: &[T]) -> Vec<T> {
     let mut strides = Vec::with_capacity(shape.len());
     let mut step = 1;
     for size in shape {
@@ -194,7 +273,7 @@ fn row_major(shape: &[usize], values: &[f64]) -> Vec<f64> {
                 at += rest % size * stride;
                 rest /= size;
             }
-            values[at]
+            values[at].clone()
         })
         .collect()
 }
@@ -225,38 +304,40 @@ fn shape(header: &str) -> Result<Vec<usize>, String> {
     sizes.map(|size| size.parse().map_err(|_| format!("has `{size}` in its shape"))).collect()
 }
 
-/// Reads columns in the order of the tensors; a first line that is no number names them.
+/// Reads columns in the order of the tensors; a first line that begins with neither number nor label names them.
 fn csv_rows(bytes: &[u8], tensors: &[Columns]) -> Result<Rows, String> {
     let width: usize = tensors.iter().map(|tensor| tensor.width).sum();
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(bytes);
+    let columns: Vec<&Columns> = tensors.iter().flat_map(|tensor| vec![tensor; tensor.width]).collect();
     let (mut times, mut values) = (Vec::new(), Vec::new());
     let mut is_timed = false;
     for (index, record) in reader.records().enumerate() {
         let record = record.map_err(|error| format!("is no CSV: {error}"))?;
         let first = record.get(0).unwrap_or_default();
-        if index == 0 && first.parse::<f64>().is_err() {
+        let is_label = columns.first().and_then(|column| column.labels.as_ref()?.of_text(first)).is_some();
+        if index == 0 && !is_label && first.parse::<f64>().is_err() {
             is_timed = first == TIME_COLUMN;
             continue;
         }
-        let number = |text: &str| match text {
-            "" => Ok(f64::NAN),
-            text => text.parse::<f64>().map_err(|_| format!("line {}: `{text}` is no number", index + 1)),
-        };
-        let mut row: Vec<f64> = record.iter().map(number).collect::<Result<_, _>>()?;
-        if is_timed && !row.is_empty() {
-            times.push(row.remove(0).round() as i64);
+        let mut cells = record.iter();
+        if is_timed && let Some(time) = cells.next() {
+            let time =
+                time.parse::<f64>().map_err(|_| format!("line {}: `{time}` is no number", index + 1))?;
+            times.push(time.round() as i64);
         }
-        if row.len() != width {
+        let count = record.len() - usize::from(is_timed && !record.is_empty());
+        if count != width {
             let names: Vec<String> = tensors.iter().map(|t| format!("{} of `{}`", t.width, t.name)).collect();
             return Err(format!(
                 "line {}: {} columns, the model has {width} ({})",
                 index + 1,
-                row.len(),
+                count,
                 names.join(", ")
             ));
         }
-        values.push(row);
+        let row = cells.zip(&columns).map(|(cell, column)| column.value(cell));
+        values.push(row.collect::<Result<_, _>>().map_err(|why| format!("line {}: {why}", index + 1))?);
     }
     Ok(Rows { times_ms: is_timed.then_some(times), values })
 }

@@ -1,6 +1,6 @@
 //! The manifest of a package under construction: what was written down, joined with what can be derived.
 //!
-//! Takes names, types and shapes from the graph, features and units from the configuration; decides nothing that changes
+//! Takes names, types, shapes and classes from the graph, features and units from the configuration; decides nothing that changes
 //! what a model computes. All findings come at once.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use dunlin_model_package::manifest::{
     BlobSpec, Dim, Dtype, FeatureDeclaration, PackageWindow, Requirements, SCHEMA,
 };
 use dunlin_model_package::package::MODEL_FILE;
-use dunlin_model_package::{Digest, InputSpec, Manifest, OutputSpec};
+use dunlin_model_package::{Digest, InputSpec, Manifest, OutputKind, OutputSpec};
 use dunlin_pipeline::engine::{ENGINE, GraphTensor, OnnxFile, axes_text};
 
 use super::configuration::Configuration;
@@ -77,7 +77,7 @@ pub(super) fn draft(
     let outputs = kept
         .iter()
         .zip(shapes)
-        .map(|(graph, shape)| output(graph, &spec.outputs[&graph.name], shape))
+        .map(|(graph, shape)| output(graph, &spec.outputs[&graph.name], shape, file.class_names(&graph.name)))
         .collect();
     let window = &configuration.model.window;
     Ok(Manifest {
@@ -140,11 +140,7 @@ pub(super) fn require_supported(file: &OnnxFile) -> Result<(), Vec<String>> {
 /// Returns what to do about an operator that the engine lacks.
 pub(super) fn remedy(operator: &str) -> &'static str {
     match operator {
-        "Scaler" => "export with `black_op={\"Scaler\"}`, which writes it as subtraction and division",
-        "ZipMap" => "export with `options={\"zipmap\": False}`",
-        "SVMClassifier" | "SVMRegressor" | "TreeEnsembleRegressor" | "TreeEnsembleClassifier" => {
-            "train another kind of model: linear, a multi-layer perceptron, or for classes a random forest"
-        }
+        "DictVectorizer" | "CastMap" => "train on columns of numbers in the place of dictionaries",
         _ => "export the model without it",
     }
 }
@@ -262,8 +258,20 @@ fn input_shape(graph: &GraphTensor, values: usize) -> Result<Vec<Dim>, String> {
     Ok(std::iter::once(Dim::Named("batch".to_owned())).chain(sizes).collect())
 }
 
-fn output(graph: &GraphTensor, table: &OutputTable, shape: Option<Vec<u32>>) -> OutputSpec {
-    let post = table.post();
+fn output(
+    graph: &GraphTensor,
+    table: &OutputTable,
+    shape: Option<Vec<u32>>,
+    class_names: Option<&[String]>,
+) -> OutputSpec {
+    let mut post = table.post();
+    if table.kind == OutputKind::Classification && post.labels.is_empty() {
+        // As many as scores, or for one value, which is then the label itself.
+        let values: Option<u32> = shape.as_ref().map(|sizes| sizes.iter().product());
+        let fits =
+            |names: &&[String]| values.is_none_or(|values| values == 1 || values as usize == names.len());
+        post.labels = class_names.filter(fits).map(<[String]>::to_vec).unwrap_or_default();
+    }
     let derived = || {
         let fallback = u32::try_from(post.labels.len().max(1)).unwrap_or(1);
         let declared = graph.axes.iter().flatten().skip(1).map(|axis| axis.unwrap_or(fallback));

@@ -1,10 +1,10 @@
-//! Whether the engine says what the training framework said: every value, within a tolerance.
+//! Whether the engine says what the training framework said: every value within a tolerance, every label exactly.
 //!
 //! Compares rows of numbers; knows nothing of files. What differs is named by output and row, so that it can be looked
 //! at in the notebook it came from.
 
-use dunlin_model_package::Manifest;
 use dunlin_model_package::manifest::FrameworkEvidence;
+use dunlin_model_package::{LabelPositions, Manifest, OutputSpec};
 use dunlin_pipeline::engine::{Engine, TractEngine};
 use dunlin_trust::time::UnixTime;
 
@@ -17,13 +17,22 @@ pub(super) fn output_columns(manifest: &Manifest) -> Vec<Columns> {
     manifest
         .outputs
         .iter()
-        .map(|output| Columns { name: output.name.clone(), width: output.values() })
+        .map(|output| Columns {
+            name: output.name.clone(),
+            width: output.values(),
+            labels: LabelPositions::of(output),
+        })
         .collect()
 }
 
 /// Returns the tensors that evidence holds of a model's inputs.
 pub(super) fn input_columns(manifest: &Manifest) -> Vec<Columns> {
-    manifest.inputs.iter().map(|input| Columns { name: input.name.clone(), width: input.values() }).collect()
+    let columns = manifest.inputs.iter().map(|input| Columns {
+        name: input.name.clone(),
+        width: input.values(),
+        labels: None,
+    });
+    columns.collect()
 }
 
 /// A comparison of rows with what the engine made of them.
@@ -121,6 +130,12 @@ impl<'m> Comparison<'m> {
         for output in &self.manifest.outputs {
             for (position, want) in expected.iter().copied().enumerate().skip(start).take(output.values()) {
                 let have = made.get(position).copied().map_or(f64::NAN, f64::from);
+                if output.is_label() {
+                    if want != have {
+                        return Err(self.other_label(output, &window, want, have));
+                    }
+                    continue;
+                }
                 let difference = difference(want, have);
                 if difference.is_nan() || difference > self.tolerance {
                     return Err(CommandError::CheckFailed(format!(
@@ -138,6 +153,19 @@ impl<'m> Comparison<'m> {
             start += output.values();
         }
         Ok(())
+    }
+
+    fn other_label(&self, output: &OutputSpec, window: &str, want: f64, have: f64) -> CommandError {
+        let labels = &output.post.labels;
+        let text = |position: f64| labels.get(position as usize).map_or("nothing", String::as_str);
+        let have = if have.is_nan() { "nothing" } else { text(have) };
+        CommandError::CheckFailed(format!(
+            "output `{}`, row {}{window}: the framework said `{}`, the engine says `{have}`. The model does not mean the \
+             same here: export it another way",
+            output.name,
+            self.rows,
+            text(want)
+        ))
     }
 
     fn finish(self) -> Result<FrameworkEvidence, CommandError> {

@@ -13,6 +13,9 @@ use super::read;
 use crate::command::CommandError;
 use crate::print;
 
+/// Most labels in the skeleton's line: more are not read there.
+const LABELS_SHOWN_MAX: usize = 16;
+
 /// Writes the skeleton for `model` to `spec`.
 ///
 /// *Errors*: there is no model (exit code 3), something is at `spec` already (4), the model is none (5).
@@ -62,10 +65,14 @@ fn skeleton(name: &str, file: &OnnxFile) -> String {
     for (position, output) in file.outputs().iter().enumerate() {
         // Scores come last where an exporter writes label and scores; what is left out is not computed.
         let mark = if position + 1 == file.outputs().len() { "" } else { "# " };
+        let (kind, labels) = match file.class_names(&output.name) {
+            Some(names) => ("classification", format!("# labels = {}   # default: these, as the file holds them", list(names))),
+            None => ("vector", "# labels = [\"no\", \"yes\"]                          # classification: in the order of the values, or of a label".to_owned()),
+        };
         let _ = write!(
             text,
-            "\n# {}\n{mark}[outputs.{}]\n{mark}kind = \"vector\"   # regression, classification, anomaly or vector\n\
-             # labels = [\"no\", \"yes\"]                          # classification: in the order of the values\n\
+            "\n# {}\n{mark}[outputs.{}]\n{mark}kind = \"{kind}\"   # regression, classification, anomaly or vector\n\
+             {labels}\n\
              # threshold = {{ above = 0.5, label = \"alarm\" }}    # regression, anomaly\n",
             signature(output),
             key(&output.name)
@@ -81,6 +88,19 @@ fn signature(tensor: &GraphTensor) -> String {
         "{} {axes}",
         tensor.dtype.map_or_else(|| tensor.element.clone(), |dtype| numpy_name(dtype).to_owned())
     )
+}
+
+/// Returns texts as a list of TOML in one line.
+fn list(texts: &[String]) -> String {
+    let mut shown: Vec<String> = texts
+        .iter()
+        .take(LABELS_SHOWN_MAX)
+        .map(|text| toml::Value::from(text.as_str()).to_string())
+        .collect();
+    if texts.len() > LABELS_SHOWN_MAX {
+        shown.push("…".to_owned());
+    }
+    format!("[{}]", shown.join(", ").replace(['\n', '\r'], " "))
 }
 
 /// Returns a name as a part of a TOML key.

@@ -3,12 +3,11 @@
 //! Loads a model under limits and runs batches of windows; never judges the values (NaN passes through) and never
 //! makes a process or a deadline. The daemon's worker, its thread and the golden vectors call it behind one trait.
 
-mod batch_norm;
 mod cost;
 mod limits;
 mod onnx_file;
 mod operators;
-mod prune;
+mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;
 mod signature;

@@ -1,9 +1,10 @@
 //! What an ONNX file says of itself, for the programs that build and check packages.
 //!
-//! Reads names, shapes and operators, and asks the engine of every node whether it takes it. Runs nothing, and loads
-//! nothing that could run: that takes an approved package.
+//! Reads names, shapes, classes and operators of the graph as the engine gets it, without maps and sequences, and asks the
+//! engine of every node whether it takes it. Runs nothing, and loads nothing that could run: that takes an approved
+//! package.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dunlin_model_package::InputSpec;
 use dunlin_model_package::manifest::Dtype;
@@ -15,7 +16,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_pro
 use tract_onnx::prelude::*;
 
 use super::tract::{build_error, catching, input_fact, read_proto};
-use super::{EngineError, limits, operators, prune};
+use super::{EngineError, limits, operators, rewrite};
 
 /// An input or output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub struct RefusedNode {
 pub struct OnnxFile {
     proto: ModelProto,
     engine: Onnx,
+    classes: HashMap<String, Vec<String>>,
 }
 
 impl OnnxFile {
@@ -56,9 +58,14 @@ impl OnnxFile {
     pub fn read(model: &[u8]) -> Result<Self, EngineError> {
         catching(|| {
             let engine = operators::onnx();
-            let proto = read_proto(&engine, model)?;
+            let mut proto = read_proto(&engine, model)?;
             limits::check(&proto, limits::INITIALISER_BYTES_MAX)?;
-            Ok(Self { proto, engine })
+            let mut classes = HashMap::new();
+            if let Some(graph) = &mut proto.graph {
+                classes = rewrite::class_names(graph);
+                rewrite::to_tensors(graph)?;
+            }
+            Ok(Self { proto, engine, classes })
         })
     }
 
@@ -76,10 +83,17 @@ impl OnnxFile {
         self.proto.graph.iter().flat_map(|graph| &graph.output).map(tensor).collect()
     }
 
+    /// Returns the names of an output's classes, in the order of its values, where the file holds them: those of the
+    /// classifier that makes it.
+    #[must_use]
+    pub fn class_names(&self, output: &str) -> Option<&[String]> {
+        self.classes.get(output).map(Vec::as_slice)
+    }
+
     /// Drops all outputs but these, and what only the others depend on, as loading the package does.
     pub fn keep_outputs(&mut self, names: &[&str]) {
         if let Some(graph) = &mut self.proto.graph {
-            prune::keep(graph, names);
+            rewrite::keep(graph, names);
         }
     }
 

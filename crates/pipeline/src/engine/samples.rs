@@ -18,6 +18,11 @@ impl Proto {
         self
     }
 
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
     pub(crate) fn int(self, field: u64, value: i64) -> Self {
         self.varint(field << 3).varint(value as u64)
     }
@@ -46,6 +51,7 @@ pub(crate) const I32: i64 = 6;
 pub(crate) const I64: i64 = 7;
 pub(crate) const F64: i64 = 11;
 pub(crate) const BOOL: i64 = 9;
+pub(crate) const STRING: i64 = 8;
 
 /// A value of the graph; an axis of 0 is the free batch axis.
 pub(crate) fn value(name: &str, dtype: i64, axes: &[i64]) -> Proto {
@@ -98,6 +104,21 @@ pub(crate) fn with_text(node: Proto, name: &str, value: &str) -> Proto {
     node.message(5, &Proto::default().text(1, name).text(4, value).int(20, 3))
 }
 
+/// Adds an attribute of a list of texts.
+pub(crate) fn with_texts(node: Proto, name: &str, values: &[&str]) -> Proto {
+    let attribute =
+        values.iter().fold(Proto::default().text(1, name).int(20, 8), |proto, value| proto.text(9, value));
+    node.message(5, &attribute)
+}
+
+/// Adds an attribute of a list of floats.
+pub(crate) fn with_floats(node: Proto, name: &str, values: &[f32]) -> Proto {
+    let attribute = values.iter().fold(Proto::default().text(1, name).int(20, 6), |proto, value| {
+        proto.varint(7 << 3 | 5).raw(&value.to_le_bytes())
+    });
+    node.message(5, &attribute)
+}
+
 pub(crate) fn with_tensor(node: Proto, name: &str, value: &Proto) -> Proto {
     node.message(5, &Proto::default().text(1, name).message(5, value).int(20, 4))
 }
@@ -132,6 +153,25 @@ pub(crate) fn weighted_sum_of(batch: i64) -> Vec<u8> {
         &[value("x", F32, &[batch, 2])],
         &[value("y", F32, &[batch, 1])],
     ))
+}
+
+/// A classifier of two features with texts as labels, `x0 > x1` for `sound`; its scores as dictionaries.
+pub(crate) fn dictionaries() -> Vec<u8> {
+    let labels = ["worn", "sound"];
+    let classifier = node("LinearClassifier", &["x"], &["label", "scores"]);
+    let classifier = with_texts(classifier, "classlabels_strings", &labels);
+    let classifier = with_floats(classifier, "coefficients", &[0.0, 1.0, 1.0, 0.0]);
+    let classifier = with_floats(classifier, "intercepts", &[0.0, 0.0]);
+    let zip = with_texts(node("ZipMap", &["scores"], &["probability"]), "classlabels_strings", &labels);
+    let graph = graph(
+        &[classifier, node("Identity", &["label"], &["output_label"]), zip],
+        &[],
+        &[value("x", F32, &[0, 2])],
+        &[value("output_label", STRING, &[0]), Proto::default().text(1, "probability")],
+    );
+    let opset = |domain: &str, version| Proto::default().text(1, domain).int(2, version);
+    let model = Proto::default().int(1, 8).message(7, &graph).message(8, &opset("", 17));
+    model.message(8, &opset("ai.onnx.ml", 1)).finished()
 }
 
 /// `y = [1, 2, 3][int(x)]`: a panic of the engine where a value is not 0 to 2.

@@ -10,6 +10,8 @@ use serde_json::json;
 use super::samples::*;
 use super::*;
 
+mod outputs;
+
 fn manifest(outputs: serde_json::Value) -> Manifest {
     manifest_of("f32", outputs)
 }

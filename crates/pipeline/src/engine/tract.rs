@@ -4,20 +4,21 @@
 //! error. Never opens a file and never waits. The plans are all made at load, so that a running worker needs
 //! neither new memory for plans nor a longer deadline for the first batch of a size.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::manifest::{Dim, Dtype};
 use dunlin_model_package::package::MODEL_FILE;
-use dunlin_model_package::{InputSpec, Manifest, OutputSpec, Package};
+use dunlin_model_package::{InputSpec, LabelPositions, Manifest, OutputSpec, Package};
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::limits::{self, ModelSize};
 use super::signature::{self, BatchAxis, Signature};
-use super::{Engine, EngineError, batch_norm, operators, prune};
+use super::{Engine, EngineError, operators, rewrite};
 
 /// Batch sizes that plans are made for. Matrix kernels work on tiles of 4 to 32 rows: a 32-row run of a small dense
 /// model costs about three single ones. Other counts are put together from these.
@@ -37,6 +38,8 @@ pub(super) type Plan = Arc<TypedRunnableModel>;
 pub struct TractEngine {
     inputs: Vec<InputSpec>,
     outputs: Vec<OutputSpec>,
+    /// For each output, what its labels are, where it is a label.
+    labels: Vec<Option<LabelPositions>>,
     /// For each input of the graph, its position in the manifest and its offset in a window.
     order: Vec<(usize, usize)>,
     window_values: usize,
@@ -103,9 +106,12 @@ impl TractEngine {
     ) -> Result<(), EngineError> {
         let results = plan.run(self.input_tensors(size, values)?).map_err(run_error)?;
         let mut offset = 0;
-        for (spec, result) in self.outputs.iter().zip(&results) {
+        for ((spec, labels), result) in self.outputs.iter().zip(&self.labels).zip(&results) {
             let width = spec.values();
-            let cast = result.cast_to::<f32>().map_err(run_error)?;
+            let cast = match labels {
+                Some(labels) => Cow::Owned(positions(spec, labels, result)?),
+                None => result.cast_to::<f32>().map_err(run_error)?,
+            };
             let flat = cast.try_as_plain_ram().and_then(|view| view.as_slice::<f32>()).map_err(run_error)?;
             if flat.len() != size * width {
                 return Err(EngineError::Run(format!(
@@ -193,14 +199,14 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     let opset = default_domain.map_or(0, |set| set.version);
     let no_graph = || EngineError::Unreadable("it holds no graph".to_owned());
     let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
+    rewrite::to_tensors(graph)?;
     let signature = signature::compare(graph, manifest)?;
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.name.as_str()).collect();
-    prune::keep(graph, &outputs);
+    rewrite::keep(graph, &outputs);
     operators::check(&proto, &engine)?;
     let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
-    batch_norm::fold(graph);
-    operators::quantized::fuse(graph, opset);
-    prune::keep(graph, &outputs);
+    rewrite::simplify(graph, opset);
+    rewrite::keep(graph, &outputs);
     let batch_max = if operators::quantized::is_batch_dependent(graph) { 1 } else { batch_max };
     let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
@@ -211,9 +217,13 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
         offsets.push(window_values);
         window_values += input.values();
     }
-    let mut plans = Vec::new();
+    let mut plans: Vec<(usize, Plan)> = Vec::new();
     for batch in plan_sizes(&signature, size, manifest.budgets.resident_bytes, batch_max) {
         match build_plan(inference.clone(), &signature, manifest, batch) {
+            // An output whose batch is not its first axis, such as `[classes, batch, 2]`: the same.
+            Ok(plan) if plans.last().is_some_and(|(_, single)| !has_batch_first(single, &plan, batch)) => {
+                break;
+            }
             Ok(plan) => plans.insert(0, (batch, plan)),
             // A batch size that is baked into the graph behind a free batch axis: windows are run one by one.
             Err(_) if batch > 1 => break,
@@ -223,6 +233,7 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     Ok(TractEngine {
         inputs: manifest.inputs.clone(),
         outputs: manifest.outputs.clone(),
+        labels: manifest.outputs.iter().map(LabelPositions::of).collect(),
         order: signature.inputs.iter().map(|&position| (position, offsets[position])).collect(),
         window_values,
         output_values: manifest.output_values(),
@@ -261,6 +272,21 @@ fn plan_sizes(signature: &Signature, size: ModelSize, budget: u64, batch_max: us
     sizes
 }
 
+/// Whether every output of a plan is that of single windows one after the other.
+fn has_batch_first(single: &Plan, many: &Plan, batch: usize) -> bool {
+    let outputs = single.model().output_outlets().map_or(0, <[OutletId]>::len);
+    (0..outputs).all(|position| {
+        let shape =
+            |plan: &Plan| Some(plan.model().output_fact(position).ok()?.shape.as_concrete()?.to_vec());
+        let (Some(single), Some(many)) = (shape(single), shape(many)) else { return true };
+        let Some(axis) = single.iter().zip(&many).position(|(one, many)| one != many) else { return false };
+        single.len() == many.len()
+            && single[..axis].iter().all(|length| *length == 1)
+            && single[axis] * batch == many[axis]
+            && single[axis + 1..] == many[axis + 1..]
+    })
+}
+
 fn build_plan(
     mut model: InferenceModel,
     signature: &Signature,
@@ -274,12 +300,53 @@ fn build_plan(
     let typed = model.into_optimized().map_err(build_error)?;
     for (position, spec) in manifest.outputs.iter().enumerate() {
         let fact = typed.output_fact(position).map_err(build_error)?;
+        check_elements(spec, fact.datum_type)?;
         // A shape that depends on the input's values is only known, and checked, when the plan runs.
         if let Some(shape) = fact.shape.as_concrete() {
             check_output(spec, shape, batch)?;
         }
     }
     typed.into_runnable().map_err(build_error)
+}
+
+/// Returns the positions of labels that the model gave, which are texts or integers.
+///
+/// *Errors*: one is no label of the manifest.
+fn positions(spec: &OutputSpec, labels: &LabelPositions, result: &Tensor) -> Result<Tensor, EngineError> {
+    let position = |found: Option<usize>, given: &dyn std::fmt::Display| {
+        found.map(|position| position as f32).ok_or_else(|| {
+            EngineError::Run(shortened(&format!(
+                "output `{}` is `{given}`, which is no label of the manifest; it has {}",
+                spec.name,
+                spec.post.labels.join(", ")
+            )))
+        })
+    };
+    let values: Vec<f32> = if result.datum_type() == DatumType::String {
+        let texts =
+            result.try_as_plain_ram().and_then(|view| view.as_slice::<String>()).map_err(run_error)?;
+        texts.iter().map(|text| position(labels.of_text(text), text)).collect::<Result<_, _>>()?
+    } else {
+        let integers = result.cast_to::<i64>().map_err(run_error)?;
+        let view = integers.try_as_plain_ram().and_then(|view| view.as_slice::<i64>()).map_err(run_error)?;
+        view.iter().map(|value| position(labels.of_integer(*value), value)).collect::<Result<_, _>>()?
+    };
+    Ok(tensor1(&values))
+}
+
+/// Refuses a label that is neither text nor integer, and texts that are not labels.
+fn check_elements(spec: &OutputSpec, datum_type: DatumType) -> Result<(), EngineError> {
+    let is_text = datum_type == DatumType::String;
+    // The engine keeps some integers as sizes, which may be symbols while it prepares.
+    let is_integer = datum_type.is_integer() || [DatumType::Bool, DatumType::TDim].contains(&datum_type);
+    let why = if spec.is_label() && !is_text && !is_integer {
+        format!("has elements of type {datum_type:?}, and labels are texts or integers")
+    } else if is_text && !spec.is_label() {
+        "holds texts; keep it as a classification with its labels, of one value a window".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::Mismatch(format!("output `{}` {why}", spec.name)))
 }
 
 /// Axes of length 1 may stand anywhere: exporters differ in them, and the flat values are the same.

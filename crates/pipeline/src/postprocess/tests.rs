@@ -129,3 +129,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_label_output_names_its_label_and_raises_its_alert() {
+    let manifest = manifest(serde_json::json!({
+        "name": "label", "kind": "classification", "shape": ["batch"], "post": { "labels": ["sound", "worn", "broken"] }
+    }));
+    let alert =
+        AlertSpec { topic: "a".into(), label: Some("worn".to_owned()), debounce: None, rate_limit: None };
+    let (post, mut state) = (PostProcess::compile(&manifest, Some(&alert)).unwrap(), PostState::default());
+    let mut judged = |value: f32| {
+        let verdict = post.judge(&mut state, &[value], 0);
+        (verdict.label.map(|label| post.labels()[usize::from(label)].clone()), verdict.alert, verdict.flags)
+    };
+    let none = QualityFlags::default();
+    assert_eq!(judged(2.0), (Some("broken".to_owned()), None, none));
+    assert_eq!(judged(1.0), (Some("worn".to_owned()), Some(AlertChange::Raised), none));
+    assert_eq!(judged(0.0), (Some("sound".to_owned()), Some(AlertChange::Cleared), none));
+    for wrong in [3.0, -1.0, 0.5, f32::NAN] {
+        assert_eq!(judged(wrong), (None, None, QualityFlags::INVALID_OUTPUT));
+    }
+}

@@ -30,7 +30,60 @@ fn floats(values: &[f32]) -> Vec<u8> {
 }
 
 fn two() -> Vec<Columns> {
-    vec![Columns { name: "p".into(), width: 2 }, Columns { name: "q".into(), width: 1 }]
+    vec![column("p", 2), column("q", 1)]
+}
+
+fn column(name: &str, width: usize) -> Columns {
+    Columns { name: name.into(), width, labels: None }
+}
+
+/// A label and a score beside it.
+fn labelled(labels: &[&str]) -> Vec<Columns> {
+    let output = serde_json::json!({ "name": "label", "kind": "classification", "shape": ["batch"], "post": { "labels": labels } });
+    let output = serde_json::from_value(output).unwrap();
+    let label = Columns { name: "label".into(), width: 1, labels: LabelPositions::of(&output) };
+    vec![label, column("q", 1)]
+}
+
+fn utf32(texts: &[&str], width: usize) -> Vec<u8> {
+    let padded =
+        |text: &&str| text.chars().map(u32::from).chain(std::iter::repeat(0)).take(width).collect::<Vec<_>>();
+    texts.iter().flat_map(padded).flat_map(u32::to_le_bytes).collect()
+}
+
+#[test]
+fn labels_are_read_as_their_positions_whether_texts_or_integers() {
+    let q = || ("q", npy("<f4", "(3,)", &floats(&[0.5, 0.6, 0.7])));
+    let of = |array: Vec<u8>, labels: &[&str]| {
+        npz_rows(&npz(zip::CompressionMethod::Stored, &[("label", array), q()]), &labelled(labels))
+            .map(|rows| rows.values.iter().map(|row| row[0]).collect::<Vec<_>>())
+    };
+    let named = ["low", "grün", "high"];
+    assert_eq!(of(npy("<U5", "(3,)", &utf32(&["high", "low", "grün"], 5)), &named).unwrap(), [2.0, 0.0, 1.0]);
+    assert_eq!(of(npy("|S4", "(3,)", b"highlow\0low\0"), &named).unwrap(), [2.0, 0.0, 0.0]);
+    let integers = npy("<i8", "(3,)", &[2_i64, 0, 1].map(i64::to_le_bytes).concat());
+    assert_eq!(of(integers.clone(), &named).unwrap(), [2.0, 0.0, 1.0]);
+    assert_eq!(of(integers, &["1", "2", "0"]).unwrap(), [1.0, 2.0, 0.0]);
+    let error = of(npy("<U5", "(3,)", &utf32(&["high", "low", "none"], 5)), &named).unwrap_err();
+    assert!(error.contains("`none` is no label of output `label`"), "{error}");
+    assert!(
+        of(npy("<f4", "(3,)", &floats(&[0.5, 1.0, 0.0])), &named).unwrap_err().contains("`0.5` is no label")
+    );
+    assert!(of(npy("<U0", "(3,)", &[]), &named).is_err());
+    let plain = npz(zip::CompressionMethod::Stored, &[("p", npy("<U1", "(1,)", &utf32(&["a"], 1)))]);
+    assert!(npz_rows(&plain, &[column("p", 1)]).unwrap_err().contains("of texts"));
+}
+
+#[test]
+fn a_label_may_stand_first_in_csv_with_header_or_without() {
+    let tensors = labelled(&["low", "high"]);
+    let want = [[1.0, 0.5], [0.0, 0.25]];
+    assert_eq!(csv_rows(b"high,0.5\nlow,0.25\n", &tensors).unwrap().values, want);
+    assert_eq!(csv_rows(b"label,q\nhigh,0.5\nlow,0.25\n", &tensors).unwrap().values, want);
+    assert_eq!(csv_rows(b"1,0.5\n0.0,0.25\n", &tensors).unwrap().values, want);
+    let timed = csv_rows(b"window_end_ms,label,q\n7,high,0.5\n", &tensors).unwrap();
+    assert_eq!((timed.times_ms, timed.values), (Some(vec![7]), vec![vec![1.0, 0.5]]));
+    assert!(csv_rows(b"high,0.5\nHigh,0.5\n", &tensors).unwrap_err().contains("line 2: `High` is no label"));
 }
 
 #[test]
@@ -60,7 +113,8 @@ fn every_element_type_is_read() {
         ("<i8", 9_i64.to_le_bytes().to_vec(), 9.0),
         ("|b1", vec![1], 1.0),
     ] {
-        assert_eq!(parse_npy(&npy(kind, "(1,)", &content)).unwrap().values, [expected], "{kind}");
+        let array = parse_npy(&npy(kind, "(1,)", &content)).unwrap();
+        assert_eq!(array.elements, Elements::Numbers(vec![expected]), "{kind}");
     }
 }
 
@@ -69,7 +123,8 @@ fn arrays_whose_first_axis_runs_fastest_are_turned() {
     let mut bytes = npy("<f4", "(2, 3)", &floats(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
     let at = bytes.windows(5).position(|part| part == b"False").unwrap();
     bytes[at..at + 5].copy_from_slice(b"True ");
-    assert_eq!(parse_npy(&bytes).unwrap().values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let want = Elements::Numbers(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(parse_npy(&bytes).unwrap().elements, want);
 }
 
 #[test]

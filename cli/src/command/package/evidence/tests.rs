@@ -67,3 +67,18 @@ fn other_counts_and_values_that_are_not_finite_are_told_apart() {
         !nan(f64::NAN, 0.0) && !nan(0.0, f32::NAN) && !nan(f64::INFINITY, 1.0) && !nan(1.0, f32::INFINITY)
     );
 }
+
+#[test]
+fn another_label_is_named_and_no_tolerance_allows_it() {
+    let mut text = serde_json::to_value(manifest()).unwrap();
+    text["outputs"][1] = json!({ "name": "q", "kind": "classification", "shape": ["batch"], "post": { "labels": ["sound", "worn"] } });
+    let manifest = Manifest::parse(text.to_string().as_bytes()).unwrap();
+    let window = SampleWindow { window_end_us: 0, outputs: vec![0.0, 0.5, 1.0] };
+    let compare = |label: f64| {
+        Comparison::new(&manifest, 10.0)
+            .windows(&rows(None, &[[0.0, 0.5, label]]), std::slice::from_ref(&window))
+    };
+    assert_eq!(compare(1.0).unwrap().rows, 1);
+    let error = compare(0.0).unwrap_err().to_string();
+    assert!(error.contains("row 1") && error.contains("said `sound`, the engine says `worn`"), "{error}");
+}

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::cast::cast;
 use tract_onnx::tract_hir::infer::{InferenceOp, InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
@@ -148,8 +149,11 @@ impl Expansion for KernelOp {
     ) -> InferenceResult {
         solver.given_all(inputs.iter().map(|input| &input.datum_type), move |solver, types| {
             solver.given_all(inputs.iter().map(|input| &input.shape), move |solver, shapes| {
-                let inputs: Vec<TypedFact> =
-                    types.iter().zip(&shapes).map(|(datum_type, shape)| fact(*datum_type, shape)).collect();
+                let inputs: Vec<TypedFact> = types
+                    .iter()
+                    .zip(&shapes)
+                    .map(|(datum_type, shape)| fact(without_sizes(*datum_type), shape))
+                    .collect();
                 let facts = self.0.output_facts(&inputs.iter().collect::<Vec<_>>())?;
                 for (output, fact) in outputs.iter().zip(facts) {
                     solver.equals(&output.datum_type, fact.datum_type)?;
@@ -161,6 +165,19 @@ impl Expansion for KernelOp {
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(prefix, self.clone(), inputs)
+        let mut plain: TVec<OutletId> = inputs.into();
+        for (position, input) in plain.iter_mut().enumerate() {
+            let datum_type = model.outlet_fact(*input)?.datum_type;
+            if datum_type != without_sizes(datum_type) {
+                let name = format!("{prefix}.integers-{position}");
+                *input = model.wire_node(name, cast(without_sizes(datum_type)), &[*input])?[0];
+            }
+        }
+        model.wire_node(prefix, self.clone(), &plain)
     }
+}
+
+/// Returns the type that a kernel sees: tract keeps 64-bit integers that may be sizes in a type of its own.
+fn without_sizes(datum_type: DatumType) -> DatumType {
+    if datum_type == DatumType::TDim { DatumType::I64 } else { datum_type }
 }

@@ -7,9 +7,9 @@ mod attributes;
 mod conditions;
 mod kernel;
 mod ml;
-pub(super) mod quantized;
 #[cfg(test)]
 mod node_tests;
+pub(super) mod quantized;
 mod recurrent;
 mod standard;
 #[cfg(test)]

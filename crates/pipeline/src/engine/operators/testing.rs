@@ -74,7 +74,16 @@ fn named(name: &str, kind: attribute_proto::AttributeType) -> AttributeProto {
 
 /// Runs a node on inputs, prepared and optimised as a package's graph.
 pub(crate) fn run_node(node: NodeProto, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
-    run_node_with(node, inputs, &[])
+    run_model(node, inputs, &[], 3)
+}
+
+/// Runs a node of a model that imports this version of `ai.onnx.ml`.
+pub(crate) fn run_node_of(
+    node: NodeProto,
+    inputs: &[Tensor],
+    ml_version: i64,
+) -> Result<Vec<Tensor>, EngineError> {
+    run_model(node, inputs, &[], ml_version)
 }
 
 /// Runs a node on inputs and constants; these stand at the given positions among the inputs whose names are not empty.
@@ -82,6 +91,15 @@ pub(crate) fn run_node_with(
     node: NodeProto,
     inputs: &[Tensor],
     constants: &[usize],
+) -> Result<Vec<Tensor>, EngineError> {
+    run_model(node, inputs, constants, 3)
+}
+
+fn run_model(
+    node: NodeProto,
+    inputs: &[Tensor],
+    constants: &[usize],
+    ml_version: i64,
 ) -> Result<Vec<Tensor>, EngineError> {
     catching(|| {
         let mut graph = GraphProto { node: vec![node.clone()], ..GraphProto::default() };
@@ -101,7 +119,7 @@ pub(crate) fn run_node_with(
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
         let proto = ModelProto {
             ir_version: 8,
-            opset_import: vec![opset("", 18), opset("ai.onnx.ml", 3), opset("com.microsoft", 1)],
+            opset_import: vec![opset("", 18), opset("ai.onnx.ml", ml_version), opset("com.microsoft", 1)],
             graph: Some(graph),
             ..ModelProto::default()
         };
@@ -150,6 +168,7 @@ fn element(tensor: &Tensor) -> DataType {
         (DatumType::F16, DataType::Float16),
         (DatumType::U8, DataType::Uint8),
         (DatumType::I8, DataType::Int8),
+        (DatumType::I16, DataType::Int16),
         (DatumType::I32, DataType::Int32),
         (DatumType::I64, DataType::Int64),
         (DatumType::Bool, DataType::Bool),

@@ -9,6 +9,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
+use super::rows::{NUMBERS, floats, only, require_type, rows_and_columns, tensor};
 
 #[derive(Debug)]
 struct Scaler {
@@ -36,8 +37,9 @@ impl Kernel for Scaler {
     }
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let [input] = inputs else { bail!("it takes one input, not {}", inputs.len()) };
-        let columns = input.shape.last().cloned().unwrap_or_else(|| 1.into());
+        let input = only(inputs)?;
+        require_type(input, NUMBERS)?;
+        let (_, columns) = rows_and_columns(input)?;
         for (name, values) in [("offset", &self.offset), ("scale", &self.scale)] {
             ensure!(
                 values.len() == 1 || columns == values.len().to_dim(),
@@ -49,29 +51,78 @@ impl Kernel for Scaler {
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = inputs[0].cast_to::<f32>()?;
-        let mut output = input.into_owned();
-        let columns = output.shape().last().copied().unwrap_or(1).max(1);
-        let of = |values: &[f32], column: usize| if values.len() == 1 { values[0] } else { values[column] };
-        for row in output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(columns) {
-            for (column, value) in row.iter_mut().enumerate() {
-                *value = (*value - of(&self.offset, column)) * of(&self.scale, column);
-            }
-        }
-        Ok(tvec!(output.into_tvalue()))
+        let input = &inputs[0];
+        let columns = input.shape().last().copied().unwrap_or(1).max(1);
+        let output = if input.datum_type() == DatumType::F64 {
+            // Scaled as it came: the difference of two large doubles is lost in single precision.
+            let values = input.try_as_plain_ram()?.as_slice::<f64>()?.chunks_exact(columns);
+            self.scaled(values, |x, offset, scale| ((x - f64::from(offset)) * f64::from(scale)) as f32)
+        } else {
+            self.scaled(floats(input)?.chunks_exact(columns), |x, offset, scale| (x - offset) * scale)
+        };
+        Ok(tvec!(tensor(input.shape(), output)?.into_tvalue()))
     }
+}
+
+impl Scaler {
+    fn scaled<'r, T: Copy + 'r>(
+        &self,
+        rows: impl Iterator<Item = &'r [T]>,
+        scaled: impl Fn(T, f32, f32) -> f32,
+    ) -> Vec<f32> {
+        let mut output = Vec::new();
+        for row in rows {
+            let columns = row.iter().enumerate();
+            output.extend(
+                columns.map(|(column, x)| scaled(*x, of(&self.offset, column), of(&self.scale, column))),
+            );
+        }
+        output
+    }
+}
+
+fn of(values: &[f32], column: usize) -> f32 {
+    if values.len() == 1 { values[0] } else { values[column] }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{floats, node, run_node};
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn columns_are_scaled_each_with_its_own_numbers(
+            values in proptest::collection::vec(-1e4..1e4_f64, 6), offset: [i8; 3], scale: [i8; 3], kind in 0..4_usize,
+        ) {
+            let (offset, scale) = (offset.map(f32::from), scale.map(|x| f32::from(x) / 16.0));
+            let input = match kind {
+                0 => tensor(&[2, 3], values.clone()),
+                1 => tensor(&[2, 3], values.iter().map(|x| *x as f32).collect()),
+                2 => tensor(&[2, 3], values.iter().map(|x| *x as i64).collect()),
+                _ => tensor(&[2, 3], values.iter().map(|x| *x as i32).collect()),
+            }
+            .unwrap();
+            let given = input.cast_to::<f64>().unwrap().into_owned();
+            let scaler = node("Scaler", 1, 1, vec![floats("offset", &offset), floats("scale", &scale)]);
+            let found = run_node(scaler, &[input]).unwrap().remove(0);
+            let found = found.try_as_plain_ram().unwrap();
+            let given = given.try_as_plain_ram().unwrap();
+            for (at, x) in given.as_slice::<f64>().unwrap().iter().enumerate() {
+                let want = (x - f64::from(offset[at % 3])) * f64::from(scale[at % 3]);
+                let found = f64::from(found.as_slice::<f32>().unwrap()[at]);
+                prop_assert!((want - found).abs() <= 1e-6 * x.abs().max(1.0) * 8.0, "{want} {found}");
+            }
+        }
+    }
 
     #[test]
-    fn columns_are_scaled_each_with_its_own_numbers() {
-        let scaler = node("Scaler", 1, 1, vec![floats("offset", &[1.0, 2.0]), floats("scale", &[10.0, 0.5])]);
-        let outputs = run_node(scaler, &[tensor2(&[[1.0_f32, 4.0], [3.0, 2.0]])]).unwrap();
-        assert_eq!(outputs, [tensor2(&[[0.0_f32, 1.0], [20.0, 0.0]])]);
+    fn doubles_are_scaled_before_they_are_rounded() {
+        let scaler = node("Scaler", 1, 1, vec![floats("offset", &[1e9]), floats("scale", &[1.0])]);
+        let outputs = run_node(scaler, &[tensor2(&[[1_000_000_001.5_f64]])]).unwrap();
+        assert_eq!(outputs, [tensor2(&[[1.5_f32]])]);
     }
 
     #[test]

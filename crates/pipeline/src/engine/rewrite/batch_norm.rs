@@ -141,8 +141,8 @@ mod tests {
     use tract_onnx::pb::ModelProto;
     use tract_onnx::prelude::*;
 
-    use super::super::samples::{self, F32, Proto, graph, model, node, value};
-    use super::super::{operators, tract::read_proto};
+    use super::super::super::samples::{self, F32, Proto, graph, model, node, value};
+    use super::super::super::{operators, tract::read_proto};
     use super::*;
 
     const WEIGHTS: [f32; 12] = [0.5, -1.0, 2.0, 0.25, 1.5, -0.5, 1.0, 0.0, -2.0, 0.75, 0.125, 3.0];

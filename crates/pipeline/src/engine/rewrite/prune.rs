@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use tract_onnx::pb::{GraphProto, NodeProto};
 
 /// Keeps these outputs of a graph, in this order, and the nodes that they depend on. The names are the graph's.
-pub(super) fn keep(graph: &mut GraphProto, outputs: &[&str]) {
+pub(in super::super) fn keep(graph: &mut GraphProto, outputs: &[&str]) {
     let mut makers: HashMap<&str, usize> = HashMap::new();
     for (position, node) in graph.node.iter().enumerate() {
         makers.extend(node.output.iter().map(|name| (name.as_str(), position)));
