@@ -8,6 +8,7 @@ mod kernel;
 mod ml;
 #[cfg(test)]
 mod testing;
+mod trees;
 
 use std::collections::BTreeSet;
 
@@ -28,7 +29,7 @@ type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn Infer
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx();
-    let own: [&[(&'static str, Builder)]; 1] = [ml::OPERATORS];
+    let own: [&[(&'static str, Builder)]; 2] = [ml::OPERATORS, trees::OPERATORS];
     for (name, builder) in own.into_iter().flatten() {
         onnx.op_register.insert(name, *builder);
     }
