@@ -167,12 +167,12 @@ impl Decision {
         };
         match second {
             Second::None => write(&[score], scores),
+            _ if self.post == PostTransform::Logistic => {
+                write(&[logistic(-score.single()), logistic(score.single())], scores);
+            }
             Second::Complement => {
                 let other: f64 = score.into();
                 write(&[X::near(1.0 - other), score], scores);
-            }
-            Second::Opposite if self.post == PostTransform::Logistic => {
-                write(&[logistic(-score.single()), logistic(score.single())], scores);
             }
             Second::Opposite => write(&[opposite(score), score], scores),
         }

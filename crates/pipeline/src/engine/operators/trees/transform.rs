@@ -24,9 +24,6 @@ pub(super) enum PostTransform {
 const ZERO: f32 = 1e-7;
 /// The constant of Winitzki's approximation.
 const WINITZKI: f32 = 0.147;
-/// π with the digits that ONNX Runtime takes.
-#[expect(clippy::approx_constant, reason = "the numbers are to be those of ONNX Runtime")]
-const PI: f32 = 3.14159;
 
 impl PostTransform {
     /// Reads the attribute of the two older operators.
@@ -70,8 +67,8 @@ pub(super) fn probit(value: f32) -> f32 {
 fn inverse_error_function(x: f32) -> f32 {
     let sign = if x < 0.0 { -1.0 } else { 1.0 };
     let log = ((1.0 - x) * (1.0 + x)).ln();
-    let half = 2.0 / (PI * WINITZKI) + 0.5 * log;
-    sign * ((half * half - log / WINITZKI).sqrt() - half).sqrt()
+    let half = 2.0 / (std::f32::consts::PI * WINITZKI) + 0.5 * log;
+    sign * ((half * half - (1.0 / WINITZKI) * log).sqrt() - half).sqrt()
 }
 
 /// Missing values are passed over, as in ONNX Runtime.
