@@ -77,6 +77,10 @@ fn labels(node: &NodeProto, one_class: bool) -> TractResult<(usize, Labels)> {
         integers.is_empty() || names.is_empty(),
         "`classlabels_int64s` and `classlabels_strings` both have values"
     );
+    ensure!(
+        integers.len() + names.len() > 0,
+        "it has neither `classlabels_int64s` nor `classlabels_strings`"
+    );
     if names.is_empty() {
         let literal = match integers {
             [1] => return Ok((1, Labels::Integers(vec![0, 1]))),

@@ -52,7 +52,6 @@ impl Decision {
         post: PostTransform,
     ) -> TractResult<Self> {
         let base: Vec<f64> = base.into_vec();
-        ensure!(classes > 0, "it has neither `classlabels_int64s` nor `classlabels_strings`");
         if classes > 2 {
             ensure!(
                 base.is_empty() || base.len() == classes,
