@@ -118,7 +118,6 @@ impl Classifier {
             classes.push(self.decision.decide(row, scores)?);
             Ok(())
         })?;
-        drop(plain);
         let labels = match &self.labels {
             Labels::Integers(labels) => {
                 tensor1(&classes.into_iter().map(|class| labels[class]).collect::<Vec<_>>())

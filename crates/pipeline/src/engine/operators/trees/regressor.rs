@@ -184,7 +184,6 @@ impl Regressor {
             }
             Ok(())
         })?;
-        drop(plain);
         Ok(tvec!(output.into_tvalue()))
     }
 

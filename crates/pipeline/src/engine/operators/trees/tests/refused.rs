@@ -115,7 +115,7 @@ fn chains_of_equalities_may_share_their_true_child() {
 fn lies_in_node_lists_are_refused_by_name() {
     let cases = [
         (ints("nodes_truenodeids", &[0, 3, 0, 0, 0]), "no root leads to branch 0"),
-        (ints("nodes_truenodeids", &[1, 0, 0, 0, 0]), "has no root"),
+        (ints("nodes_truenodeids", &[1, 0, 0, 0, 0]), "no root leads to branch 0"),
         (ints("nodes_falsenodeids", &[3, 4, 0, 0, 0]), "several roots"),
         (ints("nodes_falsenodeids", &[9, 4, 0, 0, 0]), "leads to node 9, which is not there"),
         (ints("nodes_nodeids", &[0, 1, 2, 2, 4]), "two nodes 2"),
@@ -152,7 +152,7 @@ fn classifiers_that_onnx_runtime_leaves_undefined_are_refused() {
     let cases = [
         (ints("classlabels_int64s", &[]), "neither"),
         (ints("class_ids", &[0, 1, 0]), "other labels than the 0 and 1"),
-        (ints("class_ids", &[0, 0, 2]), "target 2 of 2"),
+        (ints("class_ids", &[2, 2, 2]), "target 2 of 2"),
         (text("post_transform", "PROBIT"), "undefined in ONNX Runtime"),
         (floats("base_values", &[0.0; 3]), "`base_values` has 3 values for 2 classes"),
         (texts("classlabels_strings", &["a"]), "both have values"),
