@@ -14,6 +14,7 @@ mod recurrent;
 mod standard;
 #[cfg(test)]
 mod testing;
+mod trees;
 
 use std::collections::BTreeSet;
 
@@ -34,12 +35,13 @@ const NAMED_MAX: usize = 16;
 type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// All operators of our own.
-const OWN: [&[(&str, Builder)]; 4] =
-    [ml::OPERATORS, quantized::OPERATORS, recurrent::OPERATORS, standard::OPERATORS];
+const OWN: [&[(&str, Builder)]; 5] =
+    [ml::OPERATORS, quantized::OPERATORS, recurrent::OPERATORS, standard::OPERATORS, trees::OPERATORS];
 
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {
-    let mut onnx = tract_onnx::onnx();
+    // Shapes follow from the inputs; those in files name axes that are fixed here, and tract takes them for others.
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     for (name, builder) in OWN.into_iter().flatten() {
         onnx.op_register.insert(name, *builder);
     }
