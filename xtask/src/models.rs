@@ -36,6 +36,8 @@ struct Request {
     subset: bool,
     /// The models that were made last are run again.
     keep: bool,
+    /// Time for the latency of one batch size in milliseconds; 0 measures neither latency nor memory.
+    measure_ms: Option<String>,
 }
 
 impl Request {
@@ -73,13 +75,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 }
 
 fn parse(arguments: &[String]) -> Result<Request, String> {
-    let usage = "usage: cargo xtask models [--family NAME] [--quick] [--keep] | --subset [--keep]";
+    let usage =
+        "usage: cargo xtask models [--family NAME] [--quick] [--keep] [--measure-ms N] | --subset [--keep]";
     let mut request = Request::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--family" => request.family = Some(rest.next().ok_or(usage)?.clone()),
             "--quick" => request.quick = true,
+            "--measure-ms" => {
+                let time = rest.next().filter(|time| time.parse::<u64>().is_ok()).ok_or(usage)?;
+                request.measure_ms = Some(time.clone());
+            }
             "--subset" => request.subset = true,
             "--keep" => request.keep = true,
             _ => return Err(usage.to_owned()),
@@ -153,7 +160,8 @@ fn run_all(
     let mut lines = String::new();
     for name in names(index) {
         let mut command = zoo(program, library, folder, name, "run");
-        command.args(["--measure-ms", if request.quick { QUICK_MEASURE_MS } else { MEASURE_MS }]);
+        let usual = if request.quick { QUICK_MEASURE_MS } else { MEASURE_MS };
+        command.args(["--measure-ms", request.measure_ms.as_deref().unwrap_or(usual)]);
         let line = line_of(&mut command)?;
         let result: Value = serde_json::from_str(&line).map_err(|error| format!("`{line}`: {error}"))?;
         println!("{:<32} {}", name, table::short(&result));
@@ -166,7 +174,11 @@ fn run_all(
 
 fn names(index: &Value) -> Vec<&str> {
     let models = index["models"].as_array().map_or(&[][..], Vec::as_slice);
-    models.iter().filter(|model| model["reason"].is_null()).filter_map(|model| model["name"].as_str()).collect()
+    models
+        .iter()
+        .filter(|model| model["reason"].is_null())
+        .filter_map(|model| model["name"].as_str())
+        .collect()
 }
 
 fn zoo(program: &Path, library: &Path, folder: &Path, name: &str, command: &str) -> Command {
@@ -211,7 +223,11 @@ fn machine() -> String {
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let system = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{}, {cores} cores, Linux {}", name.map_or(std::env::consts::ARCH, |(_, name)| name), system.trim())
+    format!(
+        "{}, {cores} cores, Linux {}",
+        name.map_or(std::env::consts::ARCH, |(_, name)| name),
+        system.trim()
+    )
 }
 
 fn read_json(path: &Path) -> Result<Value, String> {

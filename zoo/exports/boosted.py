@@ -70,5 +70,7 @@ def lgbm():
     yield make("lgbm_large", lightgbm.LGBMRegressor(n_estimators=300, num_leaves=31, random_state=0, n_jobs=1, verbose=-1), x, y)
     coded = x.copy()
     coded[:, 0] = kit.random(31).integers(0, 6, size=len(x))
+    # Codes 1, 3 and 4 of a machine's state matter.
+    y, two = y + 3 * np.isin(coded[:, 0], [1, 3, 4]), (np.isin(coded[:, 0], [1, 3, 4]) ^ (y > 1)).astype(np.int64)
     yield make("lgbm_categorical", lightgbm.LGBMRegressor(**few), coded, y, fit={"categorical_feature": [0]})
     yield make("lgbm_categorical_small", lightgbm.LGBMClassifier(**small), coded, two, fit={"categorical_feature": [0]}, zipmap=False, subset=True)

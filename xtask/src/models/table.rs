@@ -71,7 +71,8 @@ pub(super) fn summary(index: &Value, results: &[Value]) -> String {
 
 /// Returns a result in a few words, for a terminal.
 pub(super) fn short(result: &Value) -> String {
-    let ratio = |n: usize| result["latency"][n]["ratio"].as_f64().map_or(String::new(), |r| format!(" {r:.2}×"));
+    let ratio =
+        |n: usize| result["latency"][n]["ratio"].as_f64().map_or(String::new(), |r| format!(" {r:.2}×"));
     let reason = result["reason"].as_str().map_or(String::new(), |why| format!(" {}", shortened(why)));
     format!("{}{}{}{reason}", result["outcome"].as_str().unwrap_or("?"), ratio(0), ratio(1))
 }
@@ -159,8 +160,10 @@ fn model_tables(rows: &[Row<'_>]) -> String {
 
 fn model_line(row: &Row<'_>) -> String {
     let text = |key: &str| row.model[key].as_str().unwrap_or_default().to_owned();
-    let opsets: Vec<String> =
-        ["ai.onnx", "ai.onnx.ml"].iter().filter_map(|domain| Some(row.model["opsets"][*domain].as_u64()?.to_string())).collect();
+    let opsets: Vec<String> = ["ai.onnx", "ai.onnx.ml"]
+        .iter()
+        .filter_map(|domain| Some(row.model["opsets"][*domain].as_u64()?.to_string()))
+        .collect();
     let reason = row.result.map_or(&row.model["reason"], |result| &result["reason"]);
     let outcome = match (row.outcome(), reason.as_str()) {
         ("runs", _) | (_, None) => row.outcome().to_owned(),
@@ -194,8 +197,11 @@ fn times(ratio: Option<f64>) -> String {
 
 /// Returns a reason as it may stand in a table.
 fn shortened(reason: &str) -> String {
-    let plain: String =
-        reason.chars().take(REASON_CHARS_MAX).map(|c| if c == '|' || c.is_control() { ' ' } else { c }).collect();
+    let plain: String = reason
+        .chars()
+        .take(REASON_CHARS_MAX)
+        .map(|c| if c == '|' || c.is_control() { ' ' } else { c })
+        .collect();
     if reason.chars().nth(REASON_CHARS_MAX).is_some() { format!("{}…", plain.trim_end()) } else { plain }
 }
 
@@ -223,7 +229,10 @@ mod tests {
         let page = page("{{families}}\n{{means}}\n{{models}}\n{{versions}}", &index, &results, "machine");
         assert!(page.contains("| trees | 3 | 1 | 1 | 1 | 0 | 1.0e-6 | 0.50 |  | 0.25 |"), "{page}");
         assert!(page.contains("0.50 at batch 1") && page.contains("10.0 MB"), "{page}");
-        assert!(page.contains("**not-made**: exporter   failed") && page.contains("**wrong**: output `y`"), "{page}");
+        assert!(
+            page.contains("**not-made**: exporter   failed") && page.contains("**wrong**: output `y`"),
+            "{page}"
+        );
         assert!(!page.contains("0.001"), "{page}");
     }
 
