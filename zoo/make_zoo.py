@@ -95,7 +95,7 @@ def kept(folder: Path, family: str, export: kit.Export) -> dict:
     """Makes an export and writes its files; returns its entry of the index."""
     entry = {"name": export.name, "family": family, "exporter": export.exporter, "about": export.about, "subset": export.subset}
     try:
-        model = export.make()
+        model = settled(export.make(), export.name)
         rows = export.rows(model) if callable(export.rows) else export.rows
         if rows.dtype == np.float32 and takes(model) == onnx.TensorProto.INT64:
             rows = rows.astype(np.int64)
@@ -113,6 +113,15 @@ def kept(folder: Path, family: str, export: kit.Export) -> dict:
     opsets = {opset.domain or "ai.onnx": opset.version for opset in model.opset_import}
     operators = sorted({node.op_type for node in model.graph.node})
     return entry | {"opsets": opsets, "operators": operators, "bytes": path.stat().st_size}
+
+
+def settled(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Names the graph and sorts the opsets: some exporters make up the name, and the order is that of a set."""
+    model.graph.name = name
+    opsets = sorted(((opset.domain, opset.version) for opset in model.opset_import))
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, number) for domain, number in opsets)
+    return model
 
 
 def takes(model: onnx.ModelProto) -> int:

@@ -318,7 +318,8 @@ def attention():
     yield export("transformer_norm_first", lambda: Transformer(norm_first=True), rows, 18)
     yield export("transformer_export", Transformer, rows, 18, "export")
     yield export("transformer_export_21", lambda: Transformer(layers=1), rows, 21, "export")
-    yield export("attention_pooling", AttentionPooling, rows, 13, subset=True)
+    yield export("attention_pooling", AttentionPooling, rows, 13)
+    yield export("attention_pooling_small", lambda: AttentionPooling(2, 8), kit.sequence_rows(8, 2), 13, subset=True)
     yield export("attention_pooling_export", AttentionPooling, rows, 18, "export")
 
 

@@ -238,7 +238,7 @@ def trees():
     yield export("ada_classifier", ensemble.AdaBoostClassifier(n_estimators=20, random_state=0), x, four, rows=rows, number=4)
     yield export("ada_regressor", ensemble.AdaBoostRegressor(n_estimators=10, random_state=0), x, y, rows=rows, number=5)
     yield export("isolation_forest", ensemble.IsolationForest(n_estimators=50, random_state=0), x, rows=rows)
-    yield export("isolation_forest_small", ensemble.IsolationForest(n_estimators=5, max_samples=32, random_state=0), x, rows=rows, number=3, subset=True)
+    yield export("isolation_forest_small", ensemble.IsolationForest(n_estimators=4, max_samples=16, random_state=0), x, rows=rows, number=3, subset=True)
 
 
 @family("tree ensemble 5")

@@ -45,7 +45,10 @@ fn names() -> Vec<String> {
 fn not_yet() -> BTreeMap<String, String> {
     let text = fs::read_to_string(folder().join("not-yet.txt")).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.map(|line| line.split_once(' ').unwrap()).map(|(name, how)| (name.to_owned(), how.to_owned())).collect()
+    lines
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, how)| (name.to_owned(), how.to_owned()))
+        .collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -101,9 +104,13 @@ fn compare(record: &Record, outputs: &[f32]) -> Result<(), String> {
         let allowed = if exact { 0.0 } else { TOLERANCE * range(&expected) };
         assert_eq!(got.len(), expected.len(), "`{}`", output.name);
         for (position, (&got, &expected)) in got.iter().zip(&expected).enumerate() {
-            let same = got == expected || (got.is_nan() && expected.is_nan()) || (got - expected).abs() <= allowed;
+            let same =
+                got == expected || (got.is_nan() && expected.is_nan()) || (got - expected).abs() <= allowed;
             if !same {
-                return Err(format!("output `{}`, value {position}: {got} instead of {expected}", output.name));
+                return Err(format!(
+                    "output `{}`, value {position}: {got} instead of {expected}",
+                    output.name
+                ));
             }
         }
     }
