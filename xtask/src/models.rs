@@ -97,6 +97,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
 
 /// Returns the Python that makes the models. PyTorch is gigabytes: without it its families are missing, and the page says so.
 fn environment() -> Result<PathBuf, String> {
+    println!("preparing the Python packages of the zoo");
     let venv = tools::root().join("target/models/venv");
     let requirements = |name: &str| tools::root().join("zoo").join(name).display().to_string();
     let probe = "import sklearn, skl2onnx, onnxmltools, xgboost, lightgbm, onnxruntime";
