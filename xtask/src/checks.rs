@@ -9,8 +9,8 @@ use crate::step::{Outcome, Steps, passes, passes_and_tells};
 use crate::{fuzz, nodes, tools};
 
 const UNIT: &str = "systemd/system/dunlind.service";
-/// The targets have a workspace of their own.
-const FUZZ: &str = "fuzz/Cargo.toml";
+/// Workspaces of their own: the fuzz targets, and the comparison with ONNX Runtime.
+const BESIDE: [&str; 2] = ["fuzz/Cargo.toml", "zoo/Cargo.toml"];
 
 /// Exposure in tenths that the unit may have at most; see `docs/operations.md`.
 const EXPOSURE_MAX: &str = "--threshold=12";
@@ -48,9 +48,11 @@ pub(crate) fn test() -> Result<(), String> {
         }
         Err(why) => Outcome::Skipped(format!("{why}; the engine is not held against them")),
     });
-    steps.run("format", || match passes(tools::cargo().args(["fmt", "--all", "--check"])) {
-        Outcome::Passed => passes(tools::cargo().args(["fmt", "--all", "--check", "--manifest-path", FUZZ])),
-        other => other,
+    steps.run("format", || {
+        let format = |more: &[&str]| passes(tools::cargo().args(["fmt", "--all", "--check"]).args(more));
+        let beside = BESIDE.iter().map(|manifest| format(&["--manifest-path", manifest]));
+        let mut outcomes = std::iter::once(format(&[])).chain(beside);
+        outcomes.find(|outcome| *outcome != Outcome::Passed).unwrap_or(Outcome::Passed)
     });
     steps.run("clippy", || {
         passes(tools::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))

@@ -16,6 +16,7 @@ mod demo;
 mod examples;
 mod fuzz;
 mod machine;
+mod models;
 mod nodes;
 mod seeds;
 mod step;
@@ -36,6 +37,9 @@ cargo xtask COMMAND
   oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts; `--swaps 1000`: hot
                      swaps under load
   example NAME|--all builds the package of an example anew and signs it with a key that is thrown away
+  models [--family NAME] [--quick]
+                     exports of all families by our engine and by ONNX Runtime; writes docs/models.md. `--keep` runs those
+                     that were made last, `--subset` writes those of the test suite
   fuzz [TARGET...] [--for 10m]
                      feeds every parser made-up inputs; the targets share the time. Those of pipeline and
                      daemon run here alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "bench" | "oracle" => end_to_end(command, rest),
         "fuzz" => fuzz::run(rest),
+        "models" => models::run(rest),
         "example" => examples::run(rest),
         "nodes" => nodes::run(rest),
         "conformance" => trust::conformance(rest),

@@ -151,14 +151,21 @@ pub(crate) fn onnx_python() -> Result<PathBuf, String> {
 
 /// Returns the Python of an environment that can do what `probe` says, made of these packages where there is none.
 fn environment(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
-    let venv = root().join(".xtask").join(name);
+    environment_at(&root().join(".xtask").join(name), probe, packages)
+}
+
+/// Returns the Python of an environment in this folder that can do what `probe` says; these packages are put into it where
+/// it cannot.
+///
+/// *Errors*: why there is none, for a person to read.
+pub(crate) fn environment_at(venv: &Path, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let python = venv.join("bin/python");
     let can = |python: &Path| works(Command::new(python).args(["-c", probe]));
     if can(&python) {
         return Ok(python);
     }
     let system = find("python3").ok_or("there is no python3")?;
-    let make = || works(Command::new(&system).args(["-m", "venv"]).arg(&venv));
+    let make = || works(Command::new(&system).args(["-m", "venv"]).arg(venv));
     if !make() {
         install_packages(&["python3-venv"])?;
         if !make() {
