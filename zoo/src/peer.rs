@@ -101,19 +101,18 @@ impl Peer {
         self.session.run(tensors).map_err(text)
     }
 
-    /// Returns the outputs of all rows, `batch` at a time.
+    /// Returns the outputs of all rows, one at a time: what a row gives must not depend on the rows beside it, as it does
+    /// where a model takes the range of a whole batch to quantise it.
     ///
     /// *Errors*: the runtime's; an output has not one part a row.
-    pub(crate) fn outputs(&mut self, rows: &Rows, batch: usize) -> Result<Vec<Column>, String> {
+    pub(crate) fn outputs(&mut self, rows: &Rows) -> Result<Vec<Column>, String> {
         let mut all: Vec<Column> = Vec::new();
-        let mut first = 0;
-        while first < rows.count {
-            let count = batch.min(rows.count - first);
-            let tensors = self.tensors(rows, first, count)?;
+        for row in 0..rows.count {
+            let tensors = self.tensors(rows, row, 1)?;
             let outputs = self.run(&tensors)?;
             let mut columns = Vec::new();
             for (name, value) in &outputs {
-                columns.extend(output(name, &value, count)?);
+                columns.extend(output(name, &value, 1)?);
             }
             drop(outputs);
             if all.is_empty() {
@@ -121,7 +120,6 @@ impl Peer {
             } else {
                 all.iter_mut().zip(columns).try_for_each(|(column, more)| column.append(more))?;
             }
-            first += count;
         }
         Ok(all)
     }

@@ -9,9 +9,6 @@ use crate::package::{labels, manifest};
 use crate::peer::{Column, Peer, Values};
 use crate::rows::{Input, Rows};
 
-/// Rows that are run at a time where the model takes several.
-const BATCH_MAX: usize = 32;
-
 /// Returns the record as one line of JSON: `manifest`, `rows` and `expected`, row by row, all inputs or outputs of a row one
 /// after the other. What is not finite stands there as a text.
 ///
@@ -21,8 +18,7 @@ pub(crate) fn record(task: &Task, rows_max: usize) -> Result<String, String> {
         .map_err(|error| format!("cannot read `{}`: {error}", task.model.display()))?;
     let mut peer = Peer::open(&task.library, &task.model)?;
     let rows = chosen(&Rows::read(&task.rows, usize::MAX)?.in_order(&peer.input_names())?, rows_max);
-    let batch = if peer.is_batch_free() { BATCH_MAX } else { 1 };
-    let columns = peer.outputs(&rows, batch)?;
+    let columns = peer.outputs(&rows)?;
     let given: Vec<Value> = (0..rows.count)
         .map(|row| rows.windows(row, 1).into_iter().map(|value| number(f64::from(value))).collect())
         .collect();

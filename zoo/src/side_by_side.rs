@@ -31,8 +31,7 @@ pub(crate) fn compare(task: &Task) -> Result<Report, String> {
         Err(reason) => return Ok(empty(Outcome::NoPeer, reason)),
     };
     let rows = Rows::read(&task.rows, usize::MAX)?.in_order(&peer.input_names())?;
-    let batch = if peer.is_batch_free() { BATCH_MAX } else { 1 };
-    let theirs = match peer.outputs(&rows, batch) {
+    let theirs = match peer.outputs(&rows) {
         Ok(theirs) => theirs,
         Err(reason) => return Ok(empty(Outcome::NoPeer, reason)),
     };

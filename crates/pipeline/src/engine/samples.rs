@@ -83,6 +83,11 @@ pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> Proto {
     proto.text(3, &name).text(4, operator)
 }
 
+/// A node of `ai.onnx.ml`.
+pub(crate) fn ml_node(operator: &str, inputs: &[&str], outputs: &[&str]) -> Proto {
+    node(operator, inputs, outputs).text(7, "ai.onnx.ml")
+}
+
 pub(crate) fn with_int(node: Proto, name: &str, value: i64) -> Proto {
     node.message(5, &Proto::default().text(1, name).int(3, value).int(20, 2))
 }
@@ -134,10 +139,11 @@ pub(crate) fn model(graph: &Proto) -> Vec<u8> {
     model_of(graph, "", 13)
 }
 
-/// A model that imports this version of an operator set.
+/// A model that imports this version of an operator set, and version 3 of `ai.onnx.ml`.
 pub(crate) fn model_of(graph: &Proto, domain: &str, version: i64) -> Vec<u8> {
-    let opset = Proto::default().text(1, domain).int(2, version);
-    Proto::default().int(1, 8).message(7, graph).message(8, &opset).0
+    let opset = |domain, version| Proto::default().text(1, domain).int(2, version);
+    let model = Proto::default().int(1, 8).message(7, graph).message(8, &opset(domain, version));
+    model.message(8, &opset("ai.onnx.ml", 3)).0
 }
 
 /// `y = x · [1, 2]`, two values in, one out.
@@ -158,11 +164,11 @@ pub(crate) fn weighted_sum_of(batch: i64) -> Vec<u8> {
 /// A classifier of two features with texts as labels, `x0 > x1` for `sound`; its scores as dictionaries.
 pub(crate) fn dictionaries() -> Vec<u8> {
     let labels = ["worn", "sound"];
-    let classifier = node("LinearClassifier", &["x"], &["label", "scores"]);
+    let classifier = ml_node("LinearClassifier", &["x"], &["label", "scores"]);
     let classifier = with_texts(classifier, "classlabels_strings", &labels);
     let classifier = with_floats(classifier, "coefficients", &[0.0, 1.0, 1.0, 0.0]);
     let classifier = with_floats(classifier, "intercepts", &[0.0, 0.0]);
-    let zip = with_texts(node("ZipMap", &["scores"], &["probability"]), "classlabels_strings", &labels);
+    let zip = with_texts(ml_node("ZipMap", &["scores"], &["probability"]), "classlabels_strings", &labels);
     let graph = graph(
         &[classifier, node("Identity", &["label"], &["output_label"]), zip],
         &[],

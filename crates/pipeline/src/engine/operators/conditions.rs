@@ -96,17 +96,13 @@ const TRACT: &[(&str, &str)] = &[
     ("Concat", "axis"),
     ("Constant", "value value_float value_floats value_int value_ints value_string value_strings"),
     ("Conv", "auto_pad dilations group kernel_shape pads strides"),
-    ("ConvInteger", "auto_pad dilations group kernel_shape pads strides"),
     ("ConvTranspose", "auto_pad dilations group kernel_shape output_padding output_shape pads strides"),
     ("Cos", ""),
     ("Cosh", ""),
     ("CumSum", "exclusive reverse"),
     ("DFT", "axis inverse onesided"),
     ("DepthToSpace", "blocksize mode"),
-    ("DequantizeLinear", "axis block_size"),
-    ("Div", ""),
     ("Dropout", "ratio seed"),
-    ("DynamicQuantizeLinear", ""),
     ("Einsum", "equation"),
     ("Elu", "alpha"),
     ("Erf", ""),
@@ -115,7 +111,6 @@ const TRACT: &[(&str, &str)] = &[
     ("EyeLike", "dtype k"),
     ("Flatten", "axis"),
     ("Floor", ""),
-    ("GRU", "activations clip direction hidden_size linear_before_reset"),
     ("Gather", "axis"),
     ("GatherElements", "axis"),
     ("GlobalAveragePool", ""),
@@ -130,14 +125,12 @@ const TRACT: &[(&str, &str)] = &[
     ("If", "else_branch then_branch"),
     ("InstanceNormalization", "epsilon"),
     ("LRN", "alpha beta bias size"),
-    ("LSTM", "activations clip direction hidden_size input_forget"),
     ("LayerNormalization", "axis epsilon stash_type"),
     ("Less", ""),
     ("LessOrEqual", ""),
     ("Log", ""),
     ("LpNormalization", "axis p"),
     ("MatMul", ""),
-    ("MatMulInteger", ""),
     ("MaxPool", "auto_pad ceil_mode dilations kernel_shape pads storage_order strides"),
     ("Mean", ""),
     ("MeanVarianceNormalization", "axes"),
@@ -150,11 +143,7 @@ const TRACT: &[(&str, &str)] = &[
     ("Not", ""),
     ("Or", ""),
     ("PRelu", ""),
-    ("QLinearConv", "auto_pad dilations group kernel_shape pads strides"),
-    ("QLinearMatMul", ""),
-    ("QuantizeLinear", "axis block_size saturate"),
     ("RMSNormalization", "axis epsilon stash_type"),
-    ("RNN", "activations clip direction hidden_size"),
     ("Range", ""),
     ("Reciprocal", ""),
     ("Reshape", "allowzero"),
@@ -192,14 +181,10 @@ const TRACT: &[(&str, &str)] = &[
     ("Where", ""),
     ("Xor", ""),
     // Of `ai.onnx.ml`.
-    ("ArrayFeatureExtractor", ""),
-    ("CategoryMapper", "cats_int64s cats_strings default_int64 default_string"),
     (
         "LinearClassifier",
         "classlabels_ints classlabels_strings coefficients intercepts multi_class post_transform",
     ),
-    ("LinearRegressor", "coefficients intercepts post_transform targets"),
-    ("Normalizer", "norm"),
     // Of `com.microsoft`.
     ("BiasGelu", ""),
     ("SkipLayerNormalization", "epsilon"),
@@ -293,9 +278,6 @@ fn values(node: &NodeProto, around: Surroundings<'_>) -> Option<String> {
             let is_border = text("padding_mode").as_deref() == Some("border");
             (is_cubic && is_border).then_some("`mode` is cubic and `padding_mode` is `border`")
         }
-        "GRU" | "LSTM" | "RNN" => {
-            recurrent(node, text("direction"), float("clip", 0.0), integer("input_forget", 0))
-        }
         "Slice" => {
             // tract's plan would read symbols of another graph.
             let mut bounds = node.input.iter().skip(1).filter(|name| !name.is_empty());
@@ -334,33 +316,6 @@ fn dropout(node: &NodeProto, graph: &GraphProto, version: i64) -> Option<&'stati
 fn is_free(name: &str, graph: &GraphProto) -> bool {
     graph.input.iter().any(|input| input.name == name)
         && !graph.initializer.iter().any(|tensor| tensor.name == name)
-}
-
-/// tract reads neither the activations nor the clip, and turns time around wrongly.
-fn recurrent(
-    node: &NodeProto,
-    direction: Option<String>,
-    clip: f32,
-    input_forget: i64,
-) -> Option<&'static str> {
-    let usual: &[&[u8]] = match node.op_type.as_str() {
-        "GRU" => &[b"Sigmoid", b"Tanh"],
-        "LSTM" => &[b"Sigmoid", b"Tanh", b"Tanh"],
-        _ => &[b"Tanh"],
-    };
-    let activations = node.attribute.iter().find(|attribute| attribute.name == "activations");
-    let is_usual = activations.is_none_or(|attribute| {
-        attribute.strings.iter().zip(usual.iter().cycle()).all(|(found, usual)| found == usual)
-    });
-    if direction.is_some_and(|direction| direction == "reverse") {
-        Some("`direction` is `reverse`")
-    } else if !is_usual {
-        Some("`activations` are not the usual ones")
-    } else if clip != 0.0 || input_forget != 0 {
-        Some("`clip` or `input_forget` are set")
-    } else {
-        None
-    }
 }
 
 /// Returns the operator set of `ai.onnx`.
@@ -432,9 +387,6 @@ mod tests {
             node("Add", 2, 1, vec![int("broadcast", 1)]),
             node("Concat", 2, 1, vec![int("axis", 0), int("axis", 1)]),
             node("Einsum", 1, 1, vec![text("equation", "ij->")]),
-            node("GRU", 3, 1, vec![text("direction", "reverse")]),
-            node("RNN", 3, 1, vec![float("clip", 0.5)]),
-            node("RNN", 3, 1, vec![texts("activations", &["Relu"])]),
             node("MaxPool", 1, 1, vec![text("auto_pad", "SAME_UPPER"), ints("dilations", &[2])]),
             node("Swish", 1, 1, vec![float("alpha", 0.5)]),
             node("BatchNormalization", 5, 3, vec![int("training_mode", 1)]),

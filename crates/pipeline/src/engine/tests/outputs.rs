@@ -168,7 +168,7 @@ fn classes_are_found_where_a_label_is_taken_from_a_list() {
     let nodes = [
         with_int(node("Softmax", &["x"], &["scores"]), "axis", 1),
         with_int(node("ArgMax", &["x"], &["best"]), "axis", 1),
-        node("ArrayFeatureExtractor", &["classes", "best"], &["chosen"]),
+        ml_node("ArrayFeatureExtractor", &["classes", "best"], &["chosen"]),
         node("Reshape", &["chosen", "flat"], &["label"]),
         node("Neg", &["x"], &["other"]),
     ];
@@ -187,7 +187,7 @@ fn classes_are_found_where_a_label_is_taken_from_a_list() {
 #[test]
 fn scores_of_pairs_of_classes_have_no_names() {
     let machine = |prob: &[f32]| {
-        let svm = node("SVMClassifier", &["x"], &["label", "scores"]);
+        let svm = ml_node("SVMClassifier", &["x"], &["label", "scores"]);
         let svm = with_texts(svm, "classlabels_strings", &["a", "b", "c"]);
         let svm = with_floats(svm, "prob_a", prob);
         let svm = with_floats(svm, "support_vectors", &[1.0; 6]);
@@ -203,7 +203,7 @@ fn scores_of_pairs_of_classes_have_no_names() {
 #[test]
 fn integers_that_the_engine_keeps_as_sizes_reach_the_operators() {
     let encoder = with_texts(
-        with_ints(node("LabelEncoder", &["whole"], &["y"]), "keys_int64s", &[2, 5]),
+        with_ints(ml_node("LabelEncoder", &["whole"], &["y"]), "keys_int64s", &[2, 5]),
         "values_strings",
         &["low", "high"],
     );
@@ -214,7 +214,7 @@ fn integers_that_the_engine_keeps_as_sizes_reach_the_operators() {
     ];
     let graph =
         graph(&nodes, &[longs("first", &[], &[0])], &[value("x", F32, &[0, 2])], &[value("y", STRING, &[0])]);
-    let file = model_of(&graph, "ai.onnx.ml", 3);
+    let file = model(&graph);
     let mut engine =
         TractEngine::load_file(&file, &manifest(json!([label("y", &["high", "low"])])), 1).unwrap();
     assert_eq!(
