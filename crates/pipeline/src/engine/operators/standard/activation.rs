@@ -17,6 +17,7 @@ use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
+use super::curves;
 use super::guarded::of_tract;
 
 /// A map of one value; the parameters stand in the order of the formula.
@@ -41,7 +42,8 @@ pub(super) enum Map {
 impl Eq for Map {}
 
 macro_rules! map {
-    ($name:ident, $type:ident) => {
+    ($name:ident, $type:ident, $exp:path, $tanh:path, $softplus:path) => {
+        #[inline(always)]
         fn $name(self, x: $type) -> $type {
             // Comparisons that are false for NaN let it through.
             let between = |x: $type, low: $type, high: $type| {
@@ -68,32 +70,62 @@ macro_rules! map {
                     let below = alpha * (x / alpha).exp_m1();
                     (if x < 0.0 { 0.0 } else { x }) + if below > 0.0 { 0.0 } else { below }
                 }
-                Self::Softplus => (if x < 0.0 { 0.0 } else { x }) + (-x.abs()).exp().ln_1p(),
+                Self::Softplus => $softplus(x),
                 Self::HardSigmoid(alpha, beta) => between(x * alpha as $type + beta as $type, 0.0, 1.0),
                 Self::HardSwish => x * between(x / 6.0 + 0.5, 0.0, 1.0),
-                Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-                Self::Tanh => x.tanh(),
+                Self::Sigmoid => 1.0 / (1.0 + $exp(-x)),
+                Self::Tanh => $tanh(x),
                 Self::Round => x.round_ties_even(),
                 Self::Gelu => x,
                 Self::GeluTanh => {
                     let inner = (2.0 / std::f64::consts::PI).sqrt() as $type * (x + 0.044715 * x * x * x);
-                    0.5 * x * (1.0 + inner.tanh())
+                    0.5 * x * (1.0 + $tanh(inner))
                 }
-                Self::QuickGelu(alpha) => x / (1.0 + (-(alpha as $type) * x).exp()),
+                Self::QuickGelu(alpha) => x / (1.0 + $exp(-(alpha as $type) * x)),
                 Self::Clip(low, high) => between(x, low as $type, high as $type),
             }
         }
     };
 }
 
+fn softplus(x: f64) -> f64 {
+    (if x < 0.0 { 0.0 } else { x }) + (-x.abs()).exp().ln_1p()
+}
+
+/// Applies a map known at compile time: its loop has no branch over maps, and becomes vector instructions.
+#[inline(always)]
+fn each<T: Copy>(values: &mut [T], map: impl Fn(T) -> T) {
+    for value in values {
+        *value = map(*value);
+    }
+}
+
 impl Map {
-    map!(single, f32);
-    map!(double, f64);
+    map!(single, f32, curves::exp, curves::tanh, curves::softplus);
+    map!(double, f64, f64::exp, f64::tanh, softplus);
+
+    /// Applies the map to each value. The arms name each map once more, so that each is a loop of its own.
+    pub(super) fn all(self, values: &mut [f32]) {
+        match self {
+            Self::Relu => each(values, |x| Self::Relu.single(x)),
+            Self::LeakyRelu(slope) => each(values, |x| Self::LeakyRelu(slope).single(x)),
+            Self::Softplus => each(values, |x| Self::Softplus.single(x)),
+            Self::HardSigmoid(alpha, beta) => each(values, |x| Self::HardSigmoid(alpha, beta).single(x)),
+            Self::HardSwish => each(values, |x| Self::HardSwish.single(x)),
+            Self::Sigmoid => each(values, |x| Self::Sigmoid.single(x)),
+            Self::Tanh => each(values, |x| Self::Tanh.single(x)),
+            Self::GeluTanh => each(values, |x| Self::GeluTanh.single(x)),
+            Self::QuickGelu(alpha) => each(values, |x| Self::QuickGelu(alpha).single(x)),
+            Self::Clip(low, high) => each(values, |x| Self::Clip(low, high).single(x)),
+            Self::Celu(_) | Self::Round | Self::Gelu => each(values, |x| self.single(x)),
+        }
+    }
 
     /// Fills in NaN where the input has it, which tract's fast kernels pass over.
     fn with_nan(tensor: &mut Tensor, fast: &dyn ElementWiseMiniOp) -> TractResult<()> {
         let before = tensor.try_as_plain_ram()?.as_slice::<f32>()?;
-        let nan: Vec<usize> = if before.iter().any(|value| value.is_nan()) {
+        // Counted rather than searched for: that is a few vector instructions.
+        let nan: Vec<usize> = if before.iter().map(|value| u32::from(value.is_nan())).sum::<u32>() > 0 {
             before.iter().enumerate().filter(|(_, value)| value.is_nan()).map(|(at, _)| at).collect()
         } else {
             Vec::new()
@@ -118,7 +150,7 @@ impl ElementWiseMiniOp for Map {
             (DatumType::F32, Self::Tanh) => Self::with_nan(tensor, &Tanh {})?,
             (DatumType::F32, _) => {
                 let mut values = tensor.try_as_plain_ram_mut()?;
-                values.as_slice_mut::<f32>()?.iter_mut().for_each(|x| *x = self.single(*x));
+                self.all(values.as_slice_mut::<f32>()?);
             }
             (DatumType::F64, _) => {
                 let mut values = tensor.try_as_plain_ram_mut()?;

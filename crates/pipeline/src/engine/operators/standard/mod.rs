@@ -8,11 +8,13 @@ mod arg;
 mod axis_wise;
 mod cast;
 mod clip;
+pub(super) mod curves;
 mod distance;
 mod elementwise;
 mod gemm;
 mod guarded;
 mod indices;
+mod normal;
 mod one_hot;
 mod reduce;
 #[cfg(test)]
@@ -46,11 +48,14 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("GatherND", indices::gather_nd),
     ("Gelu", activation::build),
     ("Gemm", gemm::build),
+    ("GroupNormalization", normal::build),
     ("HardSigmoid", activation::build),
     ("HardSwish", activation::build),
     ("Hardmax", axis_wise::build),
+    ("InstanceNormalization", normal::build),
     ("IsInf", activation::build_classify),
     ("IsNaN", activation::build_classify),
+    ("LayerNormalization", normal::build),
     ("LeakyRelu", activation::build),
     ("LogSoftmax", axis_wise::build),
     ("Max", elementwise::build),

@@ -318,3 +318,68 @@ fn attributes_that_are_not_known_are_refused() {
         assert!(error.contains("is not known here"), "{error}");
     }
 }
+
+/// Returns a tensor's values normalised in parts of `span`, each then multiplied and shifted by what `factor` names.
+fn normalised(values: &[f32], span: usize, epsilon: f64, factor: impl Fn(usize) -> (f32, f32)) -> Vec<f32> {
+    let mut all = Vec::new();
+    for part in values.chunks(span) {
+        let mean = part.iter().map(|value| f64::from(*value)).sum::<f64>() / span as f64;
+        let variance = part.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / span as f64;
+        for value in part {
+            let (scale, shift) = factor(all.len());
+            let unit = (f64::from(*value) - mean) / (variance + epsilon).sqrt();
+            all.push((unit * f64::from(scale) + f64::from(shift)) as f32);
+        }
+    }
+    all
+}
+
+fn nearly(found: &[f32], expected: &[f32]) -> bool {
+    let near = |a: &f32, b: &f32| (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-4 * b.abs().max(1.0);
+    found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| near(a, b))
+}
+
+proptest! {
+    #[test]
+    fn a_normalisation_gives_each_part_its_mean_and_deviation(
+        (shape, values) in (1_usize..4, 1_usize..3, 1_usize..3, 1_usize..20).prop_flat_map(|(n, g, c, l)| {
+            let value = prop_oneof![20 => -9.0_f32..9.0, 1 => Just(f32::NAN)];
+            (Just((n, g, c, l)), prop::collection::vec(value, n * g * c * l))
+        }),
+        epsilon in 1e-3_f32..0.1,
+    ) {
+        let (n, groups, each, length) = shape;
+        let channels = groups * each;
+        let x = tensor(&[n, channels, length], &values);
+        let factors = |count: usize| -> (Vec<f32>, Vec<f32>) {
+            (0..count).map(|k| (0.5 + k as f32 * 0.25, k as f32 - 1.0)).unzip()
+        };
+        let attributes = || vec![float("epsilon", epsilon)];
+        let wide = f64::from(epsilon);
+
+        let (scale, shift) = factors(length);
+        let inputs = [x.clone(), tensor(&[length], &scale), tensor(&[length], &shift)];
+        let found = flat::<f32>(&run("LayerNormalization", attributes(), &inputs, 1));
+        let expected = normalised(&values, length, wide, |at| (scale[at % length], shift[at % length]));
+        prop_assert!(nearly(&found, &expected), "layer: {found:?} is not {expected:?}");
+        let found = flat::<f32>(&run("LayerNormalization", attributes(), &inputs[..2], 1));
+        let expected = normalised(&values, length, wide, |at| (scale[at % length], 0.0));
+        prop_assert!(nearly(&found, &expected), "layer without shift: {found:?} is not {expected:?}");
+
+        let (scale, shift) = factors(channels);
+        let of_channel = |at: usize| (scale[at / length % channels], shift[at / length % channels]);
+        let inputs = [x.clone(), tensor(&[channels], &scale), tensor(&[channels], &shift)];
+        let found = flat::<f32>(&run("InstanceNormalization", attributes(), &inputs, 1));
+        let expected = normalised(&values, length, wide, of_channel);
+        prop_assert!(nearly(&found, &expected), "instance: {found:?} is not {expected:?}");
+
+        // In operator set 18, which these tests import, a group has a factor.
+        let (scale, shift) = factors(groups);
+        let of_group = |at: usize| (scale[at / (each * length) % groups], shift[at / (each * length) % groups]);
+        let inputs = [x, tensor(&[groups], &scale), tensor(&[groups], &shift)];
+        let attributes = vec![float("epsilon", epsilon), int("num_groups", groups as i64)];
+        let found = flat::<f32>(&run("GroupNormalization", attributes, &inputs, 1));
+        let expected = normalised(&values, each * length, wide, of_group);
+        prop_assert!(nearly(&found, &expected), "group: {found:?} is not {expected:?}");
+    }
+}

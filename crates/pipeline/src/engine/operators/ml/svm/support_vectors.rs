@@ -6,6 +6,7 @@
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
+use super::super::super::standard::curves;
 use super::super::rows::{Lanes, add_lanes};
 
 /// Vectors of one group.
@@ -105,7 +106,7 @@ impl SupportVectors {
             Function::Linear => {}
             Function::Rbf { gamma } => into.iter_mut().for_each(|value| *value = (-gamma * *value).exp()),
             Function::Sigmoid { gamma, coef0 } => {
-                into.iter_mut().for_each(|value| *value = (gamma * *value + coef0).tanh());
+                into.iter_mut().for_each(|value| *value = curves::tanh(gamma * *value + coef0));
             }
             Function::Poly { gamma, coef0, degree } => {
                 let power = |base: f32| match degree {
