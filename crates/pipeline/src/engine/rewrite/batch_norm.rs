@@ -96,7 +96,7 @@ fn folded(graph: &GraphProto, position: usize) -> Option<Folded> {
 }
 
 /// Returns how many places read a value; a graph inside a node may read any, and counts.
-fn readers(graph: &GraphProto, name: &str) -> usize {
+pub(super) fn readers(graph: &GraphProto, name: &str) -> usize {
     let outputs = graph.output.iter().filter(|output| output.name == name).count();
     // An initialiser that is an input as well can be replaced by whoever runs the graph.
     let inputs = graph.input.iter().filter(|input| input.name == name).count();

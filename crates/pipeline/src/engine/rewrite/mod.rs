@@ -6,6 +6,7 @@
 
 mod batch_norm;
 mod class_names;
+mod dense;
 mod prune;
 mod sequences;
 mod zip_map;
@@ -26,11 +27,13 @@ pub(super) fn to_tensors(graph: &mut GraphProto) -> Result<(), EngineError> {
     sequences::take_out(graph)
 }
 
-/// Joins nodes that are one operation: normalisation with the convolution before it, and what stands between quantisers.
+/// Joins nodes that are one operation: normalisation with the convolution before it, what stands between quantisers, and
+/// dense layers with their activations.
 /// What is left over is not dropped.
 pub(super) fn simplify(graph: &mut GraphProto, opset: i64) {
     batch_norm::fold(graph);
     quantized::fuse(graph, opset);
+    dense::fuse(graph);
 }
 
 /// Returns a node that hands one tensor on under another name.

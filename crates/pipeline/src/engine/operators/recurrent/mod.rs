@@ -8,7 +8,7 @@ mod cell;
 mod form;
 mod gru;
 mod lstm;
-mod product;
+pub(super) mod product;
 mod rnn;
 mod sequence;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tract_onnx::tract_core::tract_linalg::{BinOp, MmmDispatch};
 
 /// A matrix `[rows, depth]`, packed for the kernel that this machine runs best.
 #[derive(Debug, Clone)]
-pub(super) struct Weights {
+pub(in super::super) struct Weights {
     kernel: Box<dyn MatMatMul>,
     packing: usize,
     packed: Box<dyn MMMInputValue>,
@@ -22,7 +22,7 @@ pub(super) struct Weights {
 
 /// What a product is added to.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Addend<'a> {
+pub(in super::super) enum Addend<'a> {
     /// Nothing.
     Zero,
     /// A value a row of the weights.
@@ -32,7 +32,7 @@ pub(super) enum Addend<'a> {
 }
 
 /// The buffers of one product, kept from step to step.
-pub(super) struct Product {
+pub(in super::super) struct Product {
     right: Right,
     scratch: Box<dyn ScratchSpace>,
     columns: usize,
@@ -49,7 +49,7 @@ impl Weights {
     /// Packs a matrix for products with `columns` vectors at once.
     ///
     /// *Shape*: `matrix` is `[rows, depth]`.
-    pub(super) fn pack(matrix: &Tensor, columns: usize) -> TractResult<Self> {
+    pub(in super::super) fn pack(matrix: &Tensor, columns: usize) -> TractResult<Self> {
         let &[rows, depth] = matrix.shape() else { bail!("weights of rank {}", matrix.rank()) };
         let query = Query {
             // An extractor would unpack the weights at each step.
@@ -64,7 +64,7 @@ impl Weights {
 
     /// Returns buffers for products with `columns` vectors.
     #[expect(unsafe_code, reason = "tract's kernels make their own scratch space")]
-    pub(super) fn product(&self, columns: usize) -> TractResult<Product> {
+    pub(in super::super) fn product(&self, columns: usize) -> TractResult<Product> {
         let format = &self.kernel.packings()[self.packing].1;
         let right = match format.downcast_ref::<PackedFormat>() {
             Some(format) => Right::Kept(format.clone(), format.new_packed_buffer(self.depth, columns)?),
@@ -85,7 +85,7 @@ impl Product {
     ///
     /// *Errors*: a shape is another.
     #[expect(unsafe_code, reason = "tract's kernels take raw pointers and leave the checks to their callers")]
-    pub(super) fn run(
+    pub(in super::super) fn run(
         &mut self,
         weights: &Weights,
         right: &Tensor,

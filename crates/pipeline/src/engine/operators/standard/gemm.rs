@@ -1,8 +1,9 @@
 //! `Gemm`: `alpha * A * B + beta * C`, with `A` and `B` turned where asked.
 //!
-//! tract keeps both factors in f32, which fails in the run of a model in f64.
+//! tract keeps both factors in f32, which fails in the run of a model in f64. A product with constants is a dense layer,
+//! which has a kernel of its own; the others stay with tract.
 //!
-//! *Source*: ai.onnx 13, Gemm.
+//! *Source*: ai.onnx 13, Gemm; com.microsoft 1, FusedGemm with the activations that stand below.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
@@ -14,6 +15,9 @@ use tract_onnx::tract_hir::infer::{InferenceOp, InferenceResult, Solver, TensorP
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
 use super::super::attributes::require_only;
+use super::super::kernel::wired;
+use super::activation::{Map, mapped};
+use super::dense::Dense;
 
 #[derive(Debug, Clone)]
 struct Gemm {
@@ -21,13 +25,26 @@ struct Gemm {
     beta: f32,
     turns_a: bool,
     turns_b: bool,
+    /// Of what the product gives.
+    activation: Option<Map>,
 }
 
 pub(super) fn build(
     _: &ParsingContext<'_>,
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    require_only(node, &["alpha", "beta", "transA", "transB"])?;
+    let activation = if node.op_type == "FusedGemm" {
+        require_only(node, &["activation", "alpha", "beta", "transA", "transB"])?;
+        match node.get_attr_opt::<&str>("activation")?.unwrap_or("") {
+            "Relu" => Some(Map::Relu),
+            "Sigmoid" => Some(Map::Sigmoid),
+            "Tanh" => Some(Map::Tanh),
+            other => bail!("`activation` is `{other}`"),
+        }
+    } else {
+        require_only(node, &["alpha", "beta", "transA", "transB"])?;
+        None
+    };
     let flag = |name: &str| -> TractResult<bool> { Ok(node.get_attr_opt::<i64>(name)?.unwrap_or(0) != 0) };
     Ok((
         expand(Gemm {
@@ -35,6 +52,7 @@ pub(super) fn build(
             beta: node.get_attr_opt("beta")?.unwrap_or(1.0),
             turns_a: flag("transA")?,
             turns_b: flag("transB")?,
+            activation,
         }),
         Vec::new(),
     ))
@@ -51,6 +69,57 @@ impl Gemm {
             tensor0(factor).cast_to_dt(fact.datum_type)?.into_owned().broadcast_into_rank(fact.rank())?;
         let factor = model.add_const(format!("{name}.factor"), factor)?;
         Ok(model.wire_node(name, mul(), &[input, factor])?[0])
+    }
+
+    /// Returns the layer that this is, if the weights are constants and the shapes are those of a layer.
+    fn layer(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Option<Dense>> {
+        let (x, weights) = (model.outlet_fact(inputs[0])?, model.outlet_fact(inputs[1])?);
+        let is_single = x.datum_type == DatumType::F32 && weights.datum_type == DatumType::F32;
+        let (Some(&[rows, depth]), Some(weights)) = (x.shape.as_concrete(), &weights.konst) else {
+            return Ok(None);
+        };
+        if !is_single || self.turns_a || weights.rank() != 2 {
+            return Ok(None);
+        }
+        let weights = Tensor::clone(weights);
+        let mut weights = if self.turns_b { weights } else { weights.permute_axes(&[1, 0])? };
+        let outputs = weights.shape()[0];
+        if [rows, depth, outputs].contains(&0) || weights.shape()[1] != depth {
+            return Ok(None);
+        }
+        if self.alpha != 1.0 {
+            let mut weights = weights.try_as_plain_ram_mut()?;
+            weights.as_slice_mut::<f32>()?.iter_mut().for_each(|weight| *weight *= self.alpha);
+        }
+        let mut bias = vec![0.0; outputs];
+        if let Some(added) = inputs.get(2).filter(|_| self.beta != 0.0) {
+            let added = &model.outlet_fact(*added)?.konst;
+            let is_row = |added: &Tensor| {
+                let last = added.shape().last().copied().unwrap_or(1);
+                added.datum_type() == DatumType::F32 && added.len() == last && [1, outputs].contains(&last)
+            };
+            let Some(added) = added.as_deref().filter(|added| is_row(added)) else { return Ok(None) };
+            let added = added.try_as_plain_ram()?;
+            let added = added.as_slice::<f32>()?;
+            bias.iter_mut().zip(added.iter().cycle()).for_each(|(bias, added)| *bias = self.beta * added);
+        }
+        Dense::prepare(&weights, bias, rows, self.activation).map(Some)
+    }
+
+    fn wire_plain(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        let datum_type = model.outlet_fact(inputs[0])?.datum_type;
+        let axes = AxesMapping::for_numpy_matmul(2, self.turns_a, self.turns_b, false)?;
+        let product = EinSum::new(axes, datum_type);
+        let product = model.wire_node(format!("{prefix}.product"), product, &inputs[..2])?[0];
+        let product = Self::scaled(&format!("{prefix}.alpha"), model, self.alpha, product)?;
+        let Some(added) = inputs.get(2).filter(|_| self.beta != 0.0) else { return Ok(tvec!(product)) };
+        let added = Self::scaled(&format!("{prefix}.beta"), model, self.beta, *added)?;
+        wire_with_rank_broadcast(format!("{prefix}.sum"), model, add(), &[product, added])
     }
 }
 
@@ -79,13 +148,13 @@ impl Expansion for Gemm {
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let datum_type = model.outlet_fact(inputs[0])?.datum_type;
-        let axes = AxesMapping::for_numpy_matmul(2, self.turns_a, self.turns_b, false)?;
-        let product = EinSum::new(axes, datum_type);
-        let product = model.wire_node(format!("{prefix}.product"), product, &inputs[..2])?[0];
-        let product = Self::scaled(&format!("{prefix}.alpha"), model, self.alpha, product)?;
-        let Some(added) = inputs.get(2).filter(|_| self.beta != 0.0) else { return Ok(tvec!(product)) };
-        let added = Self::scaled(&format!("{prefix}.beta"), model, self.beta, *added)?;
-        wire_with_rank_broadcast(prefix, model, add(), &[product, added])
+        if let Some(layer) = self.layer(model, inputs)? {
+            return wired(prefix, model, layer, &inputs[..1]);
+        }
+        let output = self.wire_plain(prefix, model, inputs)?;
+        match self.activation {
+            Some(activation) => mapped(prefix, model, activation, output[0]),
+            None => Ok(output),
+        }
     }
 }

@@ -9,6 +9,7 @@ mod axis_wise;
 mod cast;
 mod clip;
 pub(super) mod curves;
+mod dense;
 mod distance;
 mod elementwise;
 mod gemm;
@@ -45,6 +46,7 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("Div", elementwise::build_div),
     ("Equal", elementwise::build_equal),
     ("FastGelu", activation::build),
+    ("FusedGemm", gemm::build),
     ("GatherND", indices::gather_nd),
     ("Gelu", activation::build),
     ("Gemm", gemm::build),

@@ -383,3 +383,68 @@ proptest! {
         prop_assert!(nearly(&found, &expected), "group: {found:?} is not {expected:?}");
     }
 }
+
+/// Of a layer: rows, depth, outputs, and values enough for rows, weights and bias.
+fn layer() -> impl Strategy<Value = ([usize; 3], Vec<f32>)> {
+    // The last are beyond what runs as plain loops.
+    prop_oneof![(1_usize..10, 1_usize..20, 1_usize..20), (33_usize..36, 32_usize..40, 33_usize..50)]
+        .prop_flat_map(|(rows, depth, outputs)| {
+            let values = rows * depth + depth * outputs + outputs;
+            (Just([rows, depth, outputs]), prop::collection::vec(-2.0_f32..2.0, values))
+        })
+}
+
+proptest! {
+    #[test]
+    fn a_dense_layer_is_its_sum_of_products_with_its_activation(
+        ([rows, depth, outputs], values) in layer(),
+        turned in any::<bool>(),
+        nan in prop::option::of(any::<prop::sample::Index>()),
+        (alpha, beta) in prop_oneof![Just((1.0_f32, 1.0_f32)), (-2.0_f32..2.0, -2.0_f32..2.0)],
+    ) {
+        let mut values = values;
+        if let Some(nan) = nan {
+            values[nan.index(rows * depth)] = f32::NAN;
+        }
+        let (x, rest) = values.split_at(rows * depth);
+        let (weights, bias) = rest.split_at(depth * outputs);
+        let weight = |k: usize, out: usize| {
+            f64::from(if turned { weights[out * depth + k] } else { weights[k * outputs + out] })
+        };
+        let shape = if turned { [outputs, depth] } else { [depth, outputs] };
+        let inputs = [tensor(&[rows, depth], x), tensor(&shape, weights), tensor(&[outputs], bias)];
+        let sum = |at: usize| {
+            let (row, out) = (at / outputs, at % outputs);
+            let products = (0..depth).map(|k| f64::from(x[row * depth + k]) * weight(k, out)).sum::<f64>();
+            f64::from(alpha) * products + f64::from(beta) * f64::from(bias[out])
+        };
+        let activations: [(&str, fn(f64) -> f64); 4] = [
+            ("", |x| x),
+            ("Relu", |x| if x < 0.0 { 0.0 } else { x }),
+            ("Sigmoid", |x| 1.0 / (1.0 + (-x).exp())),
+            ("Tanh", f64::tanh),
+        ];
+        for (activation, function) in activations {
+            let mut attributes = vec![float("alpha", alpha), float("beta", beta), int("transB", turned.into())];
+            if !activation.is_empty() {
+                attributes.push(text("activation", activation));
+            }
+            let operator = if activation.is_empty() { "Gemm" } else { "FusedGemm" };
+            let expected: Vec<f32> = (0..rows * outputs).map(|at| function(sum(at)) as f32).collect();
+            // Weights that are constants, and weights that come with the run.
+            for free in [1, 3] {
+                let node = node(operator, 3, 1, attributes.clone());
+                let found = flat::<f32>(&with_constants(node, &inputs, free).unwrap()[0]);
+                prop_assert!(nearly(&found, &expected), "{operator} {activation}: {found:?} is not {expected:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fused_layer_with_an_unknown_activation_is_refused() {
+    let inputs = [tensor(&[1, 1], &[1.0_f32]), tensor(&[1, 1], &[1.0_f32])];
+    for attributes in [vec![text("activation", "Elu")], vec![]] {
+        assert!(run_node(node("FusedGemm", 2, 1, attributes), &inputs).is_err());
+    }
+}
