@@ -384,6 +384,9 @@ proptest! {
     }
 }
 
+/// An activation's name and formula.
+type Shape = (&'static str, fn(f64) -> f64);
+
 /// Of a layer: rows, depth, outputs, and values enough for rows, weights and bias.
 fn layer() -> impl Strategy<Value = ([usize; 3], Vec<f32>)> {
     // The last are beyond what runs as plain loops.
@@ -418,7 +421,7 @@ proptest! {
             let products = (0..depth).map(|k| f64::from(x[row * depth + k]) * weight(k, out)).sum::<f64>();
             f64::from(alpha) * products + f64::from(beta) * f64::from(bias[out])
         };
-        let activations: [(&str, fn(f64) -> f64); 4] = [
+        let activations: [Shape; 4] = [
             ("", |x| x),
             ("Relu", |x| if x < 0.0 { 0.0 } else { x }),
             ("Sigmoid", |x| 1.0 / (1.0 + (-x).exp())),
