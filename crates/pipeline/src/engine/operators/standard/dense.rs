@@ -11,9 +11,9 @@ use super::super::kernel::{Kernel, fact};
 use super::super::recurrent::product::{Addend, Product, Weights};
 use super::activation::Map;
 
-/// Most multiplications that run as plain loops, 32 rows of 32 values to 32 outputs: below it a matrix kernel spends more
+/// Most multiplications that run as plain loops, 32 rows of 16 values to 16 outputs: below it a matrix kernel spends more
 /// on packing the rows than its wider vectors save, measured on x86-64 with AVX-512, where it saves most.
-const LOOPED_MAX: usize = 32 * 32 * 32;
+const LOOPED_MAX: usize = 32 * 16 * 16;
 
 /// A layer for a known number of rows.
 #[derive(Debug)]
@@ -68,7 +68,8 @@ impl Dense {
 /// Outputs of a panel: two vectors on the smallest targets.
 const PANEL: usize = 8;
 
-/// Rows that go through a panel together: their sums and the panel's weights fit the registers of baseline x86-64.
+/// Rows that go through a panel together, or panels that a row goes through: the sums and the weights fit the registers of
+/// baseline x86-64.
 const TOGETHER: usize = 4;
 
 /// Returns weights in panels of outputs, the last filled up with zeros.
@@ -90,22 +91,29 @@ fn add_product(sum: f32, a: f32, b: f32) -> f32 {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, sum) } else { sum + a * b }
 }
 
-/// Returns `bias + row · panel` for some rows.
+/// A panel's weights and its bias.
+type Panel<'a> = (&'a [[f32; PANEL]], [f32; PANEL]);
+
+/// Returns `bias + row · panel` for some rows and panels.
 #[inline(always)]
-fn sums<const ROWS: usize>(
-    panel: &[[f32; PANEL]],
-    bias: [f32; PANEL],
+fn sums<const ROWS: usize, const PANELS: usize>(
+    panels: [Panel<'_>; PANELS],
     rows: [&[f32]; ROWS],
-) -> [[f32; PANEL]; ROWS] {
+) -> [[[f32; PANEL]; PANELS]; ROWS] {
+    let depth = rows[0].len();
     // All of one length, which the compiler then sees: no check of a bound in the loop.
-    let rows = rows.map(|row| &row[..panel.len()]);
-    let mut sums = [bias; ROWS];
-    for k in 0..panel.len() {
-        let weights = panel[k];
-        for row in 0..ROWS {
-            let value = rows[row][k];
-            for lane in 0..PANEL {
-                sums[row][lane] = add_product(sums[row][lane], value, weights[lane]);
+    let rows = rows.map(|row| &row[..depth]);
+    let weights = panels.map(|(weights, _)| &weights[..depth]);
+    let mut sums = [panels.map(|(_, bias)| bias); ROWS];
+    for k in 0..depth {
+        for panel in 0..PANELS {
+            let weights = weights[panel][k];
+            for row in 0..ROWS {
+                let value = rows[row][k];
+                for lane in 0..PANEL {
+                    let sum = &mut sums[row][panel][lane];
+                    *sum = add_product(*sum, value, weights[lane]);
+                }
             }
         }
     }
@@ -115,23 +123,39 @@ fn sums<const ROWS: usize>(
 /// Writes `bias + row · weights` for each row.
 fn looped(weights: &[[f32; PANEL]], bias: &[f32], depth: usize, from: &[f32], into: &mut [f32]) {
     let outputs = bias.len();
-    for (at, (panel, own)) in weights.chunks_exact(depth).zip(bias.chunks(PANEL)).enumerate() {
-        let mut bias = [0.0; PANEL];
-        bias[..own.len()].copy_from_slice(own);
-        let columns = at * PANEL..at * PANEL + own.len();
-        let (many, single) =
-            (from.chunks_exact(TOGETHER * depth), from.chunks_exact(TOGETHER * depth).remainder());
-        let done = from.len() - single.len();
-        for (rows, into) in many.zip(into.chunks_exact_mut(TOGETHER * outputs)) {
+    let panel = |at: usize| -> Panel<'_> {
+        let mut own = [0.0; PANEL];
+        let bias = &bias[at * PANEL..outputs.min((at + 1) * PANEL)];
+        own[..bias.len()].copy_from_slice(bias);
+        (&weights[at * depth..(at + 1) * depth], own)
+    };
+    let write = |into: &mut [f32], at: usize, sums: &[f32; PANEL]| {
+        let columns = at * PANEL..outputs.min((at + 1) * PANEL);
+        let count = columns.len();
+        into[columns].copy_from_slice(&sums[..count]);
+    };
+    let panels = outputs.div_ceil(PANEL);
+    let many = from.len() / (TOGETHER * depth);
+    let (from, single) = from.split_at(many * TOGETHER * depth);
+    let (into, into_single) = into.split_at_mut(many * TOGETHER * outputs);
+    for at in 0..panels {
+        let blocks = from.chunks_exact(TOGETHER * depth).zip(into.chunks_exact_mut(TOGETHER * outputs));
+        for (rows, into) in blocks {
             let rows: [&[f32]; TOGETHER] = std::array::from_fn(|row| &rows[row * depth..(row + 1) * depth]);
-            for (sums, into) in sums(panel, bias, rows).iter().zip(into.chunks_exact_mut(outputs)) {
-                into[columns.clone()].copy_from_slice(&sums[..own.len()]);
+            for ([sums], into) in sums([panel(at)], rows).iter().zip(into.chunks_exact_mut(outputs)) {
+                write(into, at, sums);
             }
         }
-        let into = into[done / depth * outputs..].chunks_exact_mut(outputs);
-        for (row, into) in single.chunks_exact(depth).zip(into) {
-            into[columns.clone()].copy_from_slice(&sums(panel, bias, [row])[0][..own.len()]);
+    }
+    // A row alone goes through panels together, so that there are as many sums under way.
+    for (row, into) in single.chunks_exact(depth).zip(into_single.chunks_exact_mut(outputs)) {
+        let mut at = 0;
+        while at + TOGETHER <= panels {
+            let [sums] = sums(std::array::from_fn::<_, TOGETHER, _>(|next| panel(at + next)), [row]);
+            sums.iter().enumerate().for_each(|(next, sums)| write(into, at + next, sums));
+            at += TOGETHER;
         }
+        (at..panels).for_each(|at| write(into, at, &sums([panel(at)], [row])[0][0]));
     }
 }
 

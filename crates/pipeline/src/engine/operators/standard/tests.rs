@@ -390,7 +390,7 @@ type Shape = (&'static str, fn(f64) -> f64);
 /// Of a layer: rows, depth, outputs, and values enough for rows, weights and bias.
 fn layer() -> impl Strategy<Value = ([usize; 3], Vec<f32>)> {
     // The last are beyond what runs as plain loops.
-    prop_oneof![(1_usize..10, 1_usize..20, 1_usize..20), (33_usize..36, 32_usize..40, 33_usize..50)]
+    prop_oneof![(1_usize..10, 1_usize..20, 1_usize..45), (33_usize..36, 32_usize..40, 33_usize..50)]
         .prop_flat_map(|(rows, depth, outputs)| {
             let values = rows * depth + depth * outputs + outputs;
             (Just([rows, depth, outputs]), prop::collection::vec(-2.0_f32..2.0, values))
