@@ -3,8 +3,6 @@
 //! Cuts windows into the graph's inputs, and puts its outputs into rows in the order of the manifest; labels become their
 //! positions. Never runs a model and never judges a value.
 
-use std::borrow::Cow;
-
 use dunlin_model_package::manifest::{Dim, Dtype};
 use dunlin_model_package::{InputSpec, LabelPositions, Manifest, OutputSpec};
 use tract_onnx::prelude::*;
@@ -77,22 +75,21 @@ impl WindowTensors {
         let mut offset = 0;
         for ((spec, labels), result) in self.outputs.iter().zip(&self.labels).zip(results) {
             let width = spec.values();
-            let cast = match labels {
-                Some(labels) => Cow::Owned(positions(spec, labels, result)?),
-                None => result.cast_to::<f32>().map_err(run_error)?,
-            };
-            let flat = cast.try_as_plain_ram().and_then(|view| view.as_slice::<f32>()).map_err(run_error)?;
-            if flat.len() != size * width {
+            if result.len() != size * width {
                 return Err(EngineError::Run(format!(
-                    "output `{}` has shape {:?}, not {} values a window",
+                    "output `{}` has shape {:?}, not {width} values a window",
                     spec.name,
-                    result.shape(),
-                    width
+                    result.shape()
                 )));
             }
-            for (window, row) in flat.chunks_exact(width).enumerate() {
-                let start = window * self.output_values + offset;
-                into[start..start + width].copy_from_slice(row);
+            let rows = into.chunks_exact_mut(self.output_values).map(|row| &mut row[offset..offset + width]);
+            match labels {
+                Some(labels) => put_positions(spec, labels, result, rows)?,
+                None => {
+                    let values = result.cast_to::<f32>().map_err(run_error)?;
+                    let flat = flat::<f32>(&values)?;
+                    rows.zip(flat.chunks_exact(width)).for_each(|(row, values)| row.copy_from_slice(values));
+                }
             }
             offset += width;
         }
@@ -111,29 +108,37 @@ pub(super) fn input_fact(spec: &InputSpec, batch: usize) -> InferenceFact {
     InferenceFact::dt_shape(dtype, tensor_shape(spec, batch))
 }
 
-/// Returns the positions of labels that the model gave, which are texts or integers.
+/// Puts the positions of labels that the model gave, which are texts or integers, one into each row.
 ///
 /// *Errors*: one is no label of the manifest.
-fn positions(spec: &OutputSpec, labels: &LabelPositions, result: &Tensor) -> Result<Tensor, EngineError> {
-    let position = |found: Option<usize>, given: &dyn std::fmt::Display| {
-        found.map(|position| position as f32).ok_or_else(|| {
-            EngineError::Run(shortened(&format!(
-                "output `{}` is `{given}`, which is no label of the manifest; it has {}",
-                spec.name,
-                spec.post.labels.join(", ")
-            )))
-        })
+fn put_positions<'r>(
+    spec: &OutputSpec,
+    labels: &LabelPositions,
+    result: &Tensor,
+    rows: impl Iterator<Item = &'r mut [f32]>,
+) -> Result<(), EngineError> {
+    let unknown = |given: &dyn std::fmt::Display| {
+        EngineError::Run(shortened(&format!(
+            "output `{}` is `{given}`, which is no label of the manifest; it has {}",
+            spec.name,
+            spec.post.labels.join(", ")
+        )))
     };
-    let values: Vec<f32> = if result.datum_type() == DatumType::String {
-        let texts =
-            result.try_as_plain_ram().and_then(|view| view.as_slice::<String>()).map_err(run_error)?;
-        texts.iter().map(|text| position(labels.of_text(text), text)).collect::<Result<_, _>>()?
-    } else {
-        let integers = result.cast_to::<i64>().map_err(run_error)?;
-        let view = integers.try_as_plain_ram().and_then(|view| view.as_slice::<i64>()).map_err(run_error)?;
-        view.iter().map(|value| position(labels.of_integer(*value), value)).collect::<Result<_, _>>()?
-    };
-    Ok(tensor1(&values))
+    if result.datum_type() == DatumType::String {
+        for (row, text) in rows.zip(flat::<String>(result)?) {
+            row[0] = labels.of_text(text).ok_or_else(|| unknown(text))? as f32;
+        }
+        return Ok(());
+    }
+    let integers = result.cast_to::<i64>().map_err(run_error)?;
+    for (row, value) in rows.zip(flat::<i64>(&integers)?) {
+        row[0] = labels.of_integer(*value).ok_or_else(|| unknown(value))? as f32;
+    }
+    Ok(())
+}
+
+fn flat<T: Datum>(tensor: &Tensor) -> Result<&[T], EngineError> {
+    tensor.try_as_plain_ram().and_then(|view| view.as_slice::<T>()).map_err(run_error)
 }
 
 /// Refuses a label that is neither text nor integer, and texts that are not labels.
