@@ -364,7 +364,6 @@ fn exactly(gates: &[f32], state: &mut [f32], cell: &mut [f32]) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a graph that cannot be built fails the test")]
 mod tests {
     use super::super::super::testing::int;
     use super::super::tests::{floats, octets, run_graph, wired};
