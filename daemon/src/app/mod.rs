@@ -24,7 +24,6 @@ use crate::command::CommandError;
 use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
 use crate::logging::{self, LogFilter};
 use crate::metrics::Metrics;
-use crate::resident;
 use crate::status::ControlRequest;
 use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
@@ -215,7 +214,7 @@ async fn run_generation(
     if let Err(error) = updates.book.note_ready() {
         tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
     }
-    resident::release_program_pages();
+    dunlin_kit::resident::release_program_pages();
     let ended = generation.run(signals, request, (loaded, updates)).await;
     if let Some(updater) = updater {
         updater.stop().await;
