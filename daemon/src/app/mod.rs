@@ -209,11 +209,12 @@ async fn run_generation(
     let generation = Generation::start(surroundings, loaded, (core, lanes.clone()), last_stop).await?;
     let control = surroundings.lanes.borrow().clone();
     let updater = control.map(|control| updates.follow(&loaded.settings, &lanes, control));
-    systemd::ready();
-    tracing::info!("ready");
+    // On disk before anybody is told: whoever kills what is ready must not make it a failed start.
     if let Err(error) = updates.book.note_ready() {
         tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
     }
+    systemd::ready();
+    tracing::info!("ready");
     dunlin_kit::resident::release_program_pages();
     let ended = generation.run(signals, request, (loaded, updates)).await;
     if let Some(updater) = updater {
