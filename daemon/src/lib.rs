@@ -14,7 +14,6 @@ pub mod logging;
 pub mod metrics;
 pub mod mqtt;
 pub mod publication;
-pub mod resident;
 pub mod slot;
 pub mod stage;
 pub mod status;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::iter;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -109,12 +110,21 @@ fn inputs(target: &str) -> Vec<Vec<u8>> {
             (0..128_u8).map(|n| vec![n >> 6, 7, n >> 5 & 1, n & 15, n >> 4 & 1, n >> 3 & 1]).collect()
         }
         "trusted_set" => (1..=4).map(refresh_to).collect(),
+        // Each operator, with lists of as many values for every attribute.
+        "tree_ensembles" => (0..3_u8)
+            .flat_map(|operator| (1..6).map(move |length| prefixed(&[operator], &lists(length))))
+            .collect(),
         // Choices are read from any bytes.
         "core" | "snapshot" => {
             manifests().into_iter().map(|text| bytes(text.chars().take(400).collect())).collect()
         }
         _ => Vec::new(),
     }
+}
+
+/// Twelve lists: a byte for the length, then that many values.
+fn lists(length: u8) -> Vec<u8> {
+    (0..12).flat_map(|_| iter::once(length).chain(0..length)).collect()
 }
 
 fn prefixed(prefix: &[u8], rest: &[u8]) -> Vec<u8> {

@@ -18,8 +18,8 @@ const TURN: usize = 8;
 const RUNS_MAX: usize = 4_000;
 /// Fewest runs of each engine, whatever the time.
 const RUNS_MIN: usize = 16;
-/// Batches with other rows, so that no branch is learnt by heart.
-const BATCHES_MAX: usize = 64;
+/// Batches with other rows: a stream does not come back to the same few, whose branches a processor learns by heart.
+const BATCHES_MAX: usize = 1_000;
 
 /// Measures a batch size for about this time.
 ///

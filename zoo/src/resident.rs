@@ -1,6 +1,7 @@
 //! What one engine alone takes of memory: a process that loads a model, runs it, and reads the kernel's account.
 //!
-//! Counts the whole process, libraries and all, as a gateway would. Holds no more rows than it runs.
+//! Counts the whole process, libraries and all, as a gateway would; ours does what the daemon's worker does between load
+//! and first run. Holds no more rows than it runs.
 
 use dunlin_pipeline::engine::{Engine, TractEngine};
 
@@ -35,6 +36,10 @@ pub(crate) fn measure(engine: EngineChoice, task: &Task) -> Result<u64, String> 
                 package.manifest().inputs.iter().map(|input| input.name.clone()).collect();
             let values = rows.in_order(&names)?.windows(0, 1);
             let mut engine = TractEngine::load(&package, BATCH_MAX).map_err(|error| error.to_string())?;
+            drop(package);
+            engine.warm_up();
+            dunlin_kit::resident::release_free_heap();
+            dunlin_kit::resident::release_program_pages();
             for _ in 0..RUNS {
                 engine.run(1, &values).map_err(|error| error.to_string())?;
             }

@@ -24,7 +24,6 @@ use crate::command::CommandError;
 use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
 use crate::logging::{self, LogFilter};
 use crate::metrics::Metrics;
-use crate::resident;
 use crate::status::ControlRequest;
 use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
@@ -210,12 +209,13 @@ async fn run_generation(
     let generation = Generation::start(surroundings, loaded, (core, lanes.clone()), last_stop).await?;
     let control = surroundings.lanes.borrow().clone();
     let updater = control.map(|control| updates.follow(&loaded.settings, &lanes, control));
-    systemd::ready();
-    tracing::info!("ready");
+    // On disk before anybody is told: whoever kills what is ready must not make it a failed start.
     if let Err(error) = updates.book.note_ready() {
         tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
     }
-    resident::release_program_pages();
+    systemd::ready();
+    tracing::info!("ready");
+    dunlin_kit::resident::release_program_pages();
     let ended = generation.run(signals, request, (loaded, updates)).await;
     if let Some(updater) = updater {
         updater.stop().await;

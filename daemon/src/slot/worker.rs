@@ -15,7 +15,6 @@ use dunlin_pipeline::engine::{Engine, TractEngine};
 
 use super::confine;
 use super::ipc::{self, Frame, FrameBuffer, LoadRequest};
-use crate::resident;
 
 /// Copies of the model file that live for a while during load beside the model: the file and its decoded form.
 const LOAD_COPIES: u64 = 2;
@@ -78,7 +77,8 @@ fn serve() -> io::Result<()> {
     ipc::encode_ready(&mut connection.answer, manifest.output_values() as u32);
     connection.socket.write_all(&connection.answer)?;
     engine.warm_up();
-    resident::release_program_pages();
+    dunlin_kit::resident::release_free_heap();
+    dunlin_kit::resident::release_program_pages();
     if let Err(error) = confine::filter_system_calls() {
         return connection.fail(&error.to_string());
     }

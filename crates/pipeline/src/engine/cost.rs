@@ -38,7 +38,7 @@ impl TractEngine {
             let mut state = plan.spawn().map_err(run_error)?;
             let mut taken: HashMap<usize, u64> = HashMap::new();
             for _ in 0..runs {
-                let inputs = self.input_tensors(single, values)?;
+                let inputs = self.tensors().inputs(single, values)?;
                 let timed = state.run_plan_with_eval(inputs, |context, node_state, node, inputs| {
                     let start = now();
                     let outputs = plan::eval(context, node_state, node, inputs);

@@ -7,6 +7,7 @@ mod cost;
 mod limits;
 mod onnx_file;
 mod operators;
+mod plan;
 mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -14,6 +15,7 @@ mod signature;
 #[cfg(test)]
 mod tests;
 mod tract;
+mod window_tensors;
 
 pub use cost::NodeCost;
 pub use limits::{INITIALISER_BYTES_MAX, MODEL_BYTES_MAX, NODES_MAX, RANK_MAX, SUBGRAPH_DEPTH_MAX};

@@ -15,7 +15,8 @@ use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
 use tract_onnx::prelude::*;
 
-use super::tract::{build_error, catching, input_fact, read_proto};
+use super::tract::{build_error, catching, read_proto};
+use super::window_tensors::input_fact;
 use super::{EngineError, limits, operators, rewrite};
 
 /// An input or output of a graph.

@@ -4,20 +4,19 @@
 //! error. Never opens a file and never waits. The plans are all made at load, so that a running worker needs
 //! neither new memory for plans nor a longer deadline for the first batch of a size.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use dunlin_kit::error_chain::Chain;
-use dunlin_model_package::manifest::{Dim, Dtype};
 use dunlin_model_package::package::MODEL_FILE;
-use dunlin_model_package::{InputSpec, LabelPositions, Manifest, OutputSpec, Package};
+use dunlin_model_package::{Manifest, Package};
 use tract_onnx::Onnx;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::limits::{self, ModelSize};
+use super::plan::Plan;
 use super::signature::{self, BatchAxis, Signature};
+use super::window_tensors::{WindowTensors, check_elements, check_output, input_fact};
 use super::{Engine, EngineError, operators, rewrite};
 
 /// Batch sizes that plans are made for. Matrix kernels work on tiles of 4 to 32 rows: a 32-row run of a small dense
@@ -32,18 +31,9 @@ const ENGINE_TEXT_BYTES_MAX: usize = 1_024;
 /// How the engine's panic begins when a tensor gets no memory (`Blob::for_layout` of tract-data).
 const ALLOCATION_PANIC: &str = "failed to allocate";
 
-pub(super) type Plan = Arc<TypedRunnableModel>;
-
 /// A model loaded into tract.
 pub struct TractEngine {
-    inputs: Vec<InputSpec>,
-    outputs: Vec<OutputSpec>,
-    /// For each output, what its labels are, where it is a label.
-    labels: Vec<Option<LabelPositions>>,
-    /// For each input of the graph, its position in the manifest and its offset in a window.
-    order: Vec<(usize, usize)>,
-    window_values: usize,
-    output_values: usize,
+    tensors: WindowTensors,
     /// By falling batch size; the last is of size 1.
     plans: Vec<(usize, Plan)>,
 }
@@ -79,8 +69,13 @@ impl TractEngine {
     pub fn warm_up(&mut self) {
         let sizes: Vec<usize> = self.plan_sizes().collect();
         for size in sizes {
-            let _ = self.run(size, &vec![0.0; size * self.window_values]);
+            let _ = self.run(size, &vec![0.0; size * self.tensors.window_values()]);
         }
+    }
+
+    /// Returns what plans take and give.
+    pub(super) const fn tensors(&self) -> &WindowTensors {
+        &self.tensors
     }
 
     /// Returns the plan of a batch size that plans were made for.
@@ -89,64 +84,23 @@ impl TractEngine {
         found.ok_or_else(|| EngineError::Run(format!("there is no plan for batches of {size}")))
     }
 
-    /// Returns what a plan takes for `size` windows, in the graph's order.
-    pub(super) fn input_tensors(&self, size: usize, values: &[f32]) -> Result<TVec<TValue>, EngineError> {
-        let tensors = self.order.iter().map(|&(position, offset)| {
-            let tensor = input_tensor(&self.inputs[position], size, values, offset, self.window_values);
-            tensor.map(IntoTValue::into_tvalue).map_err(run_error)
-        });
-        tensors.collect()
-    }
-
-    fn run_plan(
-        &self,
-        (size, plan): (usize, &Plan),
-        values: &[f32],
-        into: &mut [f32],
-    ) -> Result<(), EngineError> {
-        let results = plan.run(self.input_tensors(size, values)?).map_err(run_error)?;
-        let mut offset = 0;
-        for ((spec, labels), result) in self.outputs.iter().zip(&self.labels).zip(&results) {
-            let width = spec.values();
-            let cast = match labels {
-                Some(labels) => Cow::Owned(positions(spec, labels, result)?),
-                None => result.cast_to::<f32>().map_err(run_error)?,
-            };
-            let flat = cast.try_as_plain_ram().and_then(|view| view.as_slice::<f32>()).map_err(run_error)?;
-            if flat.len() != size * width {
-                return Err(EngineError::Run(format!(
-                    "output `{}` has shape {:?}, not {} values a window",
-                    spec.name,
-                    result.shape(),
-                    width
-                )));
-            }
-            for (window, row) in flat.chunks_exact(width).enumerate() {
-                let start = window * self.output_values + offset;
-                into[start..start + width].copy_from_slice(row);
-            }
-            offset += width;
-        }
-        Ok(())
-    }
-
-    fn run_split(&self, batch: usize, values: &[f32]) -> Result<Vec<f32>, EngineError> {
-        let expected = batch.checked_mul(self.window_values);
-        if expected != Some(values.len()) {
+    fn run_split(&mut self, batch: usize, values: &[f32]) -> Result<Vec<f32>, EngineError> {
+        let (width, output_width) = (self.tensors.window_values(), self.tensors.output_values());
+        if batch.checked_mul(width) != Some(values.len()) {
             return Err(EngineError::Run(format!(
-                "{batch} windows of {} values were announced and {} values came",
-                self.window_values,
+                "{batch} windows of {width} values were announced and {} values came",
                 values.len()
             )));
         }
-        let mut outputs = vec![0.0; batch * self.output_values];
+        let mut outputs = vec![0.0; batch * output_width];
         let mut done = 0;
-        for (size, plan) in &self.plans {
+        for (size, plan) in &mut self.plans {
             while batch - done >= *size {
-                let windows = &values[done * self.window_values..(done + size) * self.window_values];
-                let into = &mut outputs[done * self.output_values..(done + size) * self.output_values];
-                self.run_plan((*size, plan), windows, into)?;
-                done += size;
+                let inputs = self.tensors.inputs(*size, &values[done * width..(done + *size) * width])?;
+                let results = plan.run(inputs).map_err(run_error)?;
+                let into = &mut outputs[done * output_width..(done + *size) * output_width];
+                self.tensors.take_outputs(*size, &results, into)?;
+                done += *size;
             }
         }
         Ok(outputs)
@@ -159,8 +113,8 @@ impl Engine for TractEngine {
     }
 }
 
-/// Turns a panic of the engine into an error. Sound for what is called here: plans are not changed by a run, and
-/// the state of a run is dropped with it.
+/// Turns a panic of the engine into an error. Sound for what is called here: the state of a run that panicked is
+/// dropped with it.
 pub(super) fn catching<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload
@@ -174,7 +128,7 @@ pub(super) fn catching<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Resu
     })
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let mut short: String =
         text.chars().take(ENGINE_TEXT_BYTES_MAX / 4).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if short.len() < text.len() {
@@ -211,34 +165,18 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
 
-    let mut offsets = Vec::with_capacity(manifest.inputs.len());
-    let mut window_values = 0;
-    for input in &manifest.inputs {
-        offsets.push(window_values);
-        window_values += input.values();
-    }
     let mut plans: Vec<(usize, Plan)> = Vec::new();
     for batch in plan_sizes(&signature, size, manifest.budgets.resident_bytes, batch_max) {
         match build_plan(inference.clone(), &signature, manifest, batch) {
             // An output whose batch is not its first axis, such as `[classes, batch, 2]`: the same.
-            Ok(plan) if plans.last().is_some_and(|(_, single)| !has_batch_first(single, &plan, batch)) => {
-                break;
-            }
+            Ok(plan) if plans.last().is_some_and(|(_, single)| !plan.has_batch_first(single, batch)) => break,
             Ok(plan) => plans.insert(0, (batch, plan)),
             // A batch size that is baked into the graph behind a free batch axis: windows are run one by one.
             Err(_) if batch > 1 => break,
             Err(error) => return Err(error),
         }
     }
-    Ok(TractEngine {
-        inputs: manifest.inputs.clone(),
-        outputs: manifest.outputs.clone(),
-        labels: manifest.outputs.iter().map(LabelPositions::of).collect(),
-        order: signature.inputs.iter().map(|&position| (position, offsets[position])).collect(),
-        window_values,
-        output_values: manifest.output_values(),
-        plans,
-    })
+    Ok(TractEngine { tensors: WindowTensors::new(manifest, &signature), plans })
 }
 
 /// Decodes an ONNX file.
@@ -251,17 +189,6 @@ pub(super) fn read_proto(engine: &Onnx, model: &[u8]) -> Result<ModelProto, Engi
         .map_err(|error| EngineError::Unreadable(shortened(&format!("{error:#}"))))
 }
 
-/// Returns what the engine is told of an input.
-pub(super) fn input_fact(spec: &InputSpec, batch: usize) -> InferenceFact {
-    let dtype = match spec.dtype {
-        Dtype::F32 => f32::datum_type(),
-        Dtype::F64 => f64::datum_type(),
-        Dtype::I32 => i32::datum_type(),
-        Dtype::I64 => i64::datum_type(),
-    };
-    InferenceFact::dt_shape(dtype, tensor_shape(spec, batch))
-}
-
 fn plan_sizes(signature: &Signature, size: ModelSize, budget: u64, batch_max: usize) -> Vec<usize> {
     let mut sizes = vec![1];
     if signature.batch == BatchAxis::Free {
@@ -270,21 +197,6 @@ fn plan_sizes(signature: &Signature, size: ModelSize, budget: u64, batch_max: us
         sizes.extend(more.take(usize::try_from(room.saturating_sub(1)).unwrap_or(usize::MAX)));
     }
     sizes
-}
-
-/// Whether every output of a plan is that of single windows one after the other.
-fn has_batch_first(single: &Plan, many: &Plan, batch: usize) -> bool {
-    let outputs = single.model().output_outlets().map_or(0, <[OutletId]>::len);
-    (0..outputs).all(|position| {
-        let shape =
-            |plan: &Plan| Some(plan.model().output_fact(position).ok()?.shape.as_concrete()?.to_vec());
-        let (Some(single), Some(many)) = (shape(single), shape(many)) else { return true };
-        let Some(axis) = single.iter().zip(&many).position(|(one, many)| one != many) else { return false };
-        single.len() == many.len()
-            && single[..axis].iter().all(|length| *length == 1)
-            && single[axis] * batch == many[axis]
-            && single[axis + 1..] == many[axis + 1..]
-    })
 }
 
 fn build_plan(
@@ -306,95 +218,5 @@ fn build_plan(
             check_output(spec, shape, batch)?;
         }
     }
-    typed.into_runnable().map_err(build_error)
-}
-
-/// Returns the positions of labels that the model gave, which are texts or integers.
-///
-/// *Errors*: one is no label of the manifest.
-fn positions(spec: &OutputSpec, labels: &LabelPositions, result: &Tensor) -> Result<Tensor, EngineError> {
-    let position = |found: Option<usize>, given: &dyn std::fmt::Display| {
-        found.map(|position| position as f32).ok_or_else(|| {
-            EngineError::Run(shortened(&format!(
-                "output `{}` is `{given}`, which is no label of the manifest; it has {}",
-                spec.name,
-                spec.post.labels.join(", ")
-            )))
-        })
-    };
-    let values: Vec<f32> = if result.datum_type() == DatumType::String {
-        let texts =
-            result.try_as_plain_ram().and_then(|view| view.as_slice::<String>()).map_err(run_error)?;
-        texts.iter().map(|text| position(labels.of_text(text), text)).collect::<Result<_, _>>()?
-    } else {
-        let integers = result.cast_to::<i64>().map_err(run_error)?;
-        let view = integers.try_as_plain_ram().and_then(|view| view.as_slice::<i64>()).map_err(run_error)?;
-        view.iter().map(|value| position(labels.of_integer(*value), value)).collect::<Result<_, _>>()?
-    };
-    Ok(tensor1(&values))
-}
-
-/// Refuses a label that is neither text nor integer, and texts that are not labels.
-fn check_elements(spec: &OutputSpec, datum_type: DatumType) -> Result<(), EngineError> {
-    let is_text = datum_type == DatumType::String;
-    // The engine keeps some integers as sizes, which may be symbols while it prepares.
-    let is_integer = datum_type.is_integer() || [DatumType::Bool, DatumType::TDim].contains(&datum_type);
-    let why = if spec.is_label() && !is_text && !is_integer {
-        format!("has elements of type {datum_type:?}, and labels are texts or integers")
-    } else if is_text && !spec.is_label() {
-        "holds texts; keep it as a classification with its labels, of one value a window".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(EngineError::Mismatch(format!("output `{}` {why}", spec.name)))
-}
-
-/// Axes of length 1 may stand anywhere: exporters differ in them, and the flat values are the same.
-fn check_output(spec: &OutputSpec, shape: &[usize], batch: usize) -> Result<(), EngineError> {
-    let declared = std::iter::once(batch).chain(spec.shape.iter().filter_map(|dim| match dim {
-        Dim::Fixed(size) => Some(*size as usize),
-        Dim::Named(_) => None,
-    }));
-    let declared = declared.filter(|&length| length != 1);
-    let actual = shape.iter().copied().filter(|&length| length != 1);
-    if declared.eq(actual) {
-        return Ok(());
-    }
-    Err(EngineError::Mismatch(format!(
-        "output `{}` has shape {shape:?} for {batch} windows, the manifest says {}",
-        spec.name,
-        signature::shape_text(&spec.shape)
-    )))
-}
-
-fn tensor_shape(spec: &InputSpec, batch: usize) -> TVec<usize> {
-    spec.shape
-        .iter()
-        .map(|dim| match dim {
-            Dim::Fixed(size) => *size as usize,
-            Dim::Named(_) => batch,
-        })
-        .collect()
-}
-
-fn input_tensor(
-    spec: &InputSpec,
-    batch: usize,
-    values: &[f32],
-    offset: usize,
-    stride: usize,
-) -> TractResult<Tensor> {
-    let shape = tensor_shape(spec, batch);
-    let width = spec.values();
-    if width == stride && spec.dtype == Dtype::F32 {
-        return Tensor::from_shape(&shape, values);
-    }
-    let mine = values.chunks_exact(stride).flat_map(|window| window[offset..offset + width].iter());
-    match spec.dtype {
-        Dtype::F32 => Tensor::from_shape(&shape, &mine.copied().collect::<Vec<f32>>()),
-        Dtype::F64 => Tensor::from_shape(&shape, &mine.map(|v| f64::from(*v)).collect::<Vec<f64>>()),
-        // `as` saturates and makes 0 of NaN: a defined value for every input.
-        Dtype::I32 => Tensor::from_shape(&shape, &mine.map(|v| v.round() as i32).collect::<Vec<i32>>()),
-        Dtype::I64 => Tensor::from_shape(&shape, &mine.map(|v| v.round() as i64).collect::<Vec<i64>>()),
-    }
+    Plan::new(typed).map_err(build_error)
 }

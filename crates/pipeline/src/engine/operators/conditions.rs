@@ -328,7 +328,7 @@ fn opset(model: &ModelProto) -> i64 {
 mod tests {
     use tract_onnx::pb::OperatorSetIdProto;
 
-    use super::super::testing::{float, int, ints, node, text, texts};
+    use super::super::testing::{float, int, ints, node, text};
     use super::super::{check, onnx};
     use super::*;
 

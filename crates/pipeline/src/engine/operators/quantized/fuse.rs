@@ -16,6 +16,9 @@ const BIAS_SCALE_TOLERANCE: f32 = 1e-5;
 
 /// Replaces what can be computed on integers.
 pub(in crate::engine) fn fuse(graph: &mut GraphProto, opset: i64) {
+    super::constants::quantise(graph, opset);
+    super::moves::sink(graph, opset);
+    super::biases::round(graph);
     let mut changes = Vec::new();
     let view = View::of(graph);
     for (position, node) in graph.node.iter().enumerate() {
@@ -43,13 +46,13 @@ struct Replacement {
 
 /// A quantised tensor: its values, scale and zero point by name, as an operator on integers takes them.
 #[derive(Clone)]
-struct Quantised<'g> {
-    values: &'g str,
-    scale: &'g str,
+pub(super) struct Quantised<'g> {
+    pub(super) values: &'g str,
+    pub(super) scale: &'g str,
     zero: &'g str,
     /// ONNX's number of the element type.
     element: i32,
-    axis: Option<i64>,
+    pub(super) axis: Option<i64>,
 }
 
 impl Quantised<'_> {
@@ -59,15 +62,15 @@ impl Quantised<'_> {
 }
 
 /// A graph by names.
-struct View<'g> {
-    graph: &'g GraphProto,
-    makers: HashMap<&'g str, usize>,
-    readers: HashMap<&'g str, Vec<usize>>,
-    constants: HashMap<&'g str, &'g TensorProto>,
+pub(super) struct View<'g> {
+    pub(super) graph: &'g GraphProto,
+    pub(super) makers: HashMap<&'g str, usize>,
+    pub(super) readers: HashMap<&'g str, Vec<usize>>,
+    pub(super) constants: HashMap<&'g str, &'g TensorProto>,
 }
 
 impl<'g> View<'g> {
-    fn of(graph: &'g GraphProto) -> Self {
+    pub(super) fn of(graph: &'g GraphProto) -> Self {
         let mut makers = HashMap::new();
         let mut readers: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut constants: HashMap<&str, &TensorProto> = HashMap::new();
@@ -97,16 +100,16 @@ impl<'g> View<'g> {
         Self { graph, makers, readers, constants }
     }
 
-    fn maker(&self, name: &str) -> Option<&'g NodeProto> {
+    pub(super) fn maker(&self, name: &str) -> Option<&'g NodeProto> {
         self.makers.get(name).map(|&position| &self.graph.node[position])
     }
 
-    fn numbers(&self, name: &str) -> Option<Vec<f32>> {
+    pub(super) fn numbers(&self, name: &str) -> Option<Vec<f32>> {
         constant_numbers(self.constants.get(name)?)
     }
 
     /// Returns what a float tensor was dequantised from, if its scale and zero point are constants.
-    fn dequantised(&self, name: &str) -> Option<Quantised<'g>> {
+    pub(super) fn dequantised(&self, name: &str) -> Option<Quantised<'g>> {
         let node = self.maker(name)?;
         (node.op_type == "DequantizeLinear").then_some(())?;
         self.numbers_of(node)
@@ -129,7 +132,7 @@ impl<'g> View<'g> {
     }
 
     /// Returns the same where one scale holds for the whole tensor of 8-bit integers.
-    fn activation(&self, name: &str) -> Option<Quantised<'g>> {
+    pub(super) fn activation(&self, name: &str) -> Option<Quantised<'g>> {
         let found = self.dequantised(name)?;
         (is_octet(found.element) && self.is_single(&found)).then_some(found)
     }
@@ -157,7 +160,7 @@ impl<'g> View<'g> {
         (is_octet(numbers.element) && self.is_single(&numbers)).then_some(numbers)
     }
 
-    fn only_reader(&self, name: &str) -> Option<usize> {
+    pub(super) fn only_reader(&self, name: &str) -> Option<usize> {
         let is_output = self.graph.output.iter().any(|output| output.name == name);
         match self.readers.get(name).map(Vec::as_slice) {
             Some([reader]) if !is_output => Some(*reader),
@@ -185,7 +188,7 @@ impl<'g> View<'g> {
             && matches!(bounds, (Some(least), Some(most)) if least <= lowest && most >= highest)
     }
 
-    fn number(&self, name: &str) -> Option<f32> {
+    pub(super) fn number(&self, name: &str) -> Option<f32> {
         match self.numbers(name)?.as_slice() {
             [number] => Some(*number),
             _ => None,
@@ -398,7 +401,7 @@ impl<'g> View<'g> {
     }
 }
 
-fn integer(name: &str, value: i64) -> AttributeProto {
+pub(super) fn integer(name: &str, value: i64) -> AttributeProto {
     let kind = attribute_proto::AttributeType::Int as i32;
     AttributeProto { name: name.to_owned(), r#type: kind, i: value, ..AttributeProto::default() }
 }

@@ -119,6 +119,69 @@ fn a_product_that_is_not_quantised_again_stays_a_float() {
     assert_eq!(floats(&output), [0.625, 0.0]);
 }
 
+/// Runs 3 of `u8` through nodes from `x.f` to `y.f`, a product with 1 and a bias of 0.4 among them, in quarters.
+///
+/// ONNX Runtime 1.32 rounds a bias of floats to whole steps of the factors' scales, so the sum is 3 and not 3.4.
+fn quarters(nodes: Vec<NodeProto>, more: &[(&str, Tensor)]) -> i64 {
+    let bias = [("b", tensor1(&[0.4_f32]))];
+    let x = octets(&[1, 1], &[3], false);
+    let output =
+        between(nodes, x, (1.0, tensor0(0_u8)), (0.25, tensor0(0_u8)), &[more, bias.as_slice()].concat());
+    longs(&output)[0]
+}
+
+fn unit_weights() -> (NodeProto, [(&'static str, Tensor); 3]) {
+    let node = wired("DequantizeLinear", &["w", "w.scale", "w.zero"], "w.f", vec![]);
+    (node, [("w", octets(&[1, 1], &[1], true)), ("w.scale", tensor0(1.0_f32)), ("w.zero", tensor0(0_i8))])
+}
+
+#[test]
+fn a_bias_of_floats_is_rounded_to_steps_of_the_factors() {
+    let (weights, more) = unit_weights();
+    let gemm = wired("Gemm", &["x.f", "w.f", "b"], "y.f", vec![]);
+    assert_eq!(quarters(vec![weights.clone(), gemm], &more), 12);
+    let gemm = wired("Gemm", &["x.f", "w.f", "b"], "g", vec![]);
+    let relu = wired("Relu", &["g"], "y.f", vec![]);
+    assert_eq!(quarters(vec![weights, gemm, relu], &more), 12);
+}
+
+#[test]
+fn a_bias_of_floats_is_kept_where_its_sum_is_not_quantised() {
+    let (weights, more) = unit_weights();
+    let gemm = wired("Gemm", &["x.f", "w.f", "b"], "g", vec![]);
+    let absolute = wired("Abs", &["g"], "y.f", vec![]);
+    assert_eq!(quarters(vec![weights, gemm, absolute], &more), 14);
+}
+
+#[test]
+fn weights_quantised_in_the_graph_by_a_scale_computed_there_are_constants() {
+    let nodes = vec![
+        wired("Abs", &["w"], "w.abs", vec![]),
+        wired("ReduceMax", &["w.abs"], "w.max", vec![ints("axes", &[1]), int("keepdims", 0)]),
+        wired("Div", &["w.max", "steps"], "w.scale", vec![]),
+        wired("QuantizeLinear", &["w", "w.scale", "w.zero"], "w.q", vec![int("axis", 0)]),
+        wired("DequantizeLinear", &["w.q", "w.scale", "w.zero"], "w.f", vec![int("axis", 0)]),
+        wired("Gemm", &["x.f", "w.f", "b"], "y.f", vec![int("transB", 1)]),
+    ];
+    let w = Tensor::from_shape(&[1, 1], &[1.0_f32]).unwrap();
+    let more = [("w", w), ("steps", tensor0(1.0_f32)), ("w.zero", tensor1(&[0_i8]))];
+    assert_eq!(quarters(nodes, &more), 12);
+}
+
+#[test]
+fn dequantised_numbers_that_are_only_moved_stay_integers_for_the_product_behind() {
+    let (weights, more) = unit_weights();
+    let reshape = wired("Reshape", &["x.f", "shape"], "m.0", vec![]);
+    let transpose = wired("Transpose", &["m.0"], "m.1", vec![ints("perm", &[1, 0])]);
+    let gemm = wired("Gemm", &["m.1", "w.f", "b"], "y.f", vec![]);
+    let shaped = [more.as_slice(), &[("shape", tensor1(&[1_i64, 1]))]].concat();
+    assert_eq!(quarters(vec![weights.clone(), reshape, transpose, gemm], &shaped), 12);
+    // ONNX Runtime moves no dequantiser past a Flatten: the product behind is one of floats, whose bias is not rounded.
+    let flatten = wired("Flatten", &["x.f"], "m.0", vec![]);
+    let gemm = wired("Gemm", &["m.0", "w.f", "b"], "y.f", vec![]);
+    assert_eq!(quarters(vec![weights, flatten, gemm], &more), 14);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 

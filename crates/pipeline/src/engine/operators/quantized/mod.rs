@@ -5,6 +5,8 @@
 //! used. [`fuse::fuse`] turns float operators between DequantizeLinear and QuantizeLinear into the ones here.
 
 mod assembly;
+mod biases;
+mod constants;
 mod convolution;
 mod dynamic;
 mod elementwise;
@@ -16,6 +18,7 @@ mod linear;
 mod lookup;
 mod lstm;
 mod matmul;
+mod moves;
 mod numbers;
 mod pooling;
 mod products;

@@ -32,6 +32,7 @@ pub(super) fn run_graph(
             ..GraphProto::default()
         };
         fuse(&mut graph, 17);
+        crate::engine::rewrite::keep(&mut graph, &[output]);
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
         let proto = ModelProto {
             ir_version: 8,
@@ -52,6 +53,7 @@ fn constant(name: &str, tensor: &Tensor) -> TensorProto {
         DatumType::U8 => DataType::Uint8,
         DatumType::I8 => DataType::Int8,
         DatumType::I32 => DataType::Int32,
+        DatumType::I64 => DataType::Int64,
         other => panic!("no constants of {other:?}"),
     };
     TensorProto {

@@ -70,8 +70,8 @@ impl Weights {
             Some(format) => Right::Kept(format.clone(), format.new_packed_buffer(self.depth, columns)?),
             None => Right::Fresh,
         };
-        // SAFETY: makes an empty space of the type that this kernel's runs ask for; it is used with no other kernel,
-        // since a run checks the type.
+        // SAFETY: no condition is named: it makes an empty space, which each run fills anew, and a run with a kernel that
+        // asks for a space of another type is an error.
         let scratch = unsafe { self.kernel.allocate_scratch_space() };
         Ok(Product { right, scratch, columns })
     }
@@ -93,11 +93,16 @@ impl Product {
         target: &mut Tensor,
         prefix: &[usize],
     ) -> TractResult<()> {
-        ensure!(right.shape() == [self.columns, weights.depth], "operand of shape {:?}", right.shape());
+        let is_operand =
+            right.datum_type() == f32::datum_type() && right.shape() == [self.columns, weights.depth];
+        ensure!(is_operand, "operand of shape {:?}", right.shape());
         let kernel = &weights.kernel;
         let fresh;
         let right: &dyn MMMInputValue = match &mut self.right {
             Right::Kept(format, buffer) => {
+                // Releases of tract do not look whether the operands are in the kernel's own form.
+                let needed = kernel.packings()[weights.packing].1.downcast_ref::<PackedFormat>();
+                ensure!(needed == Some(&*format), "buffers of other weights");
                 format.repack_tensor_view(buffer, &right.view(), 1, 0)?;
                 buffer
             }
@@ -122,10 +127,11 @@ impl Product {
             b: AsInputValue::Borrowed(right),
             packing: weights.packing,
         };
-        // SAFETY: `block` is a view of `target`, which is borrowed mutably until the end of this function, is of f32,
-        // and has columns and rows as the run is told; both operands are packed in the formats of this packing with
-        // the same depth; a bias is checked to have a value a row. With `Addend::Target` a tile is read before it is
-        // written, and no other tile reads it.
+        // SAFETY: `block` is a view of `target`, which is borrowed mutably until the end of this function; it is of f32
+        // and, as checked above, has the columns and rows that the run is told, so that nothing is written beside it.
+        // Both operands are in the forms of this packing (the weights since `pack`, the other as checked or just made)
+        // and have the same depth; a bias is checked to have a value a row. With `Addend::Target` a tile is read before
+        // it is written, and no other tile reads it.
         unsafe {
             let store = || kernel.c_view(Some(1), Some(0)).wrap(&block);
             let (rows, scratch) = (weights.rows, &mut *self.scratch);

@@ -1,14 +1,17 @@
-//! Gives program pages back that were needed to start and to load a model, and hardly again.
+//! Gives memory back that was needed to start and to load a model, and hardly again: program pages and free heap.
 //!
-//! Touches only this program's own text and constants, and of these only what was never written: the kernel reads
-//! such a page from its cache again when it is needed. Called once a process is ready; changes nothing it computes.
+//! Of the program touches only its own text and constants, and of these only what was never written: the kernel reads
+//! such a page from its cache again when it is needed. Of the heap only what is free. Called once a process is ready;
+//! changes nothing it computes.
 
-#![expect(unsafe_code, reason = "madvise is an unsafe call; there is one, on pages that are proven clean")]
+#![expect(unsafe_code, reason = "madvise, on pages that are proven clean, and malloc_trim are unsafe calls")]
 
 use std::ffi::c_void;
 use std::fs;
 use std::ptr::NonNull;
 
+#[cfg(target_env = "gnu")]
+use nix::libc;
 use nix::sys::mman::{MmapAdvise, madvise};
 
 /// A mapping as `/proc/self/smaps` describes it.
@@ -41,6 +44,17 @@ pub fn release_program_pages() -> usize {
         }
     }
     released
+}
+
+/// Gives free pages of the heap back, such as those that plans took while they were made. Where the allocator is not
+/// glibc's, nothing is done.
+pub fn release_free_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: glibc names no condition: it takes its own locks and gives back only pages without a live allocation. It
+    // takes a number of bytes to keep and no pointer.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn mappings(smaps: &str, program: &str) -> Vec<Mapping> {
@@ -92,6 +106,16 @@ Anonymous:             4 kB
             .map(|m| (m.start, m.end))
             .collect();
         assert_eq!(chosen, [(0x1000, 0x2000), (0x2000, 0x5000)]);
+    }
+
+    #[test]
+    fn what_lives_stays_when_the_free_heap_is_given_back() {
+        let blocks: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte; 50_000]).collect();
+        let kept: Vec<Vec<u8>> = blocks.into_iter().step_by(2).collect();
+        release_free_heap();
+        for (block, byte) in kept.iter().zip((0..=255_u8).step_by(2)) {
+            assert!(block.len() == 50_000 && block.iter().all(|found| *found == byte));
+        }
     }
 
     #[test]
