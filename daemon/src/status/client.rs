@@ -122,11 +122,12 @@ impl StatusClient {
         }
     }
 
-    /// Hands in a bundle or the folder of a repository, by its absolute path; returns the import's number.
+    /// Hands in a bundle or the folder of a repository, by its absolute path; returns the import's number. One that is
+    /// under way comes to its end first.
     ///
     /// *Errors*: as [`StatusClient::status`], or the daemon takes it not at present.
     pub fn import(&self, place: &Path, again: Again) -> Result<u64, ClientError> {
-        match self.ask(&Request::Import { place: place.to_owned(), again }, IDLE_MAX)? {
+        match self.ask(&Request::Import { place: place.to_owned(), again }, PROGRESS_TIME_MAX + IDLE_MAX)? {
             Reply::Importing(import) => Ok(import),
             other => Err(self.unexpected(other)),
         }

@@ -287,7 +287,11 @@ async fn answer(request: Request, board: &StatusBoard, control: &mpsc::Sender<Co
             }
         }
         Request::Import { place, again } => match board.imports() {
-            Some(desk) => desk.import(place, again).map_or_else(Reply::Error, Reply::Importing),
+            Some(desk) => {
+                // Right after a start the configuration's own import is under way; an operator's comes next.
+                let _ = timeout(PROGRESS_TIME_MAX, desk.idle()).await;
+                desk.import(place, again).map_or_else(Reply::Error, Reply::Importing)
+            }
             None => Reply::Error("this daemon takes no imports".to_owned()),
         },
         Request::ImportProgress { after } => match board.imports() {

@@ -92,17 +92,20 @@ impl Lab {
     fn live_and_die(&self, plan: &DaemonPlan, death: &Death, sensor: &mut Sensor) -> Outcome<bool> {
         let mut daemon = death.start(plan)?;
         sensor.send(3)?;
+        let mut imported = String::new();
         if let Some(file) = &death.armed_by {
             daemon.wait_ready()?;
             dunlin_e2e::package::write(file, b"")?;
-            // Its exit code is of no interest: the daemon may die while it answers.
-            plan.command("import", &[&self.path("repository").to_string_lossy()])?;
+            // It may fail: the daemon may die while it answers.
+            imported =
+                format!("{:?}", plan.command("import", &[&self.path("repository").to_string_lossy()])?);
         }
         let mut died = false;
-        sensor.feed_until(plan, "the update ends or the daemon dies", |model| {
+        let fed = sensor.feed_until(plan, "the update ends or the daemon dies", |model| {
             died = !daemon.is_running();
             died || is_good(model, 2)
-        })?;
+        });
+        fed.map_err(|failure| Failure::new(format!("{failure}; the import: {imported}")))?;
         daemon.kill();
         Ok(died)
     }

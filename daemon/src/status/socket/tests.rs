@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::status::client::{ClientError, StatusClient};
 use crate::status::{SOCKET_NAME, StatusFacts};
 use crate::store::{FolderLock, StateDatabase};
+use crate::update::import_desk::ImportDesk;
 use crate::update::machine::{Event, Floor, Intent, ModelState};
 
 fn board(folder: &Path) -> Arc<StatusBoard> {
@@ -187,4 +188,24 @@ async fn models_are_shown_and_rolled_back_over_the_socket_once_the_book_is_open(
     let left = blocking(move || client.rollback("m", Some("odd"))).await.unwrap();
     assert_eq!(left, RollbackReport::Left { left: new.release, serving: Some(good.release) });
     assert_eq!(book.report().models["m"].bad[0].detail, "odd");
+}
+
+#[tokio::test]
+async fn an_import_comes_after_the_one_that_is_under_way() {
+    let folder = TempDir::new().unwrap();
+    let (desk, _jobs) = ImportDesk::new();
+    let desk = Arc::new(desk);
+    let facts = board(folder.path()).facts().clone();
+    let board = StatusBoard::new(Arc::new(Metrics::new(0)), facts).with_imports(Arc::clone(&desk));
+    let socket = StatusSocket::bind(folder.path()).unwrap();
+    let (control, _requests) = mpsc::channel(4);
+    let _task = tokio::spawn(socket.serve(Arc::new(board), control));
+    desk.import_configured(PathBuf::from("/first")).unwrap();
+    let client = StatusClient::new(folder.path());
+    let mut handed_in =
+        tokio::spawn(blocking(move || client.import(Path::new("/second"), Again::Never).unwrap()));
+    // The request is there and waits: nothing but the end of the first import can answer it.
+    assert!(timeout(Duration::from_millis(100), &mut handed_in).await.is_err());
+    desk.change(|report| report.ended = true);
+    assert_eq!(handed_in.await.unwrap(), 2);
 }
