@@ -15,6 +15,7 @@ mod signature;
 #[cfg(test)]
 mod tests;
 mod tract;
+mod vectors;
 mod window_tensors;
 
 pub use cost::NodeCost;
