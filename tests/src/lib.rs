@@ -16,6 +16,7 @@ pub mod operator;
 pub mod oracle;
 pub mod owner;
 pub mod package;
+pub mod postgres;
 pub mod proxy;
 pub mod releases;
 pub mod seed;

@@ -1,0 +1,6 @@
+//! The fleet server: enrols gateways, rolls releases out to them, and keeps what they report.
+//!
+//! A process holds no state that another could need: everything is in the store and among the blobs. It cannot approve a
+//! model; it chooses among what the owner signed. `dunlin-fleet` starts it.
+
+pub mod store;
