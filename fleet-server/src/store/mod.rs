@@ -3,7 +3,10 @@
 //! Work is a plain function over [`Sql`], handed to the store's threads; each is one transaction. SQL stands here alone,
 //! one text for both databases. Decides nothing about devices or rollouts.
 
+pub mod audit;
+pub mod devices;
 mod error;
+pub mod leases;
 mod postgres;
 mod queue;
 mod sql;

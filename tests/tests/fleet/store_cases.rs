@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use dunlin_fleet::store::{Sql, Store, StoreError, Value};
+use dunlin_fleet::store::audit::{self, Deed};
+use dunlin_fleet::store::devices::{self, Device, DeviceState};
+use dunlin_fleet::store::{Sql, Store, StoreError, Value, leases};
 
 type Outcome = Result<(), StoreError>;
 type Case = for<'s> fn(&'s Store) -> Pin<Box<dyn Future<Output = Outcome> + 's>>;
@@ -31,6 +33,10 @@ cases![
     more_work_than_fits_is_refused_at_once,
     parameters_may_stand_in_any_order_and_several_times,
     a_reader_changes_nothing,
+    a_gateway_is_found_as_it_was_written_and_enrols_again,
+    pages_of_gateways_follow_one_another,
+    a_lease_has_one_holder_until_it_ends,
+    the_audit_log_shows_what_was_changed_or_taken_out,
 ];
 
 async fn with_table(store: &Store, columns: &'static str) -> Outcome {
@@ -291,6 +297,113 @@ async fn a_reader_changes_nothing(store: &Store) -> Outcome {
     let outcome = store.read(|sql| sql.execute("INSERT INTO t VALUES (1)", &[])).await;
     assert!(outcome.is_err(), "{outcome:?}");
     require_rows(store, 0).await
+}
+
+fn gateway(number: u32) -> Device {
+    Device {
+        id: format!("d{number:05}"),
+        public_key: vec![7; 32],
+        state: DeviceState::Pending,
+        reason: None,
+        incarnation: "first".to_owned(),
+        counter: 3,
+        start: None,
+        enrolled_ms: 5,
+        enrolled_by: "token".to_owned(),
+        seen_ms: 6,
+        utc_offset_min: -90,
+        facts: "{}".to_owned(),
+        report: None,
+        health: None,
+        desired_revision: 0,
+        director_version: 0,
+        labels: [("site".to_owned(), format!("s{}", number % 3))].into(),
+    }
+}
+
+async fn a_gateway_is_found_as_it_was_written_and_enrols_again(store: &Store) -> Outcome {
+    store.write(|sql| devices::enrol(sql, &gateway(1))).await?;
+    assert_eq!(store.read(|sql| devices::get(sql, "d00001")).await?, Some(gateway(1)));
+    assert_eq!(store.read(|sql| devices::get(sql, "d00002")).await?, None);
+    store
+        .write(|sql| {
+            devices::set_state(sql, "d00001", DeviceState::Suspended, Some("cloned"))?;
+            devices::set_label(sql, "d00001", "site", None)?;
+            devices::set_label(sql, "d00001", "canary", Some("yes"))?;
+            devices::note_seen(sql, &[("d00001".to_owned(), 99), ("d00001".to_owned(), 50)])
+        })
+        .await?;
+    let found = store.read(|sql| devices::get(sql, "d00001")).await?.unwrap_or_else(|| gateway(0));
+    assert_eq!((found.state, found.reason.as_deref()), (DeviceState::Suspended, Some("cloned")));
+    assert_eq!((found.seen_ms, found.labels), (99, [("canary".to_owned(), "yes".to_owned())].into()));
+    let again = Device { incarnation: "second".to_owned(), ..gateway(1) };
+    store.write(move |sql| devices::enrol(sql, &again)).await?;
+    let found = store.read(|sql| devices::get(sql, "d00001")).await?.unwrap_or_else(|| gateway(0));
+    assert_eq!((found.incarnation.as_str(), found.state), ("second", DeviceState::Pending));
+    assert_eq!(found.labels.len(), 2);
+    let unknown = store.write(|sql| devices::set_state(sql, "d00009", DeviceState::Active, None)).await;
+    assert!(matches!(unknown, Err(StoreError::Conflict(_))), "{unknown:?}");
+    let unknown = store.write(|sql| devices::set_label(sql, "d00009", "a", Some("b"))).await;
+    assert!(matches!(unknown, Err(StoreError::Conflict(_))), "{unknown:?}");
+    Ok(())
+}
+
+async fn pages_of_gateways_follow_one_another(store: &Store) -> Outcome {
+    store.write(|sql| (0..25).try_for_each(|number| devices::enrol(sql, &gateway(number)))).await?;
+    let (mut after, mut found) = (String::new(), Vec::new());
+    loop {
+        let from = after.clone();
+        let page = store.read(move |sql| devices::page(sql, &from, 10)).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.id);
+        found.extend(page);
+    }
+    assert_eq!(found, (0..25).map(gateway).collect::<Vec<_>>());
+    Ok(())
+}
+
+async fn a_lease_has_one_holder_until_it_ends(store: &Store) -> Outcome {
+    let take = async |holder: &'static str, now_ms: u64, until_ms: u64| {
+        store.write(move |sql| leases::take(sql, "rollouts", holder, now_ms, until_ms)).await
+    };
+    assert!(take("a", 0, 10).await?);
+    assert!(!take("b", 9, 20).await?);
+    assert!(take("a", 9, 15).await?);
+    assert!(!take("b", 14, 20).await?);
+    assert!(take("b", 15, 20).await?);
+    assert!(!take("a", 16, 30).await?);
+    store.write(|sql| leases::give_back(sql, "rollouts", "a")).await?;
+    assert!(!take("a", 16, 30).await?);
+    store.write(|sql| leases::give_back(sql, "rollouts", "b")).await?;
+    assert!(take("a", 16, 30).await?);
+    Ok(())
+}
+
+async fn the_audit_log_shows_what_was_changed_or_taken_out(store: &Store) -> Outcome {
+    let deed = |number: u64| Deed {
+        at_ms: number,
+        who: "ann".to_owned(),
+        action: "rollout.pause".to_owned(),
+        object: format!("r{number}"),
+        reason: "because".to_owned(),
+        detail: "{}".to_owned(),
+    };
+    for number in 1..=6 {
+        let seq = store.write(move |sql| audit::add(sql, &deed(number))).await?;
+        assert_eq!(seq, number);
+    }
+    let lines = store.read(|sql| audit::page(sql, 0, 100)).await?;
+    assert_eq!(audit::first_broken(None, &lines), None);
+    assert_eq!(audit::first_broken(lines.get(1), &lines[2..]), None);
+    let rest = store.read(|sql| audit::page(sql, 4, 100)).await?;
+    assert_eq!(rest, lines[4..]);
+    store.write(|sql| sql.execute("UPDATE audit SET who = 'bob' WHERE seq = 3", &[])).await?;
+    let changed = store.read(|sql| audit::page(sql, 0, 100)).await?;
+    assert_eq!(audit::first_broken(None, &changed), Some(3));
+    store.write(|sql| sql.execute("DELETE FROM audit WHERE seq = 2", &[])).await?;
+    let short = store.read(|sql| audit::page(sql, 0, 100)).await?;
+    assert_eq!(audit::first_broken(None, &short), Some(2));
+    Ok(())
 }
 
 /// Waits for all, which run at the same time.
