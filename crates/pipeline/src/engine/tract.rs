@@ -179,14 +179,16 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     Ok(TractEngine { tensors: WindowTensors::new(manifest, &signature), plans })
 }
 
-/// Decodes an ONNX file.
+/// Decodes an ONNX file and inlines its local functions.
 pub(super) fn read_proto(engine: &Onnx, model: &[u8]) -> Result<ModelProto, EngineError> {
     if model.len() > limits::MODEL_BYTES_MAX {
         return Err(EngineError::Limit(format!("its file is longer than {} bytes", limits::MODEL_BYTES_MAX)));
     }
-    engine
+    let mut proto = engine
         .proto_model_for_read(&mut &*model)
-        .map_err(|error| EngineError::Unreadable(shortened(&format!("{error:#}"))))
+        .map_err(|error| EngineError::Unreadable(shortened(&format!("{error:#}"))))?;
+    rewrite::functions::inline(&mut proto, model, engine)?;
+    Ok(proto)
 }
 
 fn plan_sizes(signature: &Signature, size: ModelSize, budget: u64, batch_max: usize) -> Vec<usize> {

@@ -6,6 +6,7 @@
 mod activation;
 mod arg;
 mod axis_wise;
+mod branches;
 mod cast;
 mod clip;
 pub(super) mod curves;
@@ -54,6 +55,7 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("HardSigmoid", activation::build),
     ("HardSwish", activation::build),
     ("Hardmax", axis_wise::build),
+    ("If", branches::build),
     ("InstanceNormalization", normal::build),
     ("IsInf", activation::build_classify),
     ("IsNaN", activation::build_classify),
