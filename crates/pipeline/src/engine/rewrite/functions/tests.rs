@@ -105,16 +105,18 @@ fn a_call_gives_what_its_function_says() {
 #[test]
 fn attributes_come_from_the_call_or_the_default_or_are_left_out() {
     let leaky = with_reference(node("LeakyRelu", &["a"], &["b"]), "alpha", "slope");
-    let declared = function("F", &["a"], &["b"], &[leaky.clone()]).text(6, "slope");
-    let default = function("F", &["a"], &["b"], &[leaky.clone()]).message(11, &attribute_float("slope", 0.5));
+    let declared = function("F", &["a"], &["b"], std::slice::from_ref(&leaky)).text(6, "slope");
+    let default = function("F", &["a"], &["b"], std::slice::from_ref(&leaky))
+        .message(11, &attribute_float("slope", 0.5));
     let plain = call("F", &["x"], &["y"]);
     let given = with_float(plain.clone(), "slope", 0.25);
-    let gives = |node: &Proto, functions: &[Proto]| run(&model(&[node.clone()], functions), &[-4.0, 1.0]);
-    assert_eq!(gives(&given, &[declared.clone()]), [-1.0, 1.0]);
-    assert_eq!(gives(&given, &[default.clone()]), [-1.0, 1.0]);
-    assert_eq!(gives(&plain, &[default.clone()]), [-2.0, 1.0]);
+    let gives =
+        |node: &Proto, functions: &[Proto]| run(&model(std::slice::from_ref(node), functions), &[-4.0, 1.0]);
+    assert_eq!(gives(&given, std::slice::from_ref(&declared)), [-1.0, 1.0]);
+    assert_eq!(gives(&given, std::slice::from_ref(&default)), [-1.0, 1.0]);
+    assert_eq!(gives(&plain, std::slice::from_ref(&default)), [-2.0, 1.0]);
     // The operator's own default.
-    assert_eq!(gives(&plain, &[declared.clone()]), [-0.04, 1.0]);
+    assert_eq!(gives(&plain, std::slice::from_ref(&declared)), [-0.04, 1.0]);
     // Through a function in between, by other names.
     let between = with_reference(call("F", &["a"], &["b"]), "slope", "outer");
     let between = function("G", &["a"], &["b"], &[between]).text(6, "outer");
@@ -128,7 +130,7 @@ fn attributes_come_from_the_call_or_the_default_or_are_left_out() {
 fn attributes_that_do_not_fit_are_refused() {
     let leaky = with_reference(node("LeakyRelu", &["a"], &["b"]), "alpha", "slope");
     let declared = function("F", &["a"], &["b"], &[leaky]).text(6, "slope");
-    let said = |node: Proto| refusal(&model(&[node], &[declared.clone()]));
+    let said = |node: Proto| refusal(&model(&[node], std::slice::from_ref(&declared)));
     let plain = || call("F", &["x"], &["y"]);
     let undeclared = said(with_float(plain(), "alpha", 0.25));
     assert!(undeclared.contains("`my.domain.F`") && undeclared.contains("`alpha`"), "{undeclared}");
@@ -151,10 +153,10 @@ fn inputs_and_outputs_may_be_missing() {
         (&["x", "one", "one"], [1.0, 1.0]),
     ] {
         let nodes = [one.clone(), call("Limited", inputs, &["", "y"])];
-        assert_eq!(run(&model(&nodes, &[limited.clone()]), &[-2.0, 3.0]), expected, "{inputs:?}");
+        assert_eq!(run(&model(&nodes, std::slice::from_ref(&limited)), &[-2.0, 3.0]), expected, "{inputs:?}");
     }
     let nodes = [one.clone(), call("Limited", &["x"], &["y"])];
-    assert_eq!(run(&model(&nodes, &[limited.clone()]), &[-2.0, 3.0]), [2.0, -3.0]);
+    assert_eq!(run(&model(&nodes, std::slice::from_ref(&limited)), &[-2.0, 3.0]), [2.0, -3.0]);
     let many = [one, call("Limited", &["x", "one", "one", "one"], &["", "y"])];
     assert!(refusal(&model(&many, &[limited])).contains("it has 3 and 2"));
 }
@@ -163,7 +165,7 @@ fn inputs_and_outputs_may_be_missing() {
 fn an_output_that_is_an_input_is_handed_on() {
     let same = function("Same", &["a", "b"], &["b", "a"], &[]);
     let both = [call("Same", &["x", ""], &["", "y"])];
-    assert_eq!(run(&model(&both, &[same.clone()]), &[1.0, 2.0]), [1.0, 2.0]);
+    assert_eq!(run(&model(&both, std::slice::from_ref(&same)), &[1.0, 2.0]), [1.0, 2.0]);
     let missing = [call("Same", &["x"], &["y"])];
     assert!(refusal(&model(&missing, &[same])).contains("does not make its output `b`"));
 }
@@ -265,7 +267,7 @@ fn functions_of_other_operator_sets_are_taken_where_their_operators_are_the_same
             .fold(function, |function, (domain, version)| function.message(9, &import(domain, *version)))
     };
     let nodes = [call("F", &["x"], &["y"])];
-    let model = |function: &Proto| model(&nodes, &[function.clone()]);
+    let model = |function: &Proto| model(&nodes, std::slice::from_ref(function));
     let neg = [node("Neg", &["a"], &["b"])];
     assert_eq!(run(&model(&of(&neg, &[("ai.onnx", 13)])), &[1.0, 2.0]), [-1.0, -2.0]);
     let softmax = [node("Softmax", &["a"], &["b"])];
