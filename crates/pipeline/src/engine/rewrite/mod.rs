@@ -1,8 +1,8 @@
 //! What is made of a graph before the engine sees it: tensors alone, only what is needed, in the form that runs fastest.
 //!
-//! Inlines local functions; takes out maps and sequences, which exporters put around the outputs of classifiers, so that each of their tensors is an
-//! output of its own; drops what no kept output needs; joins what ONNX Runtime joins too. Never changes a number by more
-//! than its rounding.
+//! Inlines local functions; takes out maps and sequences, which exporters put around the outputs of classifiers, so that
+//! each of their tensors is an output of its own; drops what no kept output needs; joins what ONNX Runtime joins too.
+//! Never changes a number by more than its rounding.
 
 mod batch_norm;
 mod class_names;

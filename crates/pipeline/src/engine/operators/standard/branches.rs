@@ -211,13 +211,11 @@ mod tests {
         let reading = branch(&[node("Neg", &["x"], &["n"])], "n");
         let (one, other) = (constant(&[1.0, 2.0], "c"), constant(&[5.0, 6.0], "d"));
         for (then_branch, else_branch, above, below) in [
-            (&one, &other, [2.0, 3.0], [4.0, 5.0]),
-            (&one, &reading, [2.0, 3.0], [0.0, 1.0]),
-            (&reading, &other, [0.0, -1.0], [4.0, 5.0]),
+            (&one, &other, [-1.0, -2.0], [-5.0, -6.0]),
+            (&one, &reading, [-1.0, -2.0], [-1.0, -2.0]),
+            (&reading, &other, [1.0, 2.0], [-5.0, -6.0]),
         ] {
-            let nodes = [choice("above", "b", then_branch, else_branch), node("Add", &["b", "sign"], &["y"])];
-            let sign = [node("Sign", &["top"], &["sign"])];
-            let nodes = [&sign[..], &nodes].concat();
+            let nodes = [choice("above", "b", then_branch, else_branch), node("Neg", &["b"], &["y"])];
             assert_eq!(run(&nodes, [1.0, 2.0]), above);
             assert_eq!(run(&nodes, [-1.0, -2.0]), below);
         }
