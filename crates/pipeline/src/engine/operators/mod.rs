@@ -72,6 +72,11 @@ pub(super) fn refusal(
     if !engine.op_register.0.contains_key(&node.op_type) {
         return Some(UNKNOWN.to_owned());
     }
+    // Left over where no function is around the node: it has no value.
+    if let Some(attribute) = node.attribute.iter().find(|attribute| !attribute.ref_attr_name.is_empty()) {
+        let name: String = attribute.name.chars().take(64).collect();
+        return Some(format!("its attribute `{name}` refers to one of a function"));
+    }
     let is_own = OWN.into_iter().flatten().any(|(name, _)| *name == node.op_type);
     conditions::refusal(node, Surroundings { model, graph }, is_own)
 }

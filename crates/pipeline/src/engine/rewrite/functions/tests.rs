@@ -141,6 +141,18 @@ fn attributes_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_reference_outside_of_functions_is_refused() {
+    for operator in ["LeakyRelu", "Elu"] {
+        let nodes = [with_reference(node(operator, &["x"], &["y"]), "alpha", "slope")];
+        let unused = function("F", &["a"], &["b"], &[node("Neg", &["a"], &["b"])]).text(6, "slope");
+        for functions in [&[][..], &[unused]] {
+            let said = refusal(&model(&nodes, functions));
+            assert!(said.contains("`alpha` refers to one of a function"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn inputs_and_outputs_may_be_missing() {
     let clip = node("Clip", &["a", "low", "high"], &["b"]);
     let limited =
