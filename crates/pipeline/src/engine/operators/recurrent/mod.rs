@@ -8,11 +8,13 @@ mod cell;
 mod form;
 mod gru;
 mod lstm;
+mod panels;
 pub(super) mod product;
 mod rnn;
 mod sequence;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
