@@ -29,7 +29,7 @@ pub(super) trait Arithmetic {
 }
 
 /// Products are added by one instruction.
-enum Fused<const LANES: usize> {}
+pub(super) enum Fused<const LANES: usize> {}
 
 /// Products are added by two: without such an instruction, one rounding is a slow call.
 pub(super) enum Separate {}

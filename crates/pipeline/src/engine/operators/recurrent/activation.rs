@@ -154,3 +154,44 @@ impl Parameters {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::vectors::Fused;
+    use super::*;
+
+    /// Every 9973rd of all patterns of bits: some 400,000 values from denormals to infinities and NaN.
+    fn values() -> impl Iterator<Item = f32> {
+        (0..=u32::MAX).step_by(9_973).map(f32::from_bits)
+    }
+
+    #[test]
+    fn tanh_and_sigmoid_are_near_the_exact_value_over_the_whole_range() {
+        for x in values().chain([0.0, f32::INFINITY, f32::NEG_INFINITY]).filter(|x| !x.is_nan()) {
+            for (tanh, sigmoid) in [
+                (tanh::<Fused<16>>(x), sigmoid::<Fused<16>>(x)),
+                (tanh::<Separate>(x), sigmoid::<Separate>(x)),
+            ] {
+                let exact = f64::from(x).tanh();
+                let tolerance = 5e-7 * exact.abs() + f64::from(f32::MIN_POSITIVE);
+                assert!(
+                    (f64::from(tanh) - exact).abs() <= tolerance,
+                    "tanh({x:e}) is {exact:e}, not {tanh:e}"
+                );
+                let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
+                assert!(
+                    (f64::from(sigmoid) - exact).abs() <= 3e-7,
+                    "sigmoid({x:e}) is {exact:e}, not {sigmoid:e}"
+                );
+                assert!(tanh.abs() <= 1.0 && (0.0..=1.0).contains(&sigmoid), "{x:e} leaves the range");
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_of_nan_is_nan() {
+        for x in [f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001)] {
+            assert!(tanh::<Separate>(x).is_nan() && sigmoid::<Separate>(x).is_nan());
+        }
+    }
+}

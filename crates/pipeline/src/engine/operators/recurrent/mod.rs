@@ -9,7 +9,6 @@ mod form;
 mod gru;
 mod lstm;
 mod panels;
-pub(super) mod product;
 mod rnn;
 mod sequence;
 #[cfg(test)]

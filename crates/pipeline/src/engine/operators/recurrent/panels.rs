@@ -57,7 +57,10 @@ impl Panels {
     ///
     /// *Shape*: `matrix` is `[gates · hidden, depth]`.
     pub(super) fn pack(matrix: &[f32], hidden: usize, depth: usize, gates: Range<usize>) -> Self {
-        let width = panel_width();
+        Self::of_width(panel_width(), matrix, hidden, depth, gates)
+    }
+
+    fn of_width(width: usize, matrix: &[f32], hidden: usize, depth: usize, gates: Range<usize>) -> Self {
         let mut values = Vec::with_capacity(hidden.next_multiple_of(width) * depth * gates.len());
         for panel in (0..hidden).step_by(width) {
             for k in 0..depth {
@@ -129,8 +132,12 @@ pub(super) fn add_products<A: Arithmetic, const GATES: usize, const WIDTH: usize
 ) -> Sums<GATES, WIDTH, ROWS> {
     if ROWS > 1 {
         let depth = weights.len();
-        // All of one length, which the compiler then sees: no check of a bound in the loop.
-        let rows = rows.map(|row| &row[..depth]);
+        // All of one length, which the compiler then sees: no check of a bound in the loop. Not by `map`, which stays a
+        // call.
+        let mut rows = rows;
+        for row in &mut rows {
+            *row = &row[..depth];
+        }
         for k in 0..depth {
             for row in 0..ROWS {
                 add_product::<A, GATES, WIDTH>(&mut sums[row], &weights[k], rows[row][k]);
@@ -166,6 +173,64 @@ fn add_product<A: Arithmetic, const GATES: usize, const WIDTH: usize>(
     for gate in 0..GATES {
         for lane in 0..WIDTH {
             sums[gate][lane] = A::add_product(sums[gate][lane], value, weights[gate][lane]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::super::vectors::{Fused, Separate};
+    use super::*;
+
+    /// Returns the largest difference from sums in f64, relative to their terms.
+    fn difference<A: Arithmetic, const GATES: usize, const WIDTH: usize, const ROWS: usize>(
+        hidden: usize,
+        depth: usize,
+        values: &[f32],
+    ) -> f64 {
+        let matrix = &values[..GATES * hidden * depth];
+        let mut rows = [&values[..0]; ROWS];
+        for (row, start) in rows.iter_mut().zip(1..) {
+            *row = &values[start..start + depth];
+        }
+        let panels = Panels::of_width(WIDTH, matrix, hidden, depth, 0..GATES);
+        let mut difference = 0.0_f64;
+        for unit in 0..hidden.next_multiple_of(WIDTH) {
+            let weights = panels.panel::<GATES, WIDTH>(unit / WIDTH);
+            let sums = add_products::<A, GATES, WIDTH, ROWS>([[[0.5; WIDTH]; GATES]; ROWS], weights, rows);
+            for (sums, values) in sums.iter().zip(&rows) {
+                for (gate, sums) in sums.iter().enumerate() {
+                    let from = (gate * hidden + unit) * depth;
+                    let weights = if unit < hidden { &matrix[from..from + depth] } else { &[] };
+                    let terms = weights.iter().zip(*values).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                    let (sum, size) = terms.fold((0.5, 0.5), |(sum, size), t| (sum + t, size + t.abs()));
+                    let found = f64::from(sums[unit % WIDTH]);
+                    difference = difference.max((found - sum).abs() / size);
+                }
+            }
+        }
+        difference
+    }
+
+    proptest! {
+        #[test]
+        fn panels_of_every_width_give_the_sums_of_the_matrix(
+            hidden in 1..40_usize,
+            depth in 1..20_usize,
+            values in prop::collection::vec(-3.0_f32..3.0, 4 * 40 * 20),
+        ) {
+            for difference in [
+                difference::<Fused<16>, 4, 16, 4>(hidden, depth, &values),
+                difference::<Fused<16>, 3, 16, 1>(hidden, depth, &values),
+                difference::<Fused<8>, 3, 8, 2>(hidden, depth, &values),
+                difference::<Fused<8>, 4, 8, 1>(hidden, depth, &values),
+                difference::<Separate, 2, 4, 2>(hidden, depth, &values),
+                difference::<Separate, 1, 4, 1>(hidden, depth, &values),
+            ] {
+                prop_assert!(difference < 1e-5, "{difference}");
+            }
         }
     }
 }
