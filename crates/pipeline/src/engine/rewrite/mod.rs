@@ -8,6 +8,7 @@ mod batch_norm;
 mod class_names;
 mod dense;
 pub(super) mod functions;
+mod last_state;
 mod prune;
 mod sequences;
 mod zip_map;
@@ -29,12 +30,13 @@ pub(super) fn to_tensors(graph: &mut GraphProto) -> Result<(), EngineError> {
 }
 
 /// Joins nodes that are one operation: normalisation with the convolution before it, what stands between quantisers, and
-/// dense layers with their activations.
+/// dense layers with their activations; takes the last states of recurrent operators directly.
 /// What is left over is not dropped.
 pub(super) fn simplify(graph: &mut GraphProto, opset: i64) {
     batch_norm::fold(graph);
     quantized::fuse(graph, opset);
     dense::fuse(graph);
+    last_state::shorten(graph);
 }
 
 /// Returns a node that hands one tensor on under another name.

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use tract_onnx::tract_core::internal::*;
 
 use super::super::kernel::{Kernel, fact};
-use super::super::recurrent::product::{Addend, Product, Weights};
 use super::activation::Map;
+use super::product::{Product, Weights};
 
 /// Most multiplications that run as plain loops, 32 rows of 16 values to 16 outputs: below it a matrix kernel spends more
 /// on packing the rows than its wider vectors save, measured on x86-64 with AVX-512, where it saves most.
@@ -188,7 +188,7 @@ impl Kernel for Dense {
                     Some(product) => product,
                     None => weights.product(self.rows)?,
                 };
-                product.run(weights, &inputs[0], Addend::Bias(&self.bias), &mut output, &[])?;
+                product.run(weights, &inputs[0], &self.bias, &mut output)?;
                 if let Ok(mut kept) = kept.try_lock() {
                     *kept = Some(product);
                 }

@@ -18,6 +18,7 @@ mod guarded;
 mod indices;
 mod normal;
 mod one_hot;
+mod product;
 mod reduce;
 #[cfg(test)]
 mod tests;
