@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where a value is missing")]
 
 use proptest::prelude::*;
+use pulp::WithSimd;
 use tract_onnx::pb::AttributeProto;
 use tract_onnx::prelude::*;
 
@@ -10,6 +11,7 @@ use super::super::super::super::samples::{self, F32, graph, model, value};
 use super::super::super::super::tract::read_proto;
 use super::super::super::onnx;
 use super::super::super::testing::{int, ints, node, run_node, run_node_with};
+use super::*;
 
 /// One axis: input, kernel, stride, dilation, pads.
 #[derive(Debug, Clone, Copy)]
@@ -229,6 +231,48 @@ fn a_convolution_with_what_follows_gives_what_they_give_one_by_one() {
                 let is_same = joined.is_nan() && apart.is_nan() || (joined - apart).abs() < 1e-6;
                 assert!(is_same, "{activation} of {add:?}: {joined} is not {apart}");
             }
+        }
+    }
+}
+
+proptest! {
+    /// The machine of the tests has one width of vectors; gateways have others.
+    #[test]
+    fn vectors_of_every_width_give_the_same_sums(
+        (rows, columns, kernel, stride, outputs) in (1_usize..5, 1_usize..80, 1_usize..4, 1_usize..3, 1_usize..16),
+        seed in any::<u32>(),
+    ) {
+        let axis = |input: usize| Axis {
+            input: input + kernel,
+            output: (input + kernel + 1 - kernel) / stride + 1,
+            before: 1,
+            kernel,
+            stride,
+            dilation: 1,
+        };
+        let images = Images { batch: 2, channels: 2, outputs, axes: [axis(rows), axis(columns)], spatial: 2 };
+        let weights = flat(&values(&[outputs, 2, kernel, kernel], seed));
+        let constants = Constants { groups: 1, weights, bias: flat(&values(&[outputs], seed ^ 1)) };
+        let products = constants.products(&images, Finish::Between(-0.5, 2.0)).unwrap();
+        let from = flat(&values(&images.input(), seed ^ 2));
+        let added = flat(&values(&images.output(), seed ^ 3));
+        let run = |width: usize| {
+            let (mut into, mut buffers) = (vec![0.0; added.len()], products.buffers());
+            let added = Some(&added[..]);
+            let work = Convolving {
+                products: &products, buffers: &mut buffers, from: &from, added, into: &mut into,
+            };
+            match width {
+                1 => work.with_simd(pulp::Scalar::new()),
+                4 => work.with_simd(pulp::Scalar128b),
+                8 => work.with_simd(pulp::Scalar256b),
+                _ => vectors::in_vectors(work),
+            }
+            into
+        };
+        let widest = run(16);
+        for width in [1, 4, 8] {
+            prop_assert!(is_near(&run(width), &widest), "vectors of {}", width);
         }
     }
 }
