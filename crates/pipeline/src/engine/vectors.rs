@@ -57,6 +57,11 @@ pub(super) fn on_widest<L: Loops>(loops: L) -> L::Output {
     MACHINE.dispatch(Dispatched(loops))
 }
 
+/// Runs loops that name their vectors themselves, where the compiler would not keep sums in registers.
+pub(super) fn in_vectors<W: WithSimd>(loops: W) -> W::Output {
+    MACHINE.dispatch(loops)
+}
+
 struct Dispatched<L>(L);
 
 impl<L: Loops> WithSimd for Dispatched<L> {

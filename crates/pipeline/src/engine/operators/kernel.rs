@@ -34,6 +34,14 @@ pub(super) trait Kernel: Debug + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Returns the kernel that does also what `next` does, which alone reads the output of this one; nothing where it
+    /// is not the faster way. `others` are the further inputs of `next`, which the kernel takes after its own.
+    ///
+    /// *Errors*: none but of the preparation.
+    fn joined(&self, _next: &TypedNode, _others: &[&TypedFact]) -> TractResult<Option<Arc<dyn Kernel>>> {
+        Ok(None)
+    }
+
     /// Computes the outputs.
     ///
     /// *Errors*: a value that only a run shows is outside what the operator takes.
@@ -121,6 +129,25 @@ impl TypedOp for KernelOp {
         let facts = self.0.output_facts(inputs)?;
         check_size(self.0.name(), &facts)?;
         Ok(facts)
+    }
+
+    fn declutter(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        let outlet = OutletId::from(node.id);
+        let [output] = &node.outputs[..] else { return Ok(None) };
+        let ([reader], false) = (&output.successors[..], model.output_outlets()?.contains(&outlet)) else {
+            return Ok(None);
+        };
+        let next = model.node(reader.node);
+        let others: Vec<OutletId> = next.inputs.iter().copied().filter(|input| *input != outlet).collect();
+        let facts: Vec<&TypedFact> =
+            others.iter().map(|other| model.outlet_fact(*other)).collect::<TractResult<_>>()?;
+        let Some(kernel) = self.0.joined(next, &facts)? else { return Ok(None) };
+        let mut patch = TypedModelPatch::default();
+        let inputs: Vec<OutletId> = node.inputs.iter().chain(&others).copied().collect();
+        let inputs = patch.taps(model, &inputs)?;
+        let joined = patch.wire_node(&next.name, Self(kernel), &inputs)?[0];
+        patch.shunt_outside(model, next.id.into(), joined)?;
+        Ok(Some(patch))
     }
 
     fn codegen(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {

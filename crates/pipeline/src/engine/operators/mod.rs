@@ -38,11 +38,15 @@ type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn Infer
 const OWN: [&[(&str, Builder)]; 5] =
     [ml::OPERATORS, quantized::OPERATORS, recurrent::OPERATORS, standard::OPERATORS, trees::OPERATORS];
 
+/// Operators of tract that have a faster way for what is known when a plan is made: what tract does not do right is
+/// refused as with tract's own.
+const FASTER: &[(&str, Builder)] = standard::FASTER;
+
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {
     // Shapes follow from the inputs; those in files name axes that are fixed here, and tract takes them for others.
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    for (name, builder) in OWN.into_iter().flatten() {
+    for (name, builder) in OWN.into_iter().flatten().chain(FASTER) {
         onnx.op_register.insert(name, *builder);
     }
     onnx

@@ -9,6 +9,7 @@ mod axis_wise;
 mod branches;
 mod cast;
 mod clip;
+mod convolution;
 pub(super) mod curves;
 mod dense;
 mod distance;
@@ -88,6 +89,14 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("Softplus", activation::build),
     ("Tanh", activation::build),
     ("TopK", top_k::build),
+];
+
+/// Operators of tract that are replaced where their shapes and constants allow it.
+pub(super) const FASTER: &[(&str, Builder)] = &[
+    ("AveragePool", convolution::build),
+    ("Conv", convolution::build),
+    ("GlobalAveragePool", convolution::build),
+    ("MaxPool", convolution::build),
 ];
 
 /// tract's fills with zeros of f64 where the attribute is absent; ONNX says f32.
