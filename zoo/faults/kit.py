@@ -15,8 +15,8 @@ OPSET = 21
 # Element types that an input of Dunlin's engine may have; other numbers go in as int64 and are cast.
 WINDOW_TYPES = (np.float32, np.float64, np.int32, np.int64)
 DOMAINS = {"ai.onnx.ml": 3, "com.microsoft": 1}
-# Characters of a text in the table; longer ones are elided, and stand in the model.
-TEXT_MAX = 420
+# Values of an array that a text shows.
+SHOWN_MAX = 24
 
 
 @dataclass
@@ -42,7 +42,8 @@ class Fault:
     # Shapes of inputs in the file, where they are not those of the arrays, and shapes of values in between.
     shapes: dict[str, list] = field(default_factory=dict)
     value_info: list[onnx.ValueInfoProto] = field(default_factory=list)
-    unoptimised: bool = False
+    # Shapes of outputs, where ONNX's own inference does not know them.
+    output_shapes: dict[str, list] = field(default_factory=dict)
 
 
 node = helper.make_node
@@ -76,7 +77,8 @@ def of_type(kind: int) -> dict[str, int]:
 def model(fault: Fault) -> onnx.ModelProto:
     """The minimal model."""
     inputs = [value(name, array, fault.shapes.get(name, list(array.shape))) for name, array in fault.fed.items()]
-    outputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in fault.outputs.items()]
+    shape = fault.output_shapes.get
+    outputs = [helper.make_tensor_value_info(name, kind, shape(name)) for name, kind in fault.outputs.items()]
     constants = [numpy_helper.from_array(array, name) for name, array in fault.constant.items()]
     graph = helper.make_graph(fault.nodes, fault.name, inputs, outputs, constants, value_info=fault.value_info)
     return finished(fault, graph)
@@ -127,7 +129,12 @@ def finished(fault: Fault, graph: onnx.GraphProto) -> onnx.ModelProto:
     domains = {one.domain for one in fault.nodes if one.domain}
     versions = {domain: DOMAINS.get(domain, 1) for domain in sorted(domains)} | fault.domains
     opsets = [helper.make_opsetid("", fault.opset), *(helper.make_opsetid(*pair) for pair in versions.items())]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="")
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="")
+    # The shapes of the outputs, which ONNX demands.
+    inferred = onnx.shape_inference.infer_shapes(made)
+    for output, known in zip(made.graph.output, inferred.graph.output):
+        output.CopyFrom(known)
+    return made
 
 
 def entry(fault: Fault) -> dict:
@@ -142,7 +149,6 @@ def entry(fault: Fault) -> dict:
         "input": "; ".join(input_text(fault)),
         "inputs": [tensor(name, array) for name, array in fault.fed.items()],
         "right": right if right is None or isinstance(right, str) else [tensor("", array) for array in right],
-        "unoptimised": fault.unoptimised,
     }
 
 
@@ -197,9 +203,7 @@ def number_text(number) -> str:
 
 
 def array_text(array: np.ndarray) -> str:
-    if array.size > 24:
-        return f"{array.dtype} of shape {list(array.shape)}"
-    if array.size == 0:
+    if not 0 < array.size <= SHOWN_MAX:
         return f"{array.dtype} of shape {list(array.shape)}"
     return f"{array.dtype} {nested_text(array)}"
 

@@ -35,26 +35,26 @@ def ensembles():
                 leaf_targetids=[0, 0, 1, 1], leaf_weights=tensor(f32([1, -1, 2, -2])),
             ),
             {"x": f32([[0]])}, right=[right], domains={"ai.onnx.ml": 5},
-            source=f"TreeEnsemble 5, `post_transform`: one of 'NONE' (0), 'SOFTMAX' (1), 'LOGISTIC' (2), …; {post} is the {name}",
+            source="TreeEnsemble 5: one of 'NONE' (0), 'SOFTMAX' (1), 'LOGISTIC' (2), 'SOFTMAX_ZERO' (3) or 'PROBIT' (4)",
         )  # fmt: skip
     both = [(1, 0, 0.75), (1, 1, 0.25), (2, 0, 0.25), (2, 1, 0.75)]
     yield fault(
         "tree_classifier_labels", "Of two classes with weights for both the answer is literally 0 or 1, not the label.",
         tree(both, [3, 8]), {"x": f32([[0], [1]])}, outputs=LABEL_AND_SCORES,
         right=[i64([3, 8]), f32([[0.75, 0.25], [0.25, 0.75]])],
-        source="TreeEnsembleClassifier: returns the top class for each of N inputs, a label of `classlabels_int64s`",
+        source="TreeEnsembleClassifier 3: Y is the top class for each point, classlabels_int64s the class labels",
     )  # fmt: skip
     yield fault(
         "tree_classifier_one_label", "Of one class the answer is literally 0 or 1, not the label.",
         tree([(1, 0, 0.75), (2, 0, 0.25)], [3]), {"x": f32([[0], [1]])}, outputs=LABEL_AND_SCORES,
         right=[i64([3, 3]), f32([[0.75], [0.25]])],
-        source="TreeEnsembleClassifier: returns the top class for each of N inputs, a label of `classlabels_int64s`",
+        source="TreeEnsembleClassifier 3: Y is the top class for each point, classlabels_int64s the class labels",
     )  # fmt: skip
     yield fault(
         "tree_classifier_base_values", "With two `base_values` and weights of class 1 alone the trees are passed over.",
         tree([(1, 1, -2), (2, 1, 2)], [0, 1], base_values=[0.25, 0.5]), {"x": f32([[0], [1]])}, outputs=LABEL_AND_SCORES,
         right=[i64([0, 1]), f32([[0.25, -1.5], [0.25, 2.5]])],
-        source="TreeEnsembleClassifier, `base_values`: added to final class score",
+        source="TreeEnsembleClassifier 3: base values are added to the final class score",
     )  # fmt: skip
     yield fault(
         "tree_regressor_logistic", "With one target the post-transform is passed over.",
@@ -65,7 +65,7 @@ def ensembles():
             target_treeids=[0, 0], target_nodeids=[1, 2], target_ids=[0, 0], target_weights=[1.0, 2.0],
         ),
         {"x": f32([[0], [1]])}, right=[logistic([[1], [2]])],
-        source="TreeEnsembleRegressor, `post_transform`: indicates the transform to apply to the score",
+        source="TreeEnsembleRegressor 3: post_transform indicates the transform to apply to the score",
     )  # fmt: skip
 
 
@@ -83,4 +83,15 @@ def quantised():
     )  # fmt: skip
 
 
-FAULTS = [*ensembles(), *quantised()]
+def pools():
+    source = "pad_shape = (output_shape - 1) * strides + (kernel_shape - 1) * dilations + 1 - input_shape for SAME_UPPER"
+    for operator, right in (("MaxPool", [3, 4, 5, 6, 5, 6]), ("AveragePool", [2, 3, 3, 4, 4, 5])):
+        yield fault(
+            f"{operator.lower()}_same_dilated", "The padding of `auto_pad` leaves out the dilations.",
+            node(operator, ["x"], ["o"], kernel_shape=[3], dilations=[2], auto_pad="SAME_UPPER"),
+            {"x": f32([[[1, 2, 3, 4, 5, 6]]])}, right=[f32([[right]])],
+            source=f"{operator} 22: {source}",
+        )  # fmt: skip
+
+
+FAULTS = [*ensembles(), *quantised(), *pools()]

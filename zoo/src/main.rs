@@ -38,6 +38,9 @@ enum Command {
         /// Rows at most, taken from all over the file
         #[arg(long, default_value_t = 20)]
         rows_max: usize,
+        /// Positions of rows that are taken besides
+        #[arg(long, value_delimiter = ',')]
+        guards: Vec<usize>,
         #[command(flatten)]
         task: Task,
     },
@@ -90,7 +93,7 @@ pub(crate) struct Task {
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Run(task) => supervision::run(&task),
-        Command::Record { rows_max, task } => record::record(&task, rows_max),
+        Command::Record { rows_max, guards, task } => record::record(&task, rows_max, &guards),
         Command::Faults { folder, library } => faults::run(&folder, &library),
         Command::Compare(task) => side_by_side::compare(&task).map(|report| report.to_line()),
         Command::Resident { engine, task } => resident::measure(engine, &task).map(|bytes| bytes.to_string()),

@@ -40,8 +40,8 @@ fn environment(library: &Path) -> Result<&'static Environment, String> {
     if let Some(environment) = ENVIRONMENT.get() {
         return Ok(environment);
     }
-    let builder = ort::init_from(library)
-        .map_err(|error| format!("cannot load `{}`: {error}", library.display()))?;
+    let builder =
+        ort::init_from(library).map_err(|error| format!("cannot load `{}`: {error}", library.display()))?;
     let environment = builder.build().map_err(text)?;
     Ok(ENVIRONMENT.get_or_init(|| environment))
 }

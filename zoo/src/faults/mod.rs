@@ -24,9 +24,6 @@ struct Fault {
     library: Library,
     inputs: Vec<Values>,
     right: Option<Right>,
-    /// Whether the fault shows only in a graph that is not optimised.
-    #[serde(default)]
-    unoptimised: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -94,7 +91,8 @@ pub(crate) fn run(folder: &Path, library: &Path) -> Result<String, String> {
     // What panics is in the result; the terminal is for people.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    let lines: Result<Vec<String>, String> = faults.iter().map(|fault| line(folder, library, fault)).collect();
+    let lines: Result<Vec<String>, String> =
+        faults.iter().map(|fault| line(folder, library, fault)).collect();
     std::panic::set_hook(hook);
     Ok(lines?.join("\n"))
 }
@@ -108,7 +106,7 @@ fn line(folder: &Path, library: &Path, fault: &Fault) -> Result<String, String> 
         None => peer.clone(),
     };
     let given = match fault.library {
-        Library::Tract => by_tract(&model, &fault.inputs, fault.unoptimised),
+        Library::Tract => by_tract(&model, &fault.inputs),
         Library::OnnxRuntime => peer.clone(),
     };
     let ours = by_ours(&folder.join(format!("{}.window.onnx", fault.name)), &fault.inputs, &right);

@@ -5,8 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use dunlin_model_package::package::MODEL_FILE;
 use dunlin_model_package::Digest;
+use dunlin_model_package::package::MODEL_FILE;
 use dunlin_pipeline::engine::{Engine, TractEngine};
 use serde_json::{Value, json};
 use tract_onnx::prelude::*;
@@ -45,7 +45,10 @@ impl Given {
     pub(super) fn is_as_numbers(&self, right: &Self) -> bool {
         match (self, right) {
             (Self::Values(given), Self::Values(right)) => {
-                let all = |tensors: &[Values]| -> Vec<f64> { tensors.iter().flat_map(|one| one.values.clone()).collect() };
+                // The engine gives f32.
+                let all = |tensors: &[Values]| -> Vec<f64> {
+                    tensors.iter().flat_map(|one| &one.values).map(|&value| f64::from(value as f32)).collect()
+                };
                 agree(&all(given), &all(right), right.iter().any(Values::is_float))
             }
             _ => self.is(right),
@@ -66,14 +69,14 @@ impl std::fmt::Display for Given {
 }
 
 /// Runs a model by tract alone.
-pub(super) fn by_tract(model: &Path, inputs: &[Values], is_unoptimised: bool) -> Given {
+pub(super) fn by_tract(model: &Path, inputs: &[Values]) -> Given {
     caught(|| {
-        let outputs = tract_outputs(model, inputs, is_unoptimised).map_err(|error| format!("{error:#}"))?;
+        let outputs = tract_outputs(model, inputs).map_err(|error| format!("{error:#}"))?;
         outputs.iter().map(|output| Values::of_tract(output)).collect()
     })
 }
 
-fn tract_outputs(model: &Path, inputs: &[Values], is_unoptimised: bool) -> TractResult<TVec<TValue>> {
+fn tract_outputs(model: &Path, inputs: &[Values]) -> TractResult<TVec<TValue>> {
     let mut graph = onnx().model_for_path(model)?;
     let mut tensors = tvec!();
     for (position, outlet) in graph.input_outlets()?.to_vec().into_iter().enumerate() {
@@ -84,8 +87,7 @@ fn tract_outputs(model: &Path, inputs: &[Values], is_unoptimised: bool) -> Tract
         graph.set_input_fact(position, InferenceFact::dt_shape(tensor.datum_type(), tensor.shape()))?;
         tensors.push(tensor);
     }
-    let typed = if is_unoptimised { graph.into_typed()? } else { graph.into_optimized()? };
-    typed.into_runnable()?.run(tensors)
+    graph.into_optimized()?.into_runnable()?.run(tensors)
 }
 
 /// Runs a model by ONNX Runtime.
@@ -94,7 +96,8 @@ pub(super) fn by_peer(library: &Path, model: &Path, inputs: &[Values]) -> Given 
         let mut peer = Peer::open(library, model)?;
         let mut tensors = Vec::new();
         for name in peer.input_names() {
-            let input = inputs.iter().find(|input| input.name == name).ok_or("an input is not in the index")?;
+            let input =
+                inputs.iter().find(|input| input.name == name).ok_or("an input is not in the index")?;
             tensors.push(input.to_peer()?);
         }
         let outputs = peer.run(&tensors)?;
@@ -105,18 +108,26 @@ pub(super) fn by_peer(library: &Path, model: &Path, inputs: &[Values]) -> Given 
 /// Runs a model by our engine, inside a package whose outputs are as long as the right ones.
 pub(super) fn by_ours(model: &Path, inputs: &[Values], right: &Given) -> Given {
     caught(|| {
-        let bytes = std::fs::read(model).map_err(|error| format!("cannot read `{}`: {error}", model.display()))?;
+        let bytes =
+            std::fs::read(model).map_err(|error| format!("cannot read `{}`: {error}", model.display()))?;
         let folder = tempfile::tempdir().map_err(|error| format!("cannot make a folder: {error}"))?;
         package::write(folder.path(), &bytes, &manifest(&bytes, inputs, right))?;
         let package = package::open(folder.path())?;
         let mut engine = TractEngine::load(&package, 1).map_err(|error| error.to_string())?;
         let window: Vec<f32> = match inputs {
             [] => vec![0.0],
-            inputs => inputs.iter().flat_map(|input| input.values.iter().map(|&value| value as f32)).collect(),
+            inputs => {
+                inputs.iter().flat_map(|input| input.values.iter().map(|&value| value as f32)).collect()
+            }
         };
         let row = engine.run(1, &window).map_err(|error| error.to_string())?;
         let values: Vec<f64> = row.into_iter().map(f64::from).collect();
-        Ok(vec![Values { name: String::new(), kind: "float32".to_owned(), shape: vec![values.len()], values }])
+        Ok(vec![Values {
+            name: String::new(),
+            kind: "float32".to_owned(),
+            shape: vec![values.len()],
+            values,
+        }])
     })
 }
 
@@ -138,7 +149,9 @@ fn manifest(model: &[u8], inputs: &[Values], right: &Given) -> Value {
         })
         .collect();
     if entries.is_empty() {
-        entries.push(json!({ "name": "unused", "dtype": "f32", "shape": ["batch", 1], "features": features(1) }));
+        entries.push(
+            json!({ "name": "unused", "dtype": "f32", "shape": ["batch", 1], "features": features(1) }),
+        );
     }
     let widths: Vec<usize> = match right {
         Given::Values(values) => values.iter().map(|one| one.values.len()).collect(),
@@ -169,7 +182,9 @@ fn caught(work: impl FnOnce() -> Result<Vec<Values>, String>) -> Given {
         Ok(Err(why)) => Given::Refused(shortened(&why)),
         Err(payload) => {
             let text = payload.downcast_ref::<String>().map(String::as_str);
-            Given::Panicked(shortened(text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?")))
+            Given::Panicked(shortened(
+                text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?"),
+            ))
         }
     }
 }

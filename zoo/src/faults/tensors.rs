@@ -162,7 +162,9 @@ impl Values {
 
     /// Tells whether this is the right tensor: of its type and shape, and each value that one.
     pub(super) fn is(&self, right: &Self) -> bool {
-        self.kind == right.kind && self.shape == right.shape && agree(&self.values, &right.values, right.is_float())
+        self.kind == right.kind
+            && self.shape == right.shape
+            && agree(&self.values, &right.values, right.is_float())
     }
 
     /// Tells whether the elements are floats, which need not be equal to the last bit.
@@ -178,12 +180,17 @@ fn read(tensor: &Tensor, kind: &str) -> TractResult<Vec<f64>> {
             plain.as_slice::<$type>()?.iter().map(|&value| value as f64).collect()
         };
     }
-    Ok(by_kind!(kind, read, plain.as_slice::<bool>()?.iter().map(|&value| f64::from(u8::from(value))).collect()))
+    Ok(by_kind!(
+        kind,
+        read,
+        plain.as_slice::<bool>()?.iter().map(|&value| f64::from(u8::from(value))).collect()
+    ))
 }
 
 /// Tells whether values are the right ones: what is not finite the same, floats within the tolerance, all else equal.
 pub(super) fn agree(given: &[f64], right: &[f64], are_floats: bool) -> bool {
-    let largest = right.iter().filter(|value| value.is_finite()).fold(0.0_f64, |most, value| most.max(value.abs()));
+    let largest =
+        right.iter().filter(|value| value.is_finite()).fold(0.0_f64, |most, value| most.max(value.abs()));
     let allowed = if are_floats { TOLERANCE * largest } else { 0.0 };
     let is_one = |(a, b): (&f64, &f64)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= allowed;
     given.len() == right.len() && given.iter().zip(right).all(is_one)
@@ -193,7 +200,12 @@ impl std::fmt::Display for Values {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ", self.kind)?;
         if self.values.len() > SHOWN_MAX {
-            return write!(f, "{:?} {}…", self.shape, nested(&[SHOWN_MAX], &self.values[..SHOWN_MAX]).trim_end_matches(']'));
+            return write!(
+                f,
+                "{:?} {}…",
+                self.shape,
+                nested(&[SHOWN_MAX], &self.values[..SHOWN_MAX]).trim_end_matches(']')
+            );
         }
         f.write_str(&nested(&self.shape, &self.values))
     }
@@ -245,7 +257,10 @@ mod tests {
             shape: shape.to_vec(),
             values: values.to_vec(),
         };
-        assert_eq!(values(&[2, 2], &[1.0, -2.5, f64::NAN, 1.0 / 3.0]).to_string(), "float32 [[1, -2.5], [nan, 0.333333]]");
+        assert_eq!(
+            values(&[2, 2], &[1.0, -2.5, f64::NAN, 1.0 / 3.0]).to_string(),
+            "float32 [[1, -2.5], [nan, 0.333333]]"
+        );
         assert_eq!(values(&[1], &[f64::from(f32::MIN)]).to_string(), "float32 [-3.40282e38]");
         assert_eq!(values(&[], &[3e9]).to_string(), "float32 3000000000");
     }
