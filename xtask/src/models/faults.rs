@@ -218,7 +218,7 @@ mod tests {
             "panicking (1)",
             "2 (B: says so)",
             "### ONNX Runtime 9.9",
-            "| c |",
+            "| c | `n`",
         ];
         let places: Vec<Option<usize>> = order.iter().map(|part| page.find(part)).collect();
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{page}");
