@@ -61,7 +61,8 @@ impl Request {
 
 /// Makes the models, runs them and writes the table.
 ///
-/// *Errors*: an environment or a program cannot be made. Models that do not run are no error.
+/// *Errors*: an environment or a program cannot be made; a fault of a library does not show any more. Models that do not
+/// run are no error.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let request = parse(arguments)?;
     let python = environment()?;
