@@ -71,7 +71,7 @@ def ensembles():
 
 def quantised():
     yield fault(
-        "gemm_float_bias", "A bias of floats between quantisers is rounded to whole steps of the factors' scales.",
+        "gemm_float_bias", "An optimisation (`WeightBiasQuantization`) rounds a bias of floats between quantisers to whole steps of the factors' scales.",
         [
             node("DequantizeLinear", ["x", "one", "none"], ["a"]), node("DequantizeLinear", ["w", "one", "zero"], ["b"]),
             node("Gemm", ["a", "b", "c"], ["d"]), node("QuantizeLinear", ["d", "quarter", "none"], ["o"]),
