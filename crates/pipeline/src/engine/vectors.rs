@@ -50,6 +50,28 @@ pub(super) fn on_widest<L: Loops>(loops: L) -> L::Output {
     MACHINE.dispatch(Dispatched(loops))
 }
 
+/// Runs loops that are written over the machine's own vectors: where the sums under way are more than a compiler keeps in
+/// registers by itself. All that they call is to be `#[inline(always)]` as well.
+pub(super) fn over_vectors<L: WithSimd>(loops: L) -> L::Output {
+    MACHINE.dispatch(loops)
+}
+
+/// Returns how many `f32` a vector of this machine holds.
+pub(super) fn lanes() -> usize {
+    over_vectors(Lanes)
+}
+
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
 struct Dispatched<L>(L);
 
 impl<L: Loops> WithSimd for Dispatched<L> {

@@ -8,26 +8,35 @@ mod assembly;
 mod biases;
 mod constants;
 mod convolution;
+mod convolve;
+mod dense;
 mod dynamic;
 mod elementwise;
+mod ending;
 mod finish;
 mod fuse;
 #[cfg(test)]
 mod fuse_tests;
+#[cfg(test)]
+mod kernel_tests;
 mod linear;
 mod lookup;
 mod lstm;
 mod matmul;
+mod maximum;
 mod moves;
 mod numbers;
+mod planes;
 mod pooling;
 mod products;
+mod ranged;
 mod softmax;
 #[cfg(test)]
 mod tests;
+mod windows;
 
-pub(in crate::engine) use dynamic::is_batch_dependent;
 pub(in crate::engine) use fuse::fuse;
+pub(in crate::engine) use windows::are_mixed;
 
 use super::Builder;
 
@@ -53,4 +62,5 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("QLinearSoftmax", softmax::build),
     ("QLinearWhere", lookup::choose),
     ("QuantizeLinear", linear::quantize),
+    (maximum::OPERATOR, maximum::build),
 ];
