@@ -249,6 +249,11 @@ impl<E: Ending> Sum<'_, E> {
     }
 
     /// Sums some terms at neighbouring places.
+    #[expect(
+        clippy::needless_range_loop,
+        clippy::manual_memcpy,
+        reason = "loops of constant counts over all arrays at once become registers; a copied array lies in memory"
+    )]
     #[inline(always)]
     fn block<S: Simd, const B: usize, const V: usize>(
         &mut self,

@@ -198,6 +198,11 @@ impl<E: Ending> Sum<'_, E> {
         }
     }
 
+    #[expect(
+        clippy::needless_range_loop,
+        clippy::manual_memcpy,
+        reason = "loops of constant counts over all arrays at once become registers; a copied array lies in memory"
+    )]
     #[inline(always)]
     fn block<S: Simd, const R: usize, const P: usize>(
         &mut self,

@@ -24,6 +24,7 @@ mod lookup;
 mod lstm;
 mod matmul;
 mod maximum;
+mod mean;
 mod moves;
 mod numbers;
 mod planes;
@@ -63,4 +64,5 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("QLinearWhere", lookup::choose),
     ("QuantizeLinear", linear::quantize),
     (maximum::OPERATOR, maximum::build),
+    (mean::OPERATOR, mean::build),
 ];

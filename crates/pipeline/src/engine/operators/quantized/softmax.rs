@@ -108,15 +108,7 @@ fn softmax<Q: Quantum>(
     if values.is_empty() {
         return Ok(output);
     }
-    on_widest(Rows {
-        table: &table,
-        values,
-        into,
-        length,
-        inner,
-        steps: (1.0 / to.scale).floor(),
-        zero: to.zero,
-    });
+    on_widest(Rows { table, values, into, length, inner, steps: (1.0 / to.scale).floor(), zero: to.zero });
     Ok(output)
 }
 
@@ -133,6 +125,7 @@ struct Rows<'a, Q> {
 impl<Q: Quantum> Loops for Rows<'_, Q> {
     type Output = ();
 
+    #[expect(clippy::needless_range_loop, reason = "loops over several slices of one length")]
     #[inline(always)]
     fn run<A: Arithmetic>(self) {
         let Self { length, inner, steps, zero, .. } = self;

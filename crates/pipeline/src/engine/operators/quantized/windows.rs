@@ -16,7 +16,8 @@ use super::fuse::integer;
 /// Operators that quantise by the range of the values of a run.
 const BY_RANGE: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"];
 
-fn is_by_range(node: &NodeProto) -> bool {
+/// Tells whether an operator quantises by the range of the values of a run.
+pub(super) fn is_by_range(node: &NodeProto) -> bool {
     BY_RANGE.contains(&node.op_type.as_str()) || node.attribute.iter().any(|a| a.name == RANGED && a.i != 0)
 }
 
@@ -96,8 +97,14 @@ fn rank_after<'f>(
         | "Identity" | "LeakyRelu" | "Neg" | "Relu" | "Sigmoid" | "Softplus" | "Sqrt" | "Tanh" => {
             rank(0).filter(|_| others_fixed())
         }
-        "AveragePool" | "BatchNormalization" | "Conv" | "ConvInteger" | "GlobalAveragePool"
-        | "GlobalMaxPool" | "MaxPool" => rank(0).filter(|rank| *rank > 2 && others_fixed()),
+        "AveragePool"
+        | "BatchNormalization"
+        | "Conv"
+        | "ConvInteger"
+        | "GlobalAveragePool"
+        | "GlobalMaxPool"
+        | "MaxPool"
+        | super::mean::OPERATOR => rank(0).filter(|rank| *rank > 2 && others_fixed()),
         "DynamicQuantizeMatMul" => rank(0).filter(|rank| *rank > 1 && others_fixed()),
         "Flatten" => rank(0).filter(|_| attribute("axis").unwrap_or(1) == 1).map(|_| 2),
         "Gemm" => {
