@@ -325,3 +325,19 @@ fn windows_are_mixed_where_the_first_axis_is_not_theirs_for_certain() {
     assert!(are_mixed(&mut graph(wired("DynamicQuantizeLinear", &["x"], "a", vec![])), true));
     assert!(!are_mixed(&mut graph(wired("Add", &["x", "w"], "a", vec![])), true));
 }
+
+#[test]
+fn what_a_graph_is_rewritten_to_is_refused_in_a_file() {
+    use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto};
+    let refused = |node: NodeProto| {
+        let graph = GraphProto { node: vec![node], ..GraphProto::default() };
+        let opset_import = vec![OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() }];
+        let model = ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() };
+        super::super::check(&model, &super::super::onnx()).is_err()
+    };
+    assert!(!refused(wired("ConvInteger", &["x", "w"], "y", vec![])));
+    assert!(refused(wired("ConvInteger", &["x", "w", "s"], "y", vec![int(super::convolution::RANGED, 1)])));
+    for operator in super::INNER {
+        assert!(refused(wired(operator, &["x"], "y", vec![])));
+    }
+}

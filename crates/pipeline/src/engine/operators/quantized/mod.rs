@@ -41,6 +41,9 @@ pub(in crate::engine) use windows::are_mixed;
 
 use super::Builder;
 
+/// Those that a graph is rewritten to, and that no file holds.
+pub(super) const INNER: [&str; 2] = [maximum::OPERATOR, mean::OPERATOR];
+
 /// All of them.
 pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("ConvInteger", convolution::integer),
