@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dunlin_kit::error_chain::Chain;
+use dunlin_model_package::manifest::Dim;
 use dunlin_model_package::package::MODEL_FILE;
 use dunlin_model_package::{Manifest, Package};
 use tract_onnx::Onnx;
@@ -161,7 +162,11 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
     rewrite::simplify(graph, opset);
     rewrite::keep(graph, &outputs);
-    let batch_max = if operators::quantized::is_batch_dependent(graph) { 1 } else { batch_max };
+    let are_first = manifest.inputs.iter().all(|input| {
+        matches!(input.shape.first(), Some(Dim::Named(_)))
+            && input.shape[1..].iter().all(|dim| matches!(dim, Dim::Fixed(_)))
+    });
+    let batch_max = if operators::quantized::are_mixed(graph, are_first) { 1 } else { batch_max };
     let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
 

@@ -57,9 +57,26 @@ pub(super) fn on_widest<L: Loops>(loops: L) -> L::Output {
     MACHINE.dispatch(Dispatched(loops))
 }
 
-/// Runs loops that name their vectors themselves, where the compiler would not keep sums in registers.
-pub(super) fn in_vectors<W: WithSimd>(loops: W) -> W::Output {
+/// Runs loops that are written over the machine's own vectors: where the sums under way are more than a compiler keeps in
+/// registers by itself. All that they call is to be `#[inline(always)]` as well.
+pub(super) fn in_vectors<L: WithSimd>(loops: L) -> L::Output {
     MACHINE.dispatch(loops)
+}
+
+/// Returns how many values of f32 a vector of this machine holds.
+pub(super) fn lanes() -> usize {
+    in_vectors(Lanes)
+}
+
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
 }
 
 struct Dispatched<L>(L);

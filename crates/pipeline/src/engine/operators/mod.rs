@@ -73,7 +73,8 @@ pub(super) fn refusal(
     model: &ModelProto,
     engine: &Onnx,
 ) -> Option<String> {
-    if !engine.op_register.0.contains_key(&node.op_type) {
+    let is_inner = quantized::INNER.contains(&node.op_type.as_str());
+    if is_inner || !engine.op_register.0.contains_key(&node.op_type) {
         return Some(UNKNOWN.to_owned());
     }
     // Left over where no function is around the node: it has no value.
@@ -81,9 +82,16 @@ pub(super) fn refusal(
         let name: String = attribute.name.chars().take(64).collect();
         return Some(format!("its attribute `{name}` refers to one of a function"));
     }
+    if let Some(inner) = node.attribute.iter().find(|attribute| attribute.name.starts_with(INNER_PREFIX)) {
+        let name: String = inner.name.chars().take(64).collect();
+        return Some(format!("its attribute `{name}` is none of a file's"));
+    }
     let is_own = OWN.into_iter().flatten().any(|(name, _)| *name == node.op_type);
     conditions::refusal(node, Surroundings { model, graph }, is_own)
 }
+
+/// How attributes begin that the engine gives to nodes while it rewrites a graph: none of a file does.
+const INNER_PREFIX: &str = "dunlin_";
 
 /// What is said of an operator that nobody registered.
 const UNKNOWN: &str = "the engine does not know the operator";
