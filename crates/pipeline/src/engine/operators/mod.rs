@@ -5,7 +5,7 @@
 
 mod attributes;
 mod conditions;
-mod kernel;
+pub(super) mod kernel;
 mod ml;
 #[cfg(test)]
 mod node_tests;
