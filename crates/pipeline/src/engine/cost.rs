@@ -39,7 +39,8 @@ impl TractEngine {
             let mut state = plan.spawn().map_err(run_error)?;
             let mut taken: HashMap<usize, u64> = HashMap::new();
             for _ in 0..runs {
-                let write = |input: usize, tensor: &mut Tensor| self.tensors().write_input(input, values, tensor);
+                let write =
+                    |input: usize, tensor: &mut Tensor| self.tensors().write_input(input, values, tensor);
                 let inputs = plan.inputs(write).map_err(run_error)?;
                 let timed = state.run_plan_with_eval(inputs, |context, node_state, node, inputs| {
                     let start = now();

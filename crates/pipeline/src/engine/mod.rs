@@ -48,12 +48,7 @@ pub trait Engine {
     /// again and again saves the making of one.
     ///
     /// *Errors*: as of [`Engine::run`]; the vector is then empty.
-    fn run_into(
-        &mut self,
-        batch: usize,
-        values: &[f32],
-        outputs: &mut Vec<f32>,
-    ) -> Result<(), EngineError>;
+    fn run_into(&mut self, batch: usize, values: &[f32], outputs: &mut Vec<f32>) -> Result<(), EngineError>;
 }
 
 /// Why a model cannot be loaded or a batch not be run.

@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_core::plan::SessionId;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::ops::source::TypedSource;
+use tract_onnx::tract_core::plan::SessionId;
 
 use super::operators::kernel::{self, Kernel};
 use super::plan::State;
@@ -108,7 +108,8 @@ impl Steps {
     pub(super) fn of(runnable: &Arc<TypedRunnableModel>) -> TractResult<Option<Self>> {
         let Some(session) = Session::open(runnable)? else { return Ok(None) };
         let model = runnable.model();
-        let mut layout = Layout { slots: Vec::new(), values: Vec::new(), first: vec![None; model.nodes.len()] };
+        let mut layout =
+            Layout { slots: Vec::new(), values: Vec::new(), first: vec![None; model.nodes.len()] };
         for node in model.nodes.iter().filter(|node| node.op_is::<Const>()) {
             layout.constant(node)?;
         }
@@ -254,7 +255,9 @@ fn mark_last(slots: &mut [Slot], steps: &mut [Step]) {
         let later = std::mem::replace(&mut is_read[input.slot], true);
         input.is_last = !later && slots[input.slot].life == Life::Run;
     }
-    for (slot, _) in slots.iter_mut().zip(is_read).filter(|(slot, is_read)| !is_read && slot.life == Life::Run) {
+    for (slot, _) in
+        slots.iter_mut().zip(is_read).filter(|(slot, is_read)| !is_read && slot.life == Life::Run)
+    {
         slot.life = Life::Unread;
     }
 }

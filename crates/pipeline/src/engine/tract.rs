@@ -109,12 +109,7 @@ impl TractEngine {
 }
 
 impl Engine for TractEngine {
-    fn run_into(
-        &mut self,
-        batch: usize,
-        values: &[f32],
-        outputs: &mut Vec<f32>,
-    ) -> Result<(), EngineError> {
+    fn run_into(&mut self, batch: usize, values: &[f32], outputs: &mut Vec<f32>) -> Result<(), EngineError> {
         outputs.clear();
         let ran = catching(|| self.run_split(batch, values, outputs));
         if ran.is_err() {

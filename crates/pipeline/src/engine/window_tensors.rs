@@ -81,7 +81,10 @@ impl WindowTensors {
     pub(super) fn write_input(&self, input: usize, values: &[f32], tensor: &mut Tensor) -> TractResult<()> {
         let InputPart { dtype, offset, width } = self.inputs[input];
         let stride = self.window_values;
-        ensure!(tensor.len() * stride == values.len() * width, "an input is of another size than its windows");
+        ensure!(
+            tensor.len() * stride == values.len() * width,
+            "an input is of another size than its windows"
+        );
         let mut plain = tensor.try_as_plain_ram_mut()?;
         if width == stride && dtype == Dtype::F32 {
             plain.as_slice_mut::<f32>()?.copy_from_slice(values);
