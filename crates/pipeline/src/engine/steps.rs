@@ -13,6 +13,7 @@ use tract_onnx::tract_core::ops::source::TypedSource;
 use tract_onnx::tract_core::plan::SessionId;
 
 use super::operators::kernel::{self, Kernel};
+use super::operators::small;
 use super::plan::State;
 
 /// Largest tensor that is kept between runs: beyond it the making is little beside the filling.
@@ -120,7 +121,9 @@ impl Steps {
             if !node.op_is::<TypedSource>() {
                 let inputs = layout.of_all(&node.inputs)?.into_iter();
                 let inputs = inputs.map(|slot| Input { slot, is_last: false }).collect();
-                steps.push(Step { node: node.id, kernel: kernel::writing(&*node.op), inputs, outputs });
+                let kernel = kernel::writing(&*node.op);
+                let small = || small::of(&*node.op, &model.node_input_facts(node.id).ok()?, &model.node_output_facts(node.id).ok()?);
+                steps.push(Step { node: node.id, kernel: kernel.or_else(small), inputs, outputs });
             }
         }
         // An input that nobody reads is in no order.

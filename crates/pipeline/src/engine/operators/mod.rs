@@ -11,6 +11,7 @@ mod ml;
 mod node_tests;
 pub(super) mod quantized;
 mod recurrent;
+pub(super) mod small;
 mod standard;
 #[cfg(test)]
 mod testing;
