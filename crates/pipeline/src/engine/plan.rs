@@ -79,6 +79,12 @@ impl Plan {
         made.collect()
     }
 
+    /// Whether the plan is run by steps.
+    #[cfg(test)]
+    pub(super) const fn is_of_steps(&self) -> bool {
+        self.steps.is_some()
+    }
+
     /// Returns a state of its own, for runs that are watched.
     ///
     /// *Errors*: the engine's.

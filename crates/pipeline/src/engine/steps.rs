@@ -122,7 +122,13 @@ impl Steps {
                 let inputs = layout.of_all(&node.inputs)?.into_iter();
                 let inputs = inputs.map(|slot| Input { slot, is_last: false }).collect();
                 let kernel = kernel::writing(&*node.op);
-                let small = || small::of(&*node.op, &model.node_input_facts(node.id).ok()?, &model.node_output_facts(node.id).ok()?);
+                let small = || {
+                    small::of(
+                        &*node.op,
+                        &model.node_input_facts(node.id).ok()?,
+                        &model.node_output_facts(node.id).ok()?,
+                    )
+                };
                 steps.push(Step { node: node.id, kernel: kernel.or_else(small), inputs, outputs });
             }
         }

@@ -30,7 +30,8 @@ pub(in crate::engine) fn of(
             let is_float = [DatumType::F32, DatumType::F64].contains(&output.datum_type);
             // What is not one value has as many as the output: its axes then only differ in those of length one.
             let fits = |fact: &TypedFact| {
-                fact.datum_type == output.datum_type && matches!(values(fact), Some(n) if n == 1 || n == count)
+                fact.datum_type == output.datum_type
+                    && matches!(values(fact), Some(n) if n == 1 || n == count)
             };
             (is_float && fits(a) && fits(b)).then(|| kernel(Work::Both(operator), output))
         }
@@ -47,9 +48,10 @@ fn unary(op: &dyn TypedOp, input: &TypedFact, output: &TypedFact, count: usize) 
     let is_cast = op.downcast_ref::<Cast>().is_some_and(|cast| cast.to == output.datum_type);
     let types = (input.datum_type, output.datum_type);
     let known = match types {
-        (DatumType::F32 | DatumType::F64 | DatumType::I64, DatumType::F32 | DatumType::F64 | DatumType::I64) => {
-            (is_shape && types.0 == types.1) || is_cast
-        }
+        (
+            DatumType::F32 | DatumType::F64 | DatumType::I64,
+            DatumType::F32 | DatumType::F64 | DatumType::I64,
+        ) => (is_shape && types.0 == types.1) || is_cast,
         (DatumType::Bool, DatumType::F32) => is_cast,
         _ => false,
     };

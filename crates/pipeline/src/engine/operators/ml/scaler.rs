@@ -62,7 +62,9 @@ impl Kernel for Scaler {
         if input.datum_type() == DatumType::F64 {
             // Scaled as it came: the difference of two large doubles is lost in single precision.
             let values = input.try_as_plain_ram()?.as_slice::<f64>()?.chunks_exact(columns);
-            self.scale(values, output, |x, offset, scale| ((x - f64::from(offset)) * f64::from(scale)) as f32);
+            self.scale(values, output, |x, offset, scale| {
+                ((x - f64::from(offset)) * f64::from(scale)) as f32
+            });
         } else {
             let values = floats(input)?;
             self.scale(values.chunks_exact(columns), output, |x, offset, scale| (x - offset) * scale);
