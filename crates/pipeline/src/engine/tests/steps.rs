@@ -5,16 +5,23 @@ use tract_onnx::prelude::Tensor;
 use super::*;
 
 /// Operators that random graphs are made of: tract's and ours, with kept outputs and without, in place and not.
-const OPERATORS: [&str; 15] = [
+const OPERATORS: [&str; 22] = [
     "Add",
     "Sub",
     "Mul",
     "Div",
     "Max",
+    "Min",
     "Relu",
     "Neg",
     "Exp",
+    "Log",
+    "Less",
+    "Greater",
+    "Equal",
     "Double",
+    "Whole",
+    "Joined",
     "Turned",
     "Flat",
     "Scaler",
@@ -27,7 +34,18 @@ const OPERATORS: [&str; 15] = [
 fn nodes(operator: &str, a: &str, b: &str, to: &str) -> Vec<Proto> {
     let inner = format!("{to}_inner");
     match operator {
-        "Add" | "Sub" | "Mul" | "Div" | "Max" => vec![node(operator, &[a, b], &[to])],
+        "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" => vec![node(operator, &[a, b], &[to])],
+        "Less" | "Greater" | "Equal" => {
+            vec![node(operator, &[a, b], &[&inner]), with_int(node("Cast", &[&inner], &[to]), "to", F32)]
+        }
+        "Whole" => vec![
+            with_int(node("Cast", &[a], &[&inner]), "to", I64),
+            with_int(node("Cast", &[&inner], &[to]), "to", F32),
+        ],
+        "Joined" => vec![
+            with_int(node("Concat", &[a, b], &[&inner]), "axis", 1),
+            node("MatMul", &[&inner, "mix"], &[to]),
+        ],
         "Double" => vec![
             with_int(node("Cast", &[a], &[&inner]), "to", F64),
             with_int(node("Cast", &[&inner], &[to]), "to", F32),
@@ -83,8 +101,13 @@ fn random_graph(picks: &[(usize, usize, usize)], outputs: [usize; 3]) -> Vec<u8>
     for (to, from) in ["p", "q", "r"].into_iter().zip(outputs) {
         all.push(node("Identity", &[&name(1 + from % (known - 1))], &[to]));
     }
-    let constants =
-        [floats("table", &[3], &[1.0, -2.0, 0.5]), longs("flat", &[1], &[-1]), longs("rows", &[2], &[-1, 2])];
+    let mix = floats("mix", &[4, 2], &[1.0, 0.5, -1.0, 0.0, 0.25, 2.0, 0.0, -0.5]);
+    let constants = [
+        mix,
+        floats("table", &[3], &[1.0, -2.0, 0.5]),
+        longs("flat", &[1], &[-1]),
+        longs("rows", &[2], &[-1, 2]),
+    ];
     let outputs = ["p", "q", "r"].map(|name| value(name, F32, &[0, 2]));
     let graph = graph(&all, &constants, &[value("x", F32, &[0, 2])], &outputs);
     model(&graph)
@@ -111,7 +134,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn steps_give_bit_by_bit_what_a_state_gives_also_after_runs_that_failed(
-        picks in proptest::collection::vec((0..15_usize, 0..64_usize, 0..64_usize), 1..12),
+        picks in proptest::collection::vec((0..22_usize, 0..64_usize, 0..64_usize), 1..12),
         outputs: [u8; 3],
         runs in proptest::collection::vec((proptest::collection::vec(0.0..2.99_f32, 8), 0..4_u8, proptest::bool::ANY), 2..8),
     ) {
