@@ -5,12 +5,13 @@
 
 mod attributes;
 mod conditions;
-mod kernel;
+pub(super) mod kernel;
 mod ml;
 #[cfg(test)]
 mod node_tests;
 pub(super) mod quantized;
 mod recurrent;
+pub(super) mod small;
 mod standard;
 #[cfg(test)]
 mod testing;
