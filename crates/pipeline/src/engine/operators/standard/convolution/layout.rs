@@ -4,6 +4,11 @@
 //! of one value in every phase, and image rows follow one another, so that outputs are counted through as if they stood in
 //! one row. Never computes a product.
 
+#![expect(
+    clippy::manual_memcpy,
+    reason = "iterators of the standard library stay calls in code for wider vectors"
+)]
+
 /// Most values that a padded input may take, 16 MiB: beyond it tract's way, which makes no copy of its own, is taken.
 const VALUES_MAX: usize = 1 << 22;
 
@@ -146,16 +151,19 @@ impl Layout {
     /// Puts a sample into a buffer; the padding stands there.
     #[inline(always)]
     pub(super) fn fill(&self, sample: &[f32], buffer: &mut [f32]) {
-        let from = sample.chunks_exact(self.input_channel());
-        for (from, into) in from.zip(buffer.chunks_exact_mut(self.channel)).take(self.channels) {
+        let values = self.input_channel();
+        for channel in 0..self.channels {
+            let from = &sample[channel * values..(channel + 1) * values];
+            let into = &mut buffer[channel * self.channel..(channel + 1) * self.channel];
             for run in &self.runs {
                 let into = &mut into[run.to..run.to + run.count];
                 match self.axes[1].stride {
                     1 => copy(&from[run.from..run.from + run.count], into),
                     2 => every_second(&from[run.from..run.from + 2 * run.count - 1], into),
                     stride => {
-                        let from = from[run.from..].iter().step_by(stride);
-                        into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
+                        for at in 0..run.count {
+                            into[at] = from[run.from + at * stride];
+                        }
                     }
                 }
             }
@@ -179,23 +187,26 @@ fn joined(runs: Vec<Run>, stride: usize) -> Vec<Run> {
     joined
 }
 
-/// Values that are moved at once: rows are short, and a call for each would cost more than the moving.
+/// Values that are moved at once: rows are short, and a call for each would cost more than the moving. The loops below
+/// stand on indices alone, since iterators of the standard library stay calls in code for wider vectors.
 const AT_ONCE: usize = 8;
 
 /// Copies short rows.
 #[inline(always)]
 pub(super) fn copy(from: &[f32], into: &mut [f32]) {
-    if from.len() >= 8 * AT_ONCE {
+    let count = into.len();
+    let from = &from[..count];
+    if count >= 8 * AT_ONCE {
         into.copy_from_slice(from);
         return;
     }
-    if from.len() < AT_ONCE {
-        for (into, from) in into.iter_mut().zip(from) {
-            *into = *from;
+    if count < AT_ONCE {
+        for at in 0..count {
+            into[at] = from[at];
         }
         return;
     }
-    let last = from.len() - AT_ONCE;
+    let last = count - AT_ONCE;
     let mut at = 0;
     while at < last {
         put(&from[at..at + AT_ONCE], &mut into[at..at + AT_ONCE]);
@@ -207,19 +218,33 @@ pub(super) fn copy(from: &[f32], into: &mut [f32]) {
 
 #[inline(always)]
 fn put(from: &[f32], into: &mut [f32]) {
-    let values: [f32; AT_ONCE] = std::array::from_fn(|lane| from[lane]);
-    into[..AT_ONCE].copy_from_slice(&values);
+    let (from, into) = (&from[..AT_ONCE], &mut into[..AT_ONCE]);
+    let mut values = [0.0; AT_ONCE];
+    for lane in 0..AT_ONCE {
+        values[lane] = from[lane];
+    }
+    for lane in 0..AT_ONCE {
+        into[lane] = values[lane];
+    }
 }
 
 #[inline(always)]
 fn every_second(from: &[f32], into: &mut [f32]) {
-    let (many, rest) = into.as_chunks_mut::<AT_ONCE>();
-    let done = many.len() * AT_ONCE;
-    for (at, into) in many.iter_mut().enumerate() {
-        let from = &from[at * 2 * AT_ONCE..][..2 * AT_ONCE - 1];
-        *into = std::array::from_fn(|lane| from[2 * lane]);
+    let count = into.len();
+    let mut at = 0;
+    while at + AT_ONCE <= count {
+        let (from, into) = (&from[2 * at..][..2 * AT_ONCE - 1], &mut into[at..][..AT_ONCE]);
+        let mut values = [0.0; AT_ONCE];
+        for lane in 0..AT_ONCE {
+            values[lane] = from[2 * lane];
+        }
+        for lane in 0..AT_ONCE {
+            into[lane] = values[lane];
+        }
+        at += AT_ONCE;
     }
-    for (at, into) in rest.iter_mut().enumerate() {
-        *into = from[2 * (done + at)];
+    while at < count {
+        into[at] = from[2 * at];
+        at += 1;
     }
 }

@@ -123,24 +123,28 @@ impl WithSimd for Walk<'_> {
         let [rows, columns] = layout.output();
         let positions = layout.positions();
         let factor = simd.splat_f32s(1.0 / layout.taps.len() as f32);
-        for (from, into) in from.chunks_exact(layout.sample()).zip(into.chunks_exact_mut(rows * columns)) {
-            layout.fill(from, &mut buffers.channel);
-            for at in (0..positions).step_by(S::F32_LANES) {
-                let of = |tap: &usize| S::as_simd_f32s(&buffers.channel[tap + at..][..S::F32_LANES]).0[0];
-                let found = match kind {
-                    // Never picks NaN, as tract.
-                    Kind::Max => layout.taps.iter().map(of).fold(simd.splat_f32s(f32::MIN), |most, value| {
-                        simd.select_f32s(simd.less_than_f32s(most, value), value, most)
-                    }),
-                    Kind::Mean => {
-                        let add = |sum, value| simd.add_f32s(sum, value);
-                        let sum = layout.taps.iter().map(of).fold(simd.splat_f32s(0.0), add);
-                        simd.mul_f32s(sum, factor)
-                    }
-                };
+        let (values, image) = (layout.sample(), rows * columns);
+        for channel in 0..into.len() / image {
+            layout.fill(&from[channel * values..(channel + 1) * values], &mut buffers.channel);
+            let mut at = 0;
+            while at < positions {
+                let mut found = simd.splat_f32s(if *kind == Kind::Max { f32::MIN } else { 0.0 });
+                for tap in &layout.taps {
+                    let value = S::as_simd_f32s(&buffers.channel[tap + at..][..S::F32_LANES]).0[0];
+                    found = match kind {
+                        // Never picks NaN, as tract.
+                        Kind::Max => simd.select_f32s(simd.less_than_f32s(found, value), value, found),
+                        Kind::Mean => simd.add_f32s(found, value),
+                    };
+                }
+                if *kind == Kind::Mean {
+                    found = simd.mul_f32s(found, factor);
+                }
                 S::as_mut_simd_f32s(&mut buffers.found[at..at + S::F32_LANES]).0[0] = found;
+                at += S::F32_LANES;
             }
-            for (row, into) in into.chunks_exact_mut(columns).enumerate() {
+            for row in 0..rows {
+                let into = &mut into[channel * image + row * columns..][..columns];
                 super::layout::copy(&buffers.found[row * layout.width..][..columns], into);
             }
         }

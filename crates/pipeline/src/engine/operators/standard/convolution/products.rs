@@ -3,6 +3,12 @@
 //! A lane is a position, a weight goes to all lanes; what was summed is finished on the way out. Never pads and never
 //! packs.
 
+#![expect(
+    clippy::manual_memcpy,
+    clippy::needless_range_loop,
+    reason = "iterators of the standard library stay calls in code for wider vectors"
+)]
+
 use pulp::{Simd, WithSimd};
 
 use super::layout::Layout;
@@ -136,7 +142,10 @@ impl Products {
     ) {
         let weights = &self.weights[block.weights..block.weights + WIDTH * self.taps.len()];
         let (weights, _) = weights.as_chunks::<WIDTH>();
-        let bias: [f32; WIDTH] = std::array::from_fn(|channel| self.bias[block.output + channel]);
+        let mut bias = [0.0; WIDTH];
+        for channel in 0..WIDTH {
+            bias[channel] = self.bias[block.output + channel];
+        }
         let from = &buffers.input[block.input..];
         let (positions, row) = (self.layout.positions(), self.row());
         let mut at = 0;
@@ -159,17 +168,13 @@ impl Products {
         // Rows without anything between them are one.
         let (rows, columns) =
             if columns == self.layout.width { (1, rows * columns) } else { (rows, columns) };
-        let channels = into.chunks_exact_mut(rows * columns).zip(sums.chunks_exact(self.row()));
-        for (channel, (into, sums)) in channels.enumerate() {
-            for (row, into) in into.chunks_exact_mut(columns).enumerate() {
+        for channel in 0..into.len() / (rows * columns) {
+            let sums = &sums[channel * self.row()..];
+            for row in 0..rows {
                 let sums = &sums[row * self.layout.width..][..columns];
-                match added {
-                    Some(added) => {
-                        let added = &added[(channel * rows + row) * columns..][..columns];
-                        self.finish_row(simd, sums, Some(added), into);
-                    }
-                    None => self.finish_row(simd, sums, None, into),
-                }
+                let at = (channel * rows + row) * columns;
+                let added = added.map(|added| &added[at..at + columns]);
+                self.finish_row(simd, sums, added, &mut into[at..at + columns]);
             }
         }
     }
@@ -178,18 +183,24 @@ impl Products {
     fn finish_row<S: Simd>(&self, simd: S, sums: &[f32], added: Option<&[f32]>, into: &mut [f32]) {
         let (into, into_rest) = S::as_mut_simd_f32s(into);
         let (sums, sums_rest) = S::as_simd_f32s(sums);
-        let (added, added_rest) = added.map(S::as_simd_f32s).unzip();
-        for (at, (into, sum)) in into.iter_mut().zip(sums).enumerate() {
+        let (added, added_rest) = match added {
+            Some(added) => {
+                let (added, rest) = S::as_simd_f32s(added);
+                (Some(added), rest)
+            }
+            None => (None, &[][..]),
+        };
+        for at in 0..into.len() {
             let sum = match added {
-                Some(added) => simd.add_f32s(*sum, added[at]),
-                None => *sum,
+                Some(added) => simd.add_f32s(sums[at], added[at]),
+                None => sums[at],
             };
-            *into = finished(simd, self.finish, sum);
+            into[at] = finished(simd, self.finish, sum);
         }
         if !into_rest.is_empty() {
             let mut sum = simd.partial_load_f32s(sums_rest);
-            if let Some(added) = added_rest {
-                sum = simd.add_f32s(sum, simd.partial_load_f32s(added));
+            if added.is_some() {
+                sum = simd.add_f32s(sum, simd.partial_load_f32s(added_rest));
             }
             simd.partial_store_f32s(into_rest, finished(simd, self.finish, sum));
         }
@@ -222,10 +233,18 @@ fn sums<S: Simd, const WIDTH: usize, const VECTORS: usize>(
     weights: &[[f32; WIDTH]],
     bias: &[f32; WIDTH],
 ) -> [[S::f32s; VECTORS]; WIDTH] {
-    let mut sums = bias.map(|bias| [simd.splat_f32s(bias); VECTORS]);
-    for (tap, weights) in taps.iter().zip(weights) {
-        let values = &from[tap + at..][..VECTORS * S::F32_LANES];
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; WIDTH];
+    for channel in 0..WIDTH {
+        let bias = simd.splat_f32s(bias[channel]);
+        for vector in 0..VECTORS {
+            sums[channel][vector] = bias;
+        }
+    }
+    let weights = &weights[..taps.len()];
+    for tap in 0..taps.len() {
+        let values = &from[taps[tap] + at..][..VECTORS * S::F32_LANES];
         let (values, _) = S::as_simd_f32s(values);
+        let weights = &weights[tap];
         for channel in 0..WIDTH {
             let weight = simd.splat_f32s(weights[channel]);
             for vector in 0..VECTORS {
@@ -244,9 +263,11 @@ fn put<S: Simd, const WIDTH: usize, const VECTORS: usize>(
     row: usize,
     into: &mut [f32],
 ) {
-    for (channel, sums) in sums.iter().enumerate() {
+    for channel in 0..WIDTH {
         let into = &mut into[channel * row + at..][..VECTORS * S::F32_LANES];
         let (into, _) = S::as_mut_simd_f32s(into);
-        into.copy_from_slice(sums);
+        for vector in 0..VECTORS {
+            into[vector] = sums[channel][vector];
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! Convolutions and pooling against plain references, written from ONNX's text.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where a value is missing")]
-
 use proptest::prelude::*;
 use pulp::WithSimd;
 use tract_onnx::pb::AttributeProto;
