@@ -5,7 +5,9 @@
 
 use std::sync::LazyLock;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, WithSimd};
+
+pub(super) use pulp::Simd;
 
 /// What this machine has, asked once.
 static MACHINE: LazyLock<Arch> = LazyLock::new(Arch::new);
@@ -17,6 +19,16 @@ pub(super) trait Loops {
 
     /// Runs them. To be `#[inline(always)]`, as is all that it calls: what is not inlined is not compiled anew.
     fn run<A: Arithmetic>(self) -> Self::Output;
+}
+
+/// Loops over the machine's own vectors, whose width they see: for blocks of sums that must stay in registers, which the
+/// compiler does not make of arrays.
+pub(super) trait VectorLoops {
+    /// What they compute.
+    type Output;
+
+    /// Runs them. To be `#[inline(always)]`, as is all that it calls.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
 /// How the machine adds products.
@@ -48,6 +60,38 @@ impl Arithmetic for Separate {
 /// Runs loops with the widest vectors there are.
 pub(super) fn on_widest<L: Loops>(loops: L) -> L::Output {
     MACHINE.dispatch(Dispatched(loops))
+}
+
+/// Runs loops over vectors with the widest that there are.
+pub(super) fn in_vectors<L: VectorLoops>(loops: L) -> L::Output {
+    MACHINE.dispatch(InVectors(loops))
+}
+
+/// Returns how many values of f32 the widest vectors hold.
+pub(super) fn lanes() -> usize {
+    in_vectors(Lanes)
+}
+
+struct Lanes;
+
+impl VectorLoops for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+struct InVectors<L>(L);
+
+impl<L: VectorLoops> WithSimd for InVectors<L> {
+    type Output = L::Output;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> L::Output {
+        self.0.run(simd)
+    }
 }
 
 struct Dispatched<L>(L);

@@ -25,6 +25,7 @@ use tract_onnx::prelude::TractResult;
 use tract_onnx::tract_hir::infer::InferenceOp;
 
 use conditions::Surroundings;
+pub(super) use standard::LINEAR;
 
 use super::EngineError;
 
@@ -69,7 +70,8 @@ pub(super) fn refusal(
     model: &ModelProto,
     engine: &Onnx,
 ) -> Option<String> {
-    if !engine.op_register.0.contains_key(&node.op_type) {
+    // A file cannot name what only a rewrite makes.
+    if !engine.op_register.0.contains_key(&node.op_type) || node.op_type == LINEAR {
         return Some(UNKNOWN.to_owned());
     }
     let is_own = OWN.into_iter().flatten().any(|(name, _)| *name == node.op_type);

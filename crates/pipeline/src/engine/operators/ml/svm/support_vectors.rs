@@ -1,16 +1,19 @@
 //! The kernel function of a row with each support vector.
 //!
-//! Keeps the vectors in groups of eight with their features beside each other, so that eight values are computed at once
+//! Keeps the vectors in groups of sixteen with their features beside each other, so that these are computed at once
 //! in the order of features.
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
+use super::super::super::super::vectors::{Arithmetic, Loops, on_widest};
 use super::super::super::standard::curves;
-use super::super::rows::{Lanes, add_lanes};
 
 /// Vectors of one group.
-const LANES: usize = size_of::<Lanes>() / size_of::<f32>();
+const LANES: usize = 16;
+
+/// Values of a group, one a vector.
+type Lanes = [f32; LANES];
 
 /// A kernel function with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,36 +88,65 @@ impl SupportVectors {
     /// Computes the kernel function of a row with every vector.
     pub(super) fn kernels(&self, row: &[f32], into: &mut Vec<f32>) {
         into.clear();
-        for group in self.groups.chunks_exact(self.columns) {
-            let mut sums: Lanes = [0.0; LANES];
-            if matches!(self.function, Function::Rbf { .. }) {
-                for (x, vectors) in row.iter().zip(group) {
-                    sums = add_lanes(&sums, |lane| {
-                        let difference = x - vectors[lane];
-                        difference * difference
-                    });
-                }
-            } else {
-                for (x, vectors) in row.iter().zip(group) {
-                    sums = add_lanes(&sums, |lane| x * vectors[lane]);
-                }
-            }
-            into.extend_from_slice(&sums);
-        }
+        into.resize(self.count.next_multiple_of(LANES), 0.0);
+        on_widest(Row { vectors: self, row, into });
         into.truncate(self.count);
-        match self.function {
-            Function::Linear => {}
-            Function::Rbf { gamma } => into.iter_mut().for_each(|value| *value = (-gamma * *value).exp()),
-            Function::Sigmoid { gamma, coef0 } => {
-                into.iter_mut().for_each(|value| *value = curves::tanh(gamma * *value + coef0));
+    }
+}
+
+/// One row with every vector.
+struct Row<'a> {
+    vectors: &'a SupportVectors,
+    row: &'a [f32],
+    /// *Shape*: `[groups * LANES]`.
+    into: &'a mut [f32],
+}
+
+impl Row<'_> {
+    #[inline(always)]
+    fn each<A: Arithmetic>(self, is_distance: bool, function: impl Fn(f32) -> f32) {
+        let groups = self.vectors.groups.chunks_exact(self.vectors.columns);
+        let (into, _) = self.into.as_chunks_mut::<LANES>();
+        for (group, into) in groups.zip(into) {
+            let mut sums: Lanes = [0.0; LANES];
+            for (x, vectors) in self.row.iter().zip(group) {
+                for lane in 0..LANES {
+                    let (a, b) = if is_distance {
+                        (x - vectors[lane], x - vectors[lane])
+                    } else {
+                        (*x, vectors[lane])
+                    };
+                    sums[lane] = A::add_product(sums[lane], a, b);
+                }
             }
+            for (into, sum) in into.iter_mut().zip(&sums) {
+                *into = function(*sum);
+            }
+        }
+    }
+}
+
+impl Loops for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        match self.vectors.function {
+            Function::Linear => self.each::<A>(false, |sum| sum),
+            Function::Rbf { gamma } => self.each::<A>(true, |sum| curves::exp(-gamma * sum)),
+            Function::Sigmoid { gamma, coef0 } => {
+                self.each::<A>(false, |sum| curves::tanh(gamma * sum + coef0));
+            }
+            Function::Poly { gamma, coef0, degree: 2.0 } => self.each::<A>(false, |sum| {
+                let base = gamma * sum + coef0;
+                base * base
+            }),
+            Function::Poly { gamma, coef0, degree: 3.0 } => self.each::<A>(false, |sum| {
+                let base = gamma * sum + coef0;
+                base * base * base
+            }),
             Function::Poly { gamma, coef0, degree } => {
-                let power = |base: f32| match degree {
-                    2.0 => base * base,
-                    3.0 => base * base * base,
-                    _ => base.powf(degree),
-                };
-                into.iter_mut().for_each(|value| *value = power(gamma * *value + coef0));
+                self.each::<A>(false, |sum| (gamma * sum + coef0).powf(degree));
             }
         }
     }
