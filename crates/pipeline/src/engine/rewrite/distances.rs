@@ -139,3 +139,96 @@ fn is_over_columns(sum: &NodeProto, body: &GraphProto, graph: &GraphProto) -> bo
         && sum.attribute.iter().all(|attribute| known(&attribute.name))
         && attribute("keepdims").is_some_and(|keepdims| keepdims.i == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::ModelProto;
+    use tract_onnx::prelude::*;
+
+    use super::super::super::samples::{
+        self, F32, Proto, graph, model, node, value, with_graph, with_int, with_ints,
+    };
+    use super::super::super::{operators, tract::read_proto};
+    use super::*;
+
+    const SQUARES: &[(&str, &[&str], &str)] = &[
+        ("Identity", &["rows"], "rows_on"),
+        ("Sub", &["rows", "row"], "difference"),
+        ("ReduceSumSquare", &["difference"], "sums"),
+        ("Identity", &["sums"], "found"),
+    ];
+
+    /// A loop over three rows of a table whose body has these nodes; sums go over `axis`.
+    fn proto(body: &[(&str, &[&str], &str)], axis: i64, keeps: i64) -> ModelProto {
+        let nodes: Vec<Proto> = body
+            .iter()
+            .map(|(operator, inputs, output)| {
+                let node = node(operator, inputs, &[output]);
+                match *operator {
+                    "ReduceSumSquare" => with_int(with_ints(node, "axes", &[axis]), "keepdims", keeps),
+                    "ReduceSum" => with_int(node, "keepdims", keeps),
+                    _ => node,
+                }
+            })
+            .collect();
+        let body = graph(
+            &nodes,
+            &[samples::longs("axes", &[1], &[axis])],
+            &[value("rows", F32, &[2, 2]), value("row", F32, &[2])],
+            &[value("rows_on", F32, &[2, 2]), value("found", F32, &[2])],
+        );
+        let scan = with_int(node("Scan", &["x", "table"], &["last", "y"]), "num_scan_inputs", 1);
+        let table = samples::floats("table", &[3, 2], &[0.5, -1.0, 2.0, 0.25, 1.5, -0.5]);
+        let inputs = [value("x", F32, &[2, 2])];
+        let graph = graph(&[with_graph(scan, "body", &body)], &[table], &inputs, &[value("y", F32, &[3, 2])]);
+        read_proto(&operators::onnx(), &model(&graph)).unwrap()
+    }
+
+    fn outputs(proto: &ModelProto) -> Tensor {
+        let model = operators::onnx().model_for_proto_model(proto).unwrap();
+        let plan = model.into_optimized().unwrap().into_runnable().unwrap();
+        let x = Tensor::from_shape(&[2, 2], &[1.0_f32, -2.0, 0.5, 3.0]).unwrap();
+        plan.run(tvec!(x.into_tvalue())).unwrap().remove(0).into_tensor()
+    }
+
+    #[test]
+    fn a_loop_of_distances_gives_what_the_operator_gives() {
+        let sizes: &[(&str, &[&str], &str)] = &[
+            ("Identity", &["rows"], "rows_on"),
+            ("Sub", &["row", "rows"], "difference"),
+            ("Abs", &["difference"], "size"),
+            ("ReduceSum", &["size", "axes"], "found"),
+        ];
+        for body in [SQUARES, sizes] {
+            let mut proto = proto(body, 1, 0);
+            let expected = outputs(&proto);
+            unroll(proto.graph.as_mut().unwrap());
+            let nodes = &proto.graph.as_ref().unwrap().node;
+            assert_eq!(nodes.iter().map(|node| &*node.op_type).collect::<Vec<_>>(), ["CDist", "Transpose"]);
+            outputs(&proto).close_enough(&expected, true).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_loop_that_does_anything_else_is_left_as_it_is() {
+        let mut bodies = vec![(SQUARES.to_vec(), 0, 0), (SQUARES.to_vec(), 1, 1)];
+        for (at, other) in [
+            (0, ("Identity", &["difference"][..], "rows_on")),
+            (0, ("Abs", &["rows"], "rows_on")),
+            (1, ("Add", &["rows", "row"], "difference")),
+            (1, ("Sub", &["rows", "rows"], "difference")),
+            (2, ("ReduceSum", &["difference", "axes"], "sums")),
+            (3, ("Identity", &["found"], "found")),
+        ] {
+            let mut body = SQUARES.to_vec();
+            body[at] = other;
+            bodies.push((body, 1, 0));
+        }
+        for (body, axis, keeps) in bodies {
+            let mut proto = proto(&body, axis, keeps);
+            let before = proto.clone();
+            unroll(proto.graph.as_mut().unwrap());
+            assert_eq!(proto, before, "{body:?}");
+        }
+    }
+}

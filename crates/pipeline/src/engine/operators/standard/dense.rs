@@ -33,8 +33,23 @@ pub(super) struct Dense {
 
 enum Way {
     Looped(Vectors),
+    Packed(Box<Packed>),
+}
+
+impl Way {
+    fn packed(weights: &Tensor, bias: &[f32], rows: usize) -> TractResult<Self> {
+        let weights = Weights::pack(weights, rows)?;
+        Ok(Self::Packed(Box::new(Packed { weights, bias: tensor1(bias), kept: Mutex::new(None) })))
+    }
+}
+
+/// Weights for tract's kernels.
+struct Packed {
+    weights: Weights,
+    /// *Shape*: `[outputs]`
+    bias: Tensor,
     /// Buffers wait here for the next run; runs at the same time make their own.
-    Packed(Weights, Tensor, Mutex<Option<Product>>),
+    kept: Mutex<Option<Product>>,
 }
 
 /// Weights for loops over vectors, the last filled up with zeros.
@@ -49,7 +64,7 @@ impl std::fmt::Debug for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Looped(_) => f.write_str("Looped"),
-            Self::Packed(weights, ..) => f.debug_tuple("Packed").field(weights).finish(),
+            Self::Packed(packed) => f.debug_tuple("Packed").field(&packed.weights).finish(),
         }
     }
 }
@@ -73,7 +88,7 @@ impl Dense {
         let way = if lanes() >= WIDE || work <= LOOPED_MAX {
             Way::Looped(Vectors::of(weights, bias, depth)?)
         } else {
-            Way::Packed(Weights::pack(weights, rows)?, tensor1(bias), Mutex::new(None))
+            Way::packed(weights, bias, rows)?
         };
         Ok(Self { outputs, depth, shape: shape.into(), way, activation })
     }
@@ -140,9 +155,7 @@ impl Layer<'_> {
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         for next in 0..ROWS {
             rows[next] = &from[next * depth..(next + 1) * depth];
-            for at in 0..VECTORS {
-                sums[next][at] = bias[vector + at];
-            }
+            sums[next].copy_from_slice(&bias[vector..vector + VECTORS]);
         }
         for k in 0..depth {
             let mut weights = [bias[0]; VECTORS];
@@ -247,7 +260,8 @@ impl Kernel for Dense {
                 in_vectors(Layer { vectors, depth: self.depth, outputs: self.outputs, from, into });
                 output
             }
-            Way::Packed(weights, bias, kept) => {
+            Way::Packed(packed) => {
+                let Packed { weights, bias, kept } = &**packed;
                 let mut output = Tensor::zero::<f32>(&[self.rows(), self.outputs])?;
                 let input = input.into_tensor().into_shape(&[self.rows(), self.depth])?;
                 let waiting = kept.try_lock().ok().and_then(|mut kept| kept.take());
@@ -266,5 +280,42 @@ impl Kernel for Dense {
             activation.all(output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         }
         Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(layer: &Dense, shape: &[usize]) -> Tensor {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|at| (at * 37 % 41) as f32 - 20.0).collect();
+        let input = Tensor::from_shape(shape, &values).unwrap();
+        layer.run(tvec!(input.into_tvalue())).unwrap().remove(0).into_tensor()
+    }
+
+    #[test]
+    fn loops_and_kernels_give_the_same_sums_for_any_number_of_axes() {
+        for (shape, outputs) in [
+            (&[1, 1][..], 1),
+            (&[1, 7], 200),
+            (&[5, 16], 17),
+            (&[33, 3], 4),
+            (&[2, 3, 5], 35),
+            (&[3, 1, 4, 9], 64),
+        ] {
+            let (depth, rows) = (shape[shape.len() - 1], shape[..shape.len() - 1].iter().product());
+            let weights: Vec<f32> = (0..outputs * depth).map(|at| (at * 29 % 31) as f32 - 15.0).collect();
+            let weights = Tensor::from_shape(&[outputs, depth], &weights).unwrap();
+            let bias: Vec<f32> = (0..outputs).map(|at| at as f32).collect();
+            let mut layer = Dense::prepare(&weights, &bias, shape, Some(Map::Relu)).unwrap();
+            layer.way = Way::Looped(Vectors::of(&weights, &bias, depth).unwrap());
+            let looped = run(&layer, shape);
+            layer.way = Way::packed(&weights, &bias, rows).unwrap();
+            // Whole numbers: every order of the sums gives the same.
+            for _ in 0..2 {
+                assert_eq!(run(&layer, shape), looped);
+            }
+        }
     }
 }

@@ -164,14 +164,14 @@ struct Walk {
     epsilon: f32,
 }
 
-/// Sums in sixteen lanes, which the compiler keeps in vectors.
+/// Sums in sixteen lanes, which the compiler keeps in vectors; `with` adds what is made of a value.
 #[inline(always)]
-fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+fn sum(values: &[f32], with: impl Fn(f32, f32) -> f32) -> f32 {
     let (blocks, rest) = values.as_chunks::<16>();
     let mut lanes = [0.0_f32; 16];
     for block in blocks {
         for (lane, value) in lanes.iter_mut().zip(block) {
-            *lane += term(*value);
+            *lane = with(*lane, *value);
         }
     }
     let mut width = 8;
@@ -182,7 +182,7 @@ fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
         width /= 2;
     }
     let blocks = lanes[0];
-    rest.iter().fold(blocks, |sum, value| sum + term(*value))
+    rest.iter().fold(blocks, |sum, value| with(sum, *value))
 }
 
 /// One run over a tensor.
@@ -202,7 +202,7 @@ impl Loops for Parted<'_> {
         let mut start = 0;
         for part in values.chunks_exact_mut(walk.span) {
             let end = start + walk.per_part;
-            walk.normalise(part, &scale[start..end], shift.map(|shift| &shift[start..end]));
+            walk.normalise::<A>(part, &scale[start..end], shift.map(|shift| &shift[start..end]));
             start = if end == walk.factors { 0 } else { end };
         }
     }
@@ -210,10 +210,10 @@ impl Loops for Parted<'_> {
 
 impl Walk {
     #[inline(always)]
-    fn normalise(&self, values: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
+    fn normalise<A: Arithmetic>(&self, values: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
         let count = self.span as f32;
-        let mean = sum(values, |value| value) / count;
-        let variance = sum(values, |value| (value - mean) * (value - mean)) / count;
+        let mean = sum(values, |sum, value| sum + value) / count;
+        let variance = sum(values, |sum, value| A::add_product(sum, value - mean, value - mean)) / count;
         let inverse = 1.0 / (variance + self.epsilon).sqrt();
         if self.run == 1 {
             match shift {

@@ -1,19 +1,15 @@
 //! The kernel function of a row with each support vector.
 //!
-//! Keeps the vectors in groups of sixteen with their features beside each other, so that these are computed at once
-//! in the order of features.
+//! Keeps the support vectors in groups, as many as a vector of the machine has lanes, with their features beside each other,
+//! so that a group is computed at once in the order of features.
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
-use super::super::super::super::vectors::{Arithmetic, Loops, on_widest};
+use super::super::super::super::vectors::{
+    Arithmetic, Loops, Simd, VectorLoops, in_vectors, lanes, on_widest,
+};
 use super::super::super::standard::curves;
-
-/// Vectors of one group.
-const LANES: usize = 16;
-
-/// Values of a group, one a vector.
-type Lanes = [f32; LANES];
 
 /// A kernel function with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,8 +47,9 @@ pub(super) struct SupportVectors {
     function: Function,
     count: usize,
     columns: usize,
-    /// *Shape*: `[groups, columns, LANES]`, the last group filled with zeros.
-    groups: Vec<Lanes>,
+    lanes: usize,
+    /// *Shape*: `[groups, columns, lanes]`, the last group filled with zeros.
+    groups: Vec<f32>,
 }
 
 impl SupportVectors {
@@ -67,17 +64,15 @@ impl SupportVectors {
             values.len()
         );
         let columns = values.len() / count;
-        let mut groups = Vec::with_capacity(count.div_ceil(LANES) * columns);
-        for group in values.chunks(LANES * columns) {
+        let lanes = lanes();
+        let mut groups = Vec::with_capacity(count.next_multiple_of(lanes) * columns);
+        for group in values.chunks(lanes * columns) {
             for column in 0..columns {
-                let mut lanes = [0.0; LANES];
-                for (lane, vector) in lanes.iter_mut().zip(group.chunks_exact(columns)) {
-                    *lane = vector[column];
-                }
-                groups.push(lanes);
+                let value = |lane: usize| group.get(lane * columns + column).copied().unwrap_or(0.0);
+                groups.extend((0..lanes).map(value));
             }
         }
-        Ok(Self { function: Function::read(node)?, count, columns, groups })
+        Ok(Self { function: Function::read(node)?, count, columns, lanes, groups })
     }
 
     /// Returns how many features a row has.
@@ -88,65 +83,109 @@ impl SupportVectors {
     /// Computes the kernel function of a row with every vector.
     pub(super) fn kernels(&self, row: &[f32], into: &mut Vec<f32>) {
         into.clear();
-        into.resize(self.count.next_multiple_of(LANES), 0.0);
-        on_widest(Row { vectors: self, row, into });
+        into.resize(self.count.next_multiple_of(self.lanes), 0.0);
+        in_vectors(Sums { vectors: self, row, into });
         into.truncate(self.count);
-    }
-}
-
-/// One row with every vector.
-struct Row<'a> {
-    vectors: &'a SupportVectors,
-    row: &'a [f32],
-    /// *Shape*: `[groups * LANES]`.
-    into: &'a mut [f32],
-}
-
-impl Row<'_> {
-    #[inline(always)]
-    fn each<A: Arithmetic>(self, is_distance: bool, function: impl Fn(f32) -> f32) {
-        let groups = self.vectors.groups.chunks_exact(self.vectors.columns);
-        let (into, _) = self.into.as_chunks_mut::<LANES>();
-        for (group, into) in groups.zip(into) {
-            let mut sums: Lanes = [0.0; LANES];
-            for (x, vectors) in self.row.iter().zip(group) {
-                for lane in 0..LANES {
-                    let (a, b) = if is_distance {
-                        (x - vectors[lane], x - vectors[lane])
-                    } else {
-                        (*x, vectors[lane])
-                    };
-                    sums[lane] = A::add_product(sums[lane], a, b);
-                }
-            }
-            for (into, sum) in into.iter_mut().zip(&sums) {
-                *into = function(*sum);
-            }
+        if self.function != Function::Linear {
+            on_widest(Curve(self.function, into));
         }
     }
 }
 
-impl Loops for Row<'_> {
+/// Products of one row with every vector, or squares of their distances.
+struct Sums<'a> {
+    vectors: &'a SupportVectors,
+    row: &'a [f32],
+    /// *Shape*: `[groups * lanes]`.
+    into: &'a mut [f32],
+}
+
+impl Sums<'_> {
+    /// Computes some groups together: so many sums are under way at once.
+    #[inline(always)]
+    fn block<S: Simd, const GROUPS: usize>(&mut self, simd: S, first: usize) {
+        let columns = self.vectors.columns;
+        let (groups, _) = S::as_simd_f32s(&self.vectors.groups);
+        let groups = &groups[first * columns..(first + GROUPS) * columns];
+        let row = &self.row[..columns];
+        let mut sums = [simd.splat_f32s(0.0); GROUPS];
+        if matches!(self.vectors.function, Function::Rbf { .. }) {
+            for column in 0..columns {
+                let value = simd.splat_f32s(row[column]);
+                for group in 0..GROUPS {
+                    let difference = simd.sub_f32s(value, groups[group * columns + column]);
+                    sums[group] = simd.mul_add_e_f32s(difference, difference, sums[group]);
+                }
+            }
+        } else {
+            for column in 0..columns {
+                let value = simd.splat_f32s(row[column]);
+                for group in 0..GROUPS {
+                    sums[group] = simd.mul_add_e_f32s(value, groups[group * columns + column], sums[group]);
+                }
+            }
+        }
+        let (into, _) = S::as_mut_simd_f32s(self.into);
+        into[first..first + GROUPS].copy_from_slice(&sums);
+    }
+}
+
+impl VectorLoops for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let groups = self.into.len() / S::F32_LANES;
+        let mut group = 0;
+        while group + 4 <= groups {
+            self.block::<S, 4>(simd, group);
+            group += 4;
+        }
+        while group < groups {
+            self.block::<S, 1>(simd, group);
+            group += 1;
+        }
+    }
+}
+
+/// A kernel function of sums.
+struct Curve<'a>(Function, &'a mut [f32]);
+
+impl Loops for Curve<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<A: Arithmetic>(self) {
-        match self.vectors.function {
-            Function::Linear => self.each::<A>(false, |sum| sum),
-            Function::Rbf { gamma } => self.each::<A>(true, |sum| curves::exp(-gamma * sum)),
-            Function::Sigmoid { gamma, coef0 } => {
-                self.each::<A>(false, |sum| curves::tanh(gamma * sum + coef0));
+        let Self(function, values) = self;
+        match function {
+            Function::Linear => {}
+            Function::Rbf { gamma } => {
+                for value in values {
+                    *value = curves::exp(-gamma * *value);
+                }
             }
-            Function::Poly { gamma, coef0, degree: 2.0 } => self.each::<A>(false, |sum| {
-                let base = gamma * sum + coef0;
-                base * base
-            }),
-            Function::Poly { gamma, coef0, degree: 3.0 } => self.each::<A>(false, |sum| {
-                let base = gamma * sum + coef0;
-                base * base * base
-            }),
+            Function::Sigmoid { gamma, coef0 } => {
+                for value in values {
+                    *value = curves::tanh(gamma * *value + coef0);
+                }
+            }
             Function::Poly { gamma, coef0, degree } => {
-                self.each::<A>(false, |sum| (gamma * sum + coef0).powf(degree));
+                for value in values.iter_mut() {
+                    *value = gamma * *value + coef0;
+                }
+                if degree == 2.0 {
+                    for value in values {
+                        *value *= *value;
+                    }
+                } else if degree == 3.0 {
+                    for value in values {
+                        *value = *value * *value * *value;
+                    }
+                } else {
+                    for value in values {
+                        *value = value.powf(degree);
+                    }
+                }
             }
         }
     }
