@@ -26,6 +26,7 @@ use tract_onnx::prelude::TractResult;
 use tract_onnx::tract_hir::infer::InferenceOp;
 
 use conditions::Surroundings;
+pub(super) use standard::LINEAR;
 
 use super::EngineError;
 
@@ -74,7 +75,8 @@ pub(super) fn refusal(
     model: &ModelProto,
     engine: &Onnx,
 ) -> Option<String> {
-    let is_inner = quantized::INNER.contains(&node.op_type.as_str());
+    // A file cannot name what only a rewrite makes.
+    let is_inner = quantized::INNER.contains(&node.op_type.as_str()) || node.op_type == LINEAR;
     if is_inner || !engine.op_register.0.contains_key(&node.op_type) {
         return Some(UNKNOWN.to_owned());
     }

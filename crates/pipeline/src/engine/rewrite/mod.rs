@@ -7,6 +7,7 @@
 mod batch_norm;
 mod class_names;
 mod dense;
+mod distances;
 pub(super) mod functions;
 mod last_state;
 mod prune;
@@ -29,14 +30,16 @@ pub(super) fn to_tensors(graph: &mut GraphProto) -> Result<(), EngineError> {
     sequences::take_out(graph)
 }
 
-/// Joins nodes that are one operation: normalisation with the convolution before it, what stands between quantisers, and
-/// dense layers with their activations; takes the last states of recurrent operators directly.
+/// Joins nodes that are one operation: normalisation with the convolution before it, what stands between quantisers, dense
+/// layers with their activations, and loops over rows that compute distances; takes the last states of recurrent operators
+/// directly.
 /// What is left over is not dropped.
 pub(super) fn simplify(graph: &mut GraphProto, opset: i64) {
     batch_norm::fold(graph);
     quantized::fuse(graph, opset);
     dense::fuse(graph);
     last_state::shorten(graph);
+    distances::unroll(graph);
 }
 
 /// Returns a node that hands one tensor on under another name.

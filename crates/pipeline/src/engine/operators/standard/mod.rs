@@ -36,6 +36,9 @@ use tract_onnx::tract_hir::ops::expandable::expand;
 
 use super::Builder;
 
+/// What a rewritten graph calls `MatMul` with constant weights, a bias and an activation.
+pub(in super::super) const LINEAR: &str = "dunlin.Linear";
+
 /// All of them.
 pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("ArgMax", arg::build),
@@ -63,6 +66,7 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("IsNaN", activation::build_classify),
     ("LayerNormalization", normal::build),
     ("LeakyRelu", activation::build),
+    (LINEAR, gemm::build_linear),
     ("LogSoftmax", axis_wise::build),
     ("Max", elementwise::build),
     ("Min", elementwise::build),
