@@ -69,6 +69,19 @@ def i8(values) -> np.ndarray:
     return np.array(values, dtype=np.int8)
 
 
+def constant_branch(values) -> onnx.GraphProto:
+    """A branch of an `If` that gives the same values whatever the inputs."""
+    made = node("Constant", [], ["v"], value=numpy_helper.from_array(f32(values)))
+    shape = helper.make_tensor_value_info("v", TensorProto.FLOAT, [len(values)])
+    return helper.make_graph([made], "branch", [], [shape])
+
+
+def choice(condition: str, output: str, then_values, else_values) -> onnx.NodeProto:
+    """An `If` between two constant branches."""
+    branches = {"then_branch": constant_branch(then_values), "else_branch": constant_branch(else_values)}
+    return node("If", [condition], [output], **branches)
+
+
 def of_type(kind: int) -> dict[str, int]:
     """The one output `o` of this element type."""
     return {"o": kind}

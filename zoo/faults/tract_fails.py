@@ -5,7 +5,7 @@ import math
 import numpy as np
 from onnx import TensorProto as T, helper
 
-from .kit import f32, f64, i8, i64, node, of_type, u8
+from .kit import choice, f32, f64, i8, i64, node, of_type, u8
 from .tract_wrong import GATES, LABEL_AND_SCORES, cell, fault
 
 
@@ -83,6 +83,13 @@ def graphs():
     yield fault(
         "slice_fed_bounds", "Bounds that are inputs become symbols which the plan does not know.",
         node("Slice", ["x", "y", "z"], ["o"]), {"x": f32([1, 2, 3]), "y": i64([1]), "z": i64([3])},
+    )  # fmt: skip
+
+
+    yield fault(
+        "if_twice", "The nodes of every `If` get the same name.",
+        [choice("c", "a", [1], [2]), choice("d", "b", [3], [4]), node("Add", ["a", "b"], ["o"])],
+        {"c": np.array(True), "d": np.array(False)},
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto as T
 
-from .kit import Fault, f32, i8, i64, node, of_type, u8
+from .kit import Fault, choice, f32, i8, i64, node, of_type, u8
 
 INF, NAN = np.inf, np.nan
 HUGE = 2**31
@@ -269,7 +269,14 @@ def reading():
     )  # fmt: skip
 
 
+def branches():
+    yield fault(
+        "if_constant_then", "The value of a constant `then_branch` is taken for that of the output, whatever the condition.",
+        [choice("c", "b", [1, 2], [5, 6]), node("Neg", ["b"], ["o"])], {"c": np.array(False)},
+    )  # fmt: skip
+
+
 FAULTS = [
     *reductions(), *activations(), *conversions(), *indices(), *recurrent(), *quantised(), *pools_and_images(),
-    *machine_learning(), *reading(),
+    *machine_learning(), *reading(), *branches(),
 ]  # fmt: skip
