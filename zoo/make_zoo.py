@@ -93,7 +93,7 @@ def version(name: str) -> str | None:
 
 def kept(folder: Path, family: str, export: kit.Export) -> dict:
     """Makes an export and writes its files; returns its entry of the index."""
-    entry = {"name": export.name, "family": family, "exporter": export.exporter, "about": export.about, "subset": export.subset}
+    entry = {"name": export.name, "family": family, "exporter": export.exporter, "about": export.about, "subset": export.subset, "guards": export.guards}
     try:
         model = settled(export.make(), export.name)
         rows = export.rows(model) if callable(export.rows) else export.rows
@@ -115,9 +115,18 @@ def kept(folder: Path, family: str, export: kit.Export) -> dict:
     return entry | {"opsets": opsets, "operators": operators, "bytes": path.stat().st_size}
 
 
+# What PyTorch's exporter says of a node's origin: the folders of the machine that made the file.
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
+
+
 def settled(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Names the graph and sorts the opsets: some exporters make up the name, and the order is that of a set."""
+    """Names the graph and sorts the opsets: some exporters make up the name, and the order is that of a set. Takes out stack
+    traces, which are of the machine and not of the model."""
     model.graph.name = name
+    for node in [*model.graph.node, *(inner for function in model.functions for inner in function.node)]:
+        kept = [prop for prop in node.metadata_props if prop.key != STACK_TRACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
     opsets = sorted(((opset.domain, opset.version) for opset in model.opset_import))
     del model.opset_import[:]
     model.opset_import.extend(onnx.helper.make_opsetid(domain, number) for domain, number in opsets)

@@ -39,7 +39,8 @@ cargo xtask COMMAND
   example NAME|--all builds the package of an example anew and signs it with a key that is thrown away
   models [--family NAME] [--quick]
                      exports of all families by our engine and by ONNX Runtime; writes docs/models.md. `--keep` runs those
-                     that were made last, `--subset` writes those of the test suite
+                     that were made last, `--subset` writes those of the test suite, `--faults` runs the minimal models of
+                     what was worked around and writes their section
   fuzz [TARGET...] [--for 10m]
                      feeds every parser made-up inputs; the targets share the time. Those of pipeline and
                      daemon run here alone: they take minutes to build. `fuzz TARGET --input FILE` runs one input again

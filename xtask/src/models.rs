@@ -3,6 +3,7 @@
 //! Starts `zoo/make_zoo.py` in a Python environment of pinned packages, and the program of `zoo/`, once a model. A model that
 //! crashes or hangs is a row of the table. Holds nothing of engines, and judges no number: the program does.
 
+mod faults;
 mod table;
 
 use std::fs;
@@ -34,6 +35,8 @@ struct Request {
     quick: bool,
     /// The models of the test suite are written anew, and nothing else.
     subset: bool,
+    /// The faults of libraries are run, and nothing else; their section of the page is written anew.
+    faults: bool,
     /// The models that were made last are run again.
     keep: bool,
     /// Time for the latency of one batch size in milliseconds; 0 measures neither latency nor memory.
@@ -45,38 +48,59 @@ impl Request {
     const fn is_whole(&self) -> bool {
         self.family.is_none() && !self.quick
     }
+
+    /// Returns the folder of the models. A part has its own: running the whole zoo again with `--keep` never takes it.
+    const fn folder(&self) -> &'static str {
+        match (self.subset, self.is_whole()) {
+            (true, _) => "subset",
+            (false, true) => "zoo",
+            (false, false) => "part",
+        }
+    }
 }
 
 /// Makes the models, runs them and writes the table.
 ///
-/// *Errors*: an environment or a program cannot be made. Models that do not run are no error.
+/// *Errors*: an environment or a program cannot be made; a fault of a library does not show any more. Models that do not
+/// run are no error.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let request = parse(arguments)?;
     let python = environment()?;
+    if !request.faults {
+        add_torch();
+    }
     let library = runtime_library(&python)?;
-    let folder = tools::root().join("target/models").join(if request.subset { "subset" } else { "zoo" });
-    if !request.keep {
+    let folder = tools::root().join("target/models").join(request.folder());
+    if !request.keep && !request.faults {
         make(&python, &folder, &request)?;
     }
     let program = build()?;
-    let index = read_json(&folder.join("index.json"))?;
     if request.subset {
+        let index = read_json(&folder.join("index.json"))?;
         return write_subset(&program, &library, &folder, &index);
     }
+    let template = read_text(&tools::root().join(TEMPLATE))?;
+    // Before the models, whose measuring takes an hour.
+    let shown = faults::run(&python, &program, &library, &folder.with_file_name("faults"), request.keep)?;
+    let template = template.replace("{{faults}}", shown.trim_end());
+    let page = tools::root().join(PAGE);
+    if request.faults {
+        let text = faults::replaced(&read_text(&page)?, &template)?;
+        println!("the section is written to {}", page.display());
+        return write(&page, text.as_bytes());
+    }
+    let index = read_json(&folder.join("index.json"))?;
     let results = run_all(&program, &library, &folder, &index, &request)?;
-    let template = tools::root().join(TEMPLATE);
-    let text = fs::read_to_string(&template)
-        .map_err(|error| format!("cannot read `{}`: {error}", template.display()))?;
-    let page = table::page(&text, &index, &results, &machine());
-    let path = if request.is_whole() { tools::root().join(PAGE) } else { folder.join("models.md") };
-    write(&path, page.as_bytes())?;
+    let text = table::page(&template, &index, &results, &machine());
+    let path = if request.is_whole() { page } else { folder.join("models.md") };
+    write(&path, text.as_bytes())?;
     println!("{}\nwritten to {}", table::summary(&index, &results), path.display());
     Ok(())
 }
 
 fn parse(arguments: &[String]) -> Result<Request, String> {
-    let usage =
-        "usage: cargo xtask models [--family NAME] [--quick] [--keep] [--measure-ms N] | --subset [--keep]";
+    let usage = "usage: cargo xtask models [--family NAME] [--quick] [--keep] [--measure-ms N] | --subset [--keep] | \
+        --faults [--keep]";
     let mut request = Request::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -88,6 +112,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
                 request.measure_ms = Some(time.clone());
             }
             "--subset" => request.subset = true,
+            "--faults" => request.faults = true,
             "--keep" => request.keep = true,
             _ => return Err(usage.to_owned()),
         }
@@ -95,18 +120,24 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
     Ok(request)
 }
 
-/// Returns the Python that makes the models. PyTorch is gigabytes: without it its families are missing, and the page says so.
+/// Returns the Python that makes the models, but for those of PyTorch.
 fn environment() -> Result<PathBuf, String> {
     println!("preparing the Python packages of the zoo");
-    let venv = tools::root().join("target/models/venv");
-    let requirements = |name: &str| tools::root().join("zoo").join(name).display().to_string();
     let probe = "import sklearn, skl2onnx, onnxmltools, xgboost, lightgbm, onnxruntime";
-    let python = tools::environment_at(&venv, probe, &["-r", &requirements("requirements.txt")])?;
-    let torch = ["-r", &requirements("requirements-torch.txt")];
-    if let Err(why) = tools::environment_at(&venv, "import torch, onnxscript", &torch) {
+    packages(probe, "requirements.txt")
+}
+
+/// Adds PyTorch to it, which is gigabytes: without it its families are missing, and the page says so.
+fn add_torch() {
+    if let Err(why) = packages("import torch, onnxscript", "requirements-torch.txt") {
         println!("PyTorch's families are left out: {why}");
     }
-    Ok(python)
+}
+
+fn packages(probe: &str, requirements: &str) -> Result<PathBuf, String> {
+    let venv = tools::root().join("target/models/venv");
+    let file = tools::root().join("zoo").join(requirements).display().to_string();
+    tools::environment_at(&venv, probe, &["-r", &file])
 }
 
 /// Returns ONNX Runtime's library inside the Python package.
@@ -209,7 +240,12 @@ fn write_subset(program: &Path, library: &Path, folder: &Path, index: &Value) ->
         let model = folder.join(format!("{name}.onnx"));
         let file = fs::read(&model).map_err(|error| format!("cannot read `{}`: {error}", model.display()))?;
         let mut command = zoo(program, library, folder, name, "record");
-        let record = line_of(command.args(["--rows-max", SUBSET_ROWS]))?;
+        command.args(["--rows-max", SUBSET_ROWS]);
+        let guards = guards(index, name);
+        if !guards.is_empty() {
+            command.args(["--guards", &guards.join(",")]);
+        }
+        let record = line_of(&mut command)?;
         println!("{name:<32} {:>7} bytes of model, {:>7} of rows", file.len(), record.len());
         bytes += file.len() + record.len();
         write(&into.join(format!("{name}.onnx")), &file)?;
@@ -217,6 +253,13 @@ fn write_subset(program: &Path, library: &Path, folder: &Path, index: &Value) ->
     }
     println!("{bytes} bytes in {}", into.display());
     Ok(())
+}
+
+/// Returns the positions of the rows that guard something, whatever else is taken.
+fn guards(index: &Value, name: &str) -> Vec<String> {
+    let models = index["models"].as_array().into_iter().flatten();
+    let guards = models.filter(|model| model["name"] == name).filter_map(|model| model["guards"].as_array());
+    guards.flatten().map(Value::to_string).collect()
 }
 
 fn machine() -> String {
@@ -229,6 +272,10 @@ fn machine() -> String {
         name.map_or(std::env::consts::ARCH, |(_, name)| name),
         system.trim()
     )
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))
 }
 
 fn read_json(path: &Path) -> Result<Value, String> {
@@ -255,5 +302,23 @@ mod tests {
         assert!(!parsed(&["--quick"]).unwrap().is_whole());
         assert!(!parsed(&["--family", "trees"]).unwrap().is_whole());
         assert!(parsed(&["--family"]).is_err() && parsed(&["trees"]).is_err());
+    }
+
+    #[test]
+    fn a_part_is_never_taken_for_the_whole_zoo() {
+        let folder = |words: &[&str]| {
+            parse(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>()).unwrap().folder()
+        };
+        assert_eq!(folder(&[]), folder(&["--keep"]));
+        assert_eq!(folder(&["--quick"]), folder(&["--family", "trees", "--keep"]));
+        assert_ne!(folder(&["--quick"]), folder(&[]));
+        assert_ne!(folder(&["--subset"]), folder(&["--quick"]));
+    }
+
+    #[test]
+    fn rows_that_guard_something_are_those_of_their_model() {
+        let index = serde_json::json!({ "models": [{ "name": "a", "guards": [7, 30] }, { "name": "b" }] });
+        assert_eq!(guards(&index, "a"), ["7", "30"]);
+        assert!(guards(&index, "b").is_empty());
     }
 }

@@ -27,6 +27,8 @@ class Export:
     about: str = ""
     # Whether it is part of the seeded subset that the test suite runs.
     subset: bool = field(default=False)
+    # Positions of rows that the subset must hold, beside those at even distances: they guard something.
+    guards: list[int] = field(default_factory=list)
 
 
 def family(name: str):

@@ -64,7 +64,7 @@ def exported(network, sample, opset) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def export(name, build, rows, opset, exporter="trace", about="", subset=False, free_batch=True):
+def export(name, build, rows, opset, exporter="trace", about="", subset=False, free_batch=True, guards=()):
     """`build` makes the network when the export is made."""
 
     def make():
@@ -76,7 +76,7 @@ def export(name, build, rows, opset, exporter="trace", about="", subset=False, f
             return traced(network, sample, opset, free_batch)
         return exported(network, sample, opset)
 
-    return Export(name, f"torch.onnx ({exporter})", make, rows, about, subset)
+    return Export(name, f"torch.onnx ({exporter})", make, rows, about, subset, list(guards))
 
 
 def dense(width, *hidden, out=4, activation=nn.ReLU):
@@ -363,5 +363,6 @@ def quantised_by_pytorch():
             QuantisedInput(), layer(nn.Conv1d(3, 8, 5, padding=2)), nn.MaxPool1d(2), layer(nn.Conv1d(8, 16, 3, padding=1)),
             nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 3),
         )  # fmt: skip
-        yield export(f"qat_mlp_per_{kind}", mlp, flat, 13, subset=per_channel)
+        # These rows lie at ties of rounding: biases that are not rounded as ONNX Runtime does put them on the other side.
+        yield export(f"qat_mlp_per_{kind}", mlp, flat, 13, subset=per_channel, guards=[152, 761, 739, 493])
         yield export(f"qat_cnn_per_{kind}", cnn, line, 17)

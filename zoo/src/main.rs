@@ -11,6 +11,7 @@
 )]
 
 mod comparison;
+mod faults;
 mod latency;
 mod package;
 mod peer;
@@ -37,8 +38,19 @@ enum Command {
         /// Rows at most, taken from all over the file
         #[arg(long, default_value_t = 20)]
         rows_max: usize,
+        /// Positions of rows that are taken besides
+        #[arg(long, value_delimiter = ',')]
+        guards: Vec<usize>,
         #[command(flatten)]
         task: Task,
+    },
+    /// Runs minimal models that show faults of libraries; prints one line of JSON each
+    Faults {
+        /// What `make_faults.py` wrote
+        folder: PathBuf,
+        /// As of `run`
+        #[arg(long, env = "ORT_DYLIB_PATH")]
+        library: PathBuf,
     },
     /// Does the comparing, in a process that a model may bring down
     #[command(hide = true)]
@@ -81,7 +93,8 @@ pub(crate) struct Task {
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Run(task) => supervision::run(&task),
-        Command::Record { rows_max, task } => record::record(&task, rows_max),
+        Command::Record { rows_max, guards, task } => record::record(&task, rows_max, &guards),
+        Command::Faults { folder, library } => faults::run(&folder, &library),
         Command::Compare(task) => side_by_side::compare(&task).map(|report| report.to_line()),
         Command::Resident { engine, task } => resident::measure(engine, &task).map(|bytes| bytes.to_string()),
     };

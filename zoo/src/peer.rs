@@ -4,6 +4,7 @@
 //! of. Never measures. The library is loaded when the first model is opened.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use ort::environment::Environment;
 use ort::session::{Session, SessionInputValue, SessionOutputs};
@@ -31,6 +32,20 @@ pub(crate) struct Column {
     pub(crate) values: Values,
 }
 
+/// The one environment that a process may have.
+static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+
+/// Returns the environment; the library is loaded for the first model.
+fn environment(library: &Path) -> Result<&'static Environment, String> {
+    if let Some(environment) = ENVIRONMENT.get() {
+        return Ok(environment);
+    }
+    let builder =
+        ort::init_from(library).map_err(|error| format!("cannot load `{}`: {error}", library.display()))?;
+    let environment = builder.build().map_err(text)?;
+    Ok(ENVIRONMENT.get_or_init(|| environment))
+}
+
 /// A model opened by ONNX Runtime.
 pub(crate) struct Peer {
     session: Session,
@@ -44,11 +59,7 @@ impl Peer {
     ///
     /// *Errors*: the library is not there; it refuses the model; an input is no tensor.
     pub(crate) fn open(library: &Path, model: &Path) -> Result<Self, String> {
-        let environment: Environment = ort::init_from(library)
-            .map_err(|error| format!("cannot load `{}`: {error}", library.display()))?
-            .build()
-            .map_err(text)?;
-        let session = Session::builder(&environment)
+        let session = Session::builder(environment(library)?)
             .map_err(text)?
             .with_intra_threads(1)
             .map_err(text)?

@@ -13,11 +13,11 @@ use crate::rows::{Input, Rows};
 /// after the other. What is not finite stands there as a text.
 ///
 /// *Errors*: ONNX Runtime does not run the model.
-pub(crate) fn record(task: &Task, rows_max: usize) -> Result<String, String> {
+pub(crate) fn record(task: &Task, rows_max: usize, guards: &[usize]) -> Result<String, String> {
     let model = std::fs::read(&task.model)
         .map_err(|error| format!("cannot read `{}`: {error}", task.model.display()))?;
     let mut peer = Peer::open(&task.library, &task.model)?;
-    let rows = chosen(&Rows::read(&task.rows, usize::MAX)?.in_order(&peer.input_names())?, rows_max);
+    let rows = chosen(&Rows::read(&task.rows, usize::MAX)?.in_order(&peer.input_names())?, rows_max, guards)?;
     let columns = peer.outputs(&rows)?;
     let given: Vec<Value> = (0..rows.count)
         .map(|row| rows.windows(row, 1).into_iter().map(|value| number(f64::from(value))).collect())
@@ -32,15 +32,25 @@ pub(crate) fn record(task: &Task, rows_max: usize) -> Result<String, String> {
     Ok(Value::Object(record).to_string())
 }
 
-/// Returns rows at even distances.
-fn chosen(rows: &Rows, rows_max: usize) -> Rows {
+/// Returns rows at even distances, and after them the ones that must be there.
+///
+/// *Errors*: there is no such row.
+fn chosen(rows: &Rows, rows_max: usize, guards: &[usize]) -> Result<Rows, String> {
+    if let Some(beyond) = guards.iter().find(|row| **row >= rows.count) {
+        return Err(format!("there is no row {beyond} in {}", rows.count));
+    }
     let count = rows.count.min(rows_max);
-    let positions = (0..count).map(|n| n * rows.count / count);
+    let mut positions: Vec<usize> = (0..count).map(|n| n * rows.count / count).collect();
+    for row in guards {
+        if !positions.contains(row) {
+            positions.push(*row);
+        }
+    }
     let inputs = rows.inputs.iter().map(|input| Input {
-        values: positions.clone().flat_map(|row| input.slice(row, 1).iter().copied()).collect(),
+        values: positions.iter().flat_map(|row| input.slice(*row, 1).iter().copied()).collect(),
         ..input.clone()
     });
-    Rows { count, inputs: inputs.collect() }
+    Ok(Rows { count: positions.len(), inputs: inputs.collect() })
 }
 
 const fn is_exact(column: &Column) -> bool {
@@ -67,5 +77,24 @@ fn number(value: f64) -> Value {
         (value as f32).to_string().parse::<f64>().map_or(Value::Null, |value| json!(value))
     } else {
         json!(value.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_stand_behind_the_rows_at_even_distances_once_each() {
+        let input = Input { name: None, axes: vec![2], values: (0..200).map(|value| value as f32).collect() };
+        let rows = Rows { count: 100, inputs: vec![input] };
+        let chosen = |guards: &[usize]| chosen(&rows, 4, guards).map(|rows| rows.inputs[0].values.clone());
+        let even = [0.0, 1.0, 50.0, 51.0, 100.0, 101.0, 150.0, 151.0];
+        assert_eq!(chosen(&[]).as_deref(), Ok(even.as_slice()));
+        assert_eq!(
+            chosen(&[25, 99, 3, 99]).as_deref(),
+            Ok([even.as_slice(), &[198.0, 199.0, 6.0, 7.0]].concat().as_slice())
+        );
+        assert!(chosen(&[100]).is_err());
     }
 }

@@ -85,7 +85,7 @@ fn serve() -> io::Result<()> {
     ipc::encode_ready(&mut connection.answer, manifest.output_values() as u32);
     connection.socket.write_all(&connection.answer)?;
 
-    let mut values = Vec::new();
+    let (mut values, mut outputs) = (Vec::new(), Vec::new());
     while let Some(range) = connection.receive()? {
         let Ok(Frame::Run { count, values: received }) =
             ipc::decode(connection.received.bytes(range.clone()))
@@ -95,8 +95,8 @@ fn serve() -> io::Result<()> {
         values.clear();
         values.extend(received.iter());
         connection.received.consume(range);
-        match engine.run(count as usize, &values) {
-            Ok(outputs) => ipc::encode_outputs(&mut connection.answer, &outputs),
+        match engine.run_into(count as usize, &values, &mut outputs) {
+            Ok(()) => ipc::encode_outputs(&mut connection.answer, &outputs),
             Err(error) => ipc::encode_failed(&mut connection.answer, &error.to_string()),
         }
         connection.socket.write_all(&connection.answer)?;

@@ -133,6 +133,9 @@ fn means(rows: &[Row<'_>]) -> String {
         found.sort_by(f64::total_cmp);
         found.get(found.len() / 2).map_or_else(|| "?".to_owned(), |bytes| format!("{:.1} MB", bytes / 1e6))
     };
+    if rows.iter().all(|row| row.latency(1, "ratio").is_none()) {
+        return "Neither latency nor memory was measured.".to_owned();
+    }
     format!(
         "Geometric mean of the latency ratios over all models that run: {} at batch 1, {} at batch 32. Resident memory, \
          median: {} with our engine, {} with ONNX Runtime.",
@@ -234,6 +237,13 @@ mod tests {
             "{page}"
         );
         assert!(!page.contains("0.001"), "{page}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_said_in_words() {
+        let index = json!({ "models": [{ "name": "a", "family": "trees" }] });
+        let results = [json!({ "model": "a", "outcome": "runs", "difference": 0.0, "latency": [] })];
+        assert_eq!(page("{{means}}", &index, &results, ""), "Neither latency nor memory was measured.");
     }
 
     #[test]

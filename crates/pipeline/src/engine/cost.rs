@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use tract_onnx::prelude::Tensor;
 use tract_onnx::tract_core::plan;
 
 use super::tract::{TractEngine, catching, run_error};
@@ -38,7 +39,9 @@ impl TractEngine {
             let mut state = plan.spawn().map_err(run_error)?;
             let mut taken: HashMap<usize, u64> = HashMap::new();
             for _ in 0..runs {
-                let inputs = self.tensors().inputs(single, values)?;
+                let write =
+                    |input: usize, tensor: &mut Tensor| self.tensors().write_input(input, values, tensor);
+                let inputs = plan.inputs(write).map_err(run_error)?;
                 let timed = state.run_plan_with_eval(inputs, |context, node_state, node, inputs| {
                     let start = now();
                     let outputs = plan::eval(context, node_state, node, inputs);

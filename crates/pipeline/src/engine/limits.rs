@@ -1,7 +1,7 @@
 //! Limits on a decoded model, checked before the engine builds anything of it.
 //!
-//! Counts nodes, bytes, axes and nesting of the protobuf; never allocates by what the model claims. Runs first in
-//! loading; what passes may still misbehave, which the worker process contains.
+//! Counts nodes, bytes, axes and nesting of the protobuf, local functions inlined; never allocates by what the model
+//! claims. Runs first in loading; what passes may still misbehave, which the worker process contains.
 
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto, tensor_proto::DataType,
@@ -43,9 +43,6 @@ pub(super) fn check(model: &ModelProto, budget_bytes: u64) -> Result<ModelSize, 
     let mut size = ModelSize::default();
     let graph =
         model.graph.as_ref().ok_or_else(|| EngineError::Unreadable("it holds no graph".to_owned()))?;
-    if !model.functions.is_empty() {
-        return Err(EngineError::Unsupported(vec!["local functions of a model".to_owned()]));
-    }
     check_graph(graph, 1, &mut size)?;
     if size.constant_bytes > budget_bytes {
         return refuse(format!(

@@ -12,6 +12,7 @@ mod rewrite;
 #[cfg(test)]
 pub(crate) mod samples;
 mod signature;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod tract;
@@ -37,7 +38,17 @@ pub trait Engine {
     /// the manifest. Values that are not finite are returned as they are.
     ///
     /// *Errors*: the windows have no outputs; the engine can be used again.
-    fn run(&mut self, batch: usize, values: &[f32]) -> Result<Vec<f32>, EngineError>;
+    fn run(&mut self, batch: usize, values: &[f32]) -> Result<Vec<f32>, EngineError> {
+        let mut outputs = Vec::new();
+        self.run_into(batch, values, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// Does what [`Engine::run`] does, and puts the outputs into a vector in place of what it held. A caller that runs
+    /// again and again saves the making of one.
+    ///
+    /// *Errors*: as of [`Engine::run`]; the vector is then empty.
+    fn run_into(&mut self, batch: usize, values: &[f32], outputs: &mut Vec<f32>) -> Result<(), EngineError>;
 }
 
 /// Why a model cannot be loaded or a batch not be run.

@@ -1,33 +1,57 @@
-//! An optimised plan for one batch size, with the state that its runs share.
+//! An optimised plan for one batch size, with what its runs share.
 //!
-//! Keeps the state of a run for the next one where no operator remembers anything; making it costs as much as a small
-//! model. Never keeps one of a run that failed.
+//! Runs a graph as steps where no operator remembers anything, and else by tract's own state. Keeps the tensors and the
+//! state of a run for the next one; never those of a run that failed, and none that the caller of a run still reads.
 
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::TractErrorContext;
 use tract_onnx::tract_core::plan::SimpleState;
 
-type State = SimpleState<TypedFact, Box<dyn TypedOp>>;
+use super::operators::kernel;
+use super::steps::Steps;
+
+pub(super) type State = SimpleState<TypedFact, Box<dyn TypedOp>>;
 
 /// A plan that can be run again and again.
 pub(super) struct Plan {
     runnable: Arc<TypedRunnableModel>,
+    /// Types and shapes of the inputs.
+    inputs: Vec<(DatumType, TVec<usize>)>,
+    /// Nothing where an operator has a state or a shape is known only in a run.
+    steps: Option<Steps>,
     kept: Option<State>,
 }
 
 impl Plan {
-    /// Prepares an optimised graph.
+    /// Prepares an optimised graph, whose inputs have known shapes.
     ///
     /// *Errors*: the engine's.
     pub(super) fn new(model: TypedModel) -> TractResult<Self> {
-        Ok(Self { runnable: model.into_runnable()?, kept: None })
+        let mut inputs = Vec::new();
+        for outlet in model.input_outlets()? {
+            let fact = model.outlet_fact(*outlet)?;
+            let shape = fact.shape.as_concrete().context("the shape of an input is not known")?;
+            inputs.push((fact.datum_type, shape.into()));
+        }
+        let runnable = model.into_runnable()?;
+        let steps = Steps::of(&runnable)?;
+        Ok(Self { runnable, inputs, steps, kept: None })
     }
 
-    /// Runs the plan.
+    /// Runs the plan: `write` fills each input, every value of it, and `read` is given the outputs.
     ///
     /// *Errors*: the engine's; the plan can be run again.
-    pub(super) fn run(&mut self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    pub(super) fn run<T>(
+        &mut self,
+        write: impl FnMut(usize, &mut Tensor) -> TractResult<()>,
+        read: impl FnOnce(&[&Tensor]) -> T,
+    ) -> TractResult<T> {
+        if let Some(steps) = &mut self.steps {
+            return steps.run(write, read);
+        }
+        let inputs = self.inputs(write)?;
         let mut state = match self.kept.take() {
             Some(state) => state,
             None => self.runnable.spawn()?,
@@ -37,7 +61,28 @@ impl Plan {
         if state.op_states.iter().all(Option::is_none) {
             self.kept = Some(state);
         }
-        Ok(outputs)
+        Ok(read(&outputs.iter().map(|output| &**output).collect::<TVec<_>>()))
+    }
+
+    /// Returns inputs that `write` has filled, for a state of tract.
+    ///
+    /// *Errors*: those of `write`.
+    pub(super) fn inputs(
+        &self,
+        mut write: impl FnMut(usize, &mut Tensor) -> TractResult<()>,
+    ) -> TractResult<TVec<TValue>> {
+        let made = self.inputs.iter().enumerate().map(|(position, (datum_type, shape))| {
+            let mut tensor = kernel::blank(*datum_type, shape)?;
+            write(position, &mut tensor)?;
+            Ok(tensor.into_tvalue())
+        });
+        made.collect()
+    }
+
+    /// Whether the plan is run by steps.
+    #[cfg(test)]
+    pub(super) const fn is_of_steps(&self) -> bool {
+        self.steps.is_some()
     }
 
     /// Returns a state of its own, for runs that are watched.

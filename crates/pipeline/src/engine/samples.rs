@@ -27,6 +27,10 @@ impl Proto {
         self.varint(field << 3).varint(value as u64)
     }
 
+    pub(crate) fn float(self, field: u64, value: f32) -> Self {
+        self.varint(field << 3 | 5).raw(&value.to_le_bytes())
+    }
+
     pub(crate) fn bytes(self, field: u64, value: &[u8]) -> Self {
         let mut message = self.varint(field << 3 | 2).varint(value.len() as u64);
         message.0.extend_from_slice(value);
@@ -118,9 +122,8 @@ pub(crate) fn with_texts(node: Proto, name: &str, values: &[&str]) -> Proto {
 
 /// Adds an attribute of a list of floats.
 pub(crate) fn with_floats(node: Proto, name: &str, values: &[f32]) -> Proto {
-    let attribute = values.iter().fold(Proto::default().text(1, name).int(20, 6), |proto, value| {
-        proto.varint(7 << 3 | 5).raw(&value.to_le_bytes())
-    });
+    let attribute =
+        values.iter().fold(Proto::default().text(1, name).int(20, 6), |proto, value| proto.float(7, *value));
     node.message(5, &attribute)
 }
 

@@ -11,6 +11,7 @@ use super::samples::*;
 use super::*;
 
 mod outputs;
+mod steps;
 
 fn manifest(outputs: serde_json::Value) -> Manifest {
     manifest_of("f32", outputs)

@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dunlin_kit::error_chain::Chain;
+use dunlin_model_package::manifest::Dim;
 use dunlin_model_package::package::MODEL_FILE;
 use dunlin_model_package::{Manifest, Package};
 use tract_onnx::Onnx;
@@ -16,7 +17,7 @@ use tract_onnx::prelude::*;
 use super::limits::{self, ModelSize};
 use super::plan::Plan;
 use super::signature::{self, BatchAxis, Signature};
-use super::window_tensors::{WindowTensors, check_elements, check_output, input_fact};
+use super::window_tensors::{WindowTensors, check_elements, check_output, input_fact, tensor_shape};
 use super::{Engine, EngineError, operators, rewrite};
 
 /// Batch sizes that plans are made for. Matrix kernels work on tiles of 4 to 32 rows: a 32-row run of a small dense
@@ -84,7 +85,7 @@ impl TractEngine {
         found.ok_or_else(|| EngineError::Run(format!("there is no plan for batches of {size}")))
     }
 
-    fn run_split(&mut self, batch: usize, values: &[f32]) -> Result<Vec<f32>, EngineError> {
+    fn run_split(&mut self, batch: usize, values: &[f32], outputs: &mut Vec<f32>) -> Result<(), EngineError> {
         let (width, output_width) = (self.tensors.window_values(), self.tensors.output_values());
         if batch.checked_mul(width) != Some(values.len()) {
             return Err(EngineError::Run(format!(
@@ -92,24 +93,30 @@ impl TractEngine {
                 values.len()
             )));
         }
-        let mut outputs = vec![0.0; batch * output_width];
-        let mut done = 0;
+        outputs.resize(batch * output_width, 0.0);
+        let (tensors, mut done) = (&self.tensors, 0);
         for (size, plan) in &mut self.plans {
             while batch - done >= *size {
-                let inputs = self.tensors.inputs(*size, &values[done * width..(done + *size) * width])?;
-                let results = plan.run(inputs).map_err(run_error)?;
+                let windows = &values[done * width..(done + *size) * width];
                 let into = &mut outputs[done * output_width..(done + *size) * output_width];
-                self.tensors.take_outputs(*size, &results, into)?;
+                let write = |input: usize, tensor: &mut Tensor| tensors.write_input(input, windows, tensor);
+                let read = |results: &[&Tensor]| tensors.take_outputs(*size, results, into);
+                plan.run(write, read).map_err(run_error)??;
                 done += *size;
             }
         }
-        Ok(outputs)
+        Ok(())
     }
 }
 
 impl Engine for TractEngine {
-    fn run(&mut self, batch: usize, values: &[f32]) -> Result<Vec<f32>, EngineError> {
-        catching(|| self.run_split(batch, values))
+    fn run_into(&mut self, batch: usize, values: &[f32], outputs: &mut Vec<f32>) -> Result<(), EngineError> {
+        outputs.clear();
+        let ran = catching(|| self.run_split(batch, values, outputs));
+        if ran.is_err() {
+            outputs.clear();
+        }
+        ran
     }
 }
 
@@ -161,7 +168,11 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
     rewrite::simplify(graph, opset);
     rewrite::keep(graph, &outputs);
-    let batch_max = if operators::quantized::is_batch_dependent(graph) { 1 } else { batch_max };
+    let are_first = manifest.inputs.iter().all(|input| {
+        matches!(input.shape.first(), Some(Dim::Named(_)))
+            && input.shape[1..].iter().all(|dim| matches!(dim, Dim::Fixed(_)))
+    });
+    let batch_max = if operators::quantized::are_mixed(graph, are_first) { 1 } else { batch_max };
     let inference = engine.model_for_proto_model(&proto).map_err(build_error)?;
     drop(proto);
 
@@ -179,14 +190,16 @@ fn load(model: &[u8], manifest: &Manifest, batch_max: usize) -> Result<TractEngi
     Ok(TractEngine { tensors: WindowTensors::new(manifest, &signature), plans })
 }
 
-/// Decodes an ONNX file.
+/// Decodes an ONNX file and inlines its local functions.
 pub(super) fn read_proto(engine: &Onnx, model: &[u8]) -> Result<ModelProto, EngineError> {
     if model.len() > limits::MODEL_BYTES_MAX {
         return Err(EngineError::Limit(format!("its file is longer than {} bytes", limits::MODEL_BYTES_MAX)));
     }
-    engine
+    let mut proto = engine
         .proto_model_for_read(&mut &*model)
-        .map_err(|error| EngineError::Unreadable(shortened(&format!("{error:#}"))))
+        .map_err(|error| EngineError::Unreadable(shortened(&format!("{error:#}"))))?;
+    rewrite::functions::inline(&mut proto, model, engine)?;
+    Ok(proto)
 }
 
 fn plan_sizes(signature: &Signature, size: ModelSize, budget: u64, batch_max: usize) -> Vec<usize> {
@@ -216,6 +229,13 @@ fn build_plan(
         // A shape that depends on the input's values is only known, and checked, when the plan runs.
         if let Some(shape) = fact.shape.as_concrete() {
             check_output(spec, shape, batch)?;
+        }
+    }
+    for (input, &position) in signature.inputs.iter().enumerate() {
+        let fact = typed.input_fact(input).map_err(build_error)?;
+        // What windows are written into: an input that the engine turned around would be filled the wrong way.
+        if fact.shape.as_concrete() != Some(&tensor_shape(&manifest.inputs[position], batch)) {
+            return Err(EngineError::Build(format!("input {input} has become of shape {:?}", fact.shape)));
         }
     }
     Plan::new(typed).map_err(build_error)

@@ -21,17 +21,22 @@ pub(super) trait Loops {
 
 /// How the machine adds products.
 pub(super) trait Arithmetic {
+    /// Values of f32 in the widest vectors there are; 1 where only the compiler knows of any.
+    const LANES: usize;
+
     /// Returns `sum + a * b`, rounded once or twice: what the machine has an instruction for.
     fn add_product(sum: f32, a: f32, b: f32) -> f32;
 }
 
 /// Products are added by one instruction.
-enum Fused {}
+pub(super) enum Fused<const LANES: usize> {}
 
 /// Products are added by two: without such an instruction, one rounding is a slow call.
-enum Separate {}
+pub(super) enum Separate {}
 
-impl Arithmetic for Fused {
+impl<const LANES: usize> Arithmetic for Fused<LANES> {
+    const LANES: usize = LANES;
+
     #[inline(always)]
     fn add_product(sum: f32, a: f32, b: f32) -> f32 {
         a.mul_add(b, sum)
@@ -39,6 +44,8 @@ impl Arithmetic for Fused {
 }
 
 impl Arithmetic for Separate {
+    const LANES: usize = 1;
+
     #[inline(always)]
     fn add_product(sum: f32, a: f32, b: f32) -> f32 {
         sum + a * b
@@ -50,6 +57,28 @@ pub(super) fn on_widest<L: Loops>(loops: L) -> L::Output {
     MACHINE.dispatch(Dispatched(loops))
 }
 
+/// Runs loops that are written over the machine's own vectors: where the sums under way are more than a compiler keeps in
+/// registers by itself. All that they call is to be `#[inline(always)]` as well.
+pub(super) fn in_vectors<L: WithSimd>(loops: L) -> L::Output {
+    MACHINE.dispatch(loops)
+}
+
+/// Returns how many values of f32 a vector of this machine holds.
+pub(super) fn lanes() -> usize {
+    in_vectors(Lanes)
+}
+
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
 struct Dispatched<L>(L);
 
 impl<L: Loops> WithSimd for Dispatched<L> {
@@ -58,8 +87,12 @@ impl<L: Loops> WithSimd for Dispatched<L> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> L::Output {
         // Every x86 with vectors of eight has the instruction, and every aarch64.
-        if S::F32_LANES >= 8 || cfg!(target_arch = "aarch64") {
-            self.0.run::<Fused>()
+        if S::F32_LANES >= 16 {
+            self.0.run::<Fused<16>>()
+        } else if S::F32_LANES >= 8 {
+            self.0.run::<Fused<8>>()
+        } else if cfg!(target_arch = "aarch64") {
+            self.0.run::<Fused<4>>()
         } else {
             self.0.run::<Separate>()
         }
@@ -91,7 +124,7 @@ mod tests {
             let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
             let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             let size: f64 = a.iter().zip(&b).map(|(a, b)| (f64::from(*a) * f64::from(*b)).abs()).sum();
-            for sum in [on_widest(Dot(&a, &b)), Dot(&a, &b).run::<Separate>(), Dot(&a, &b).run::<Fused>()] {
+            for sum in [on_widest(Dot(&a, &b)), Dot(&a, &b).run::<Separate>(), Dot(&a, &b).run::<Fused<1>>()] {
                 prop_assert!((f64::from(sum) - exact).abs() <= size * 1e-5, "{sum} is not {exact}");
             }
         }

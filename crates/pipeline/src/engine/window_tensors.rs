@@ -5,7 +5,8 @@
 
 use dunlin_model_package::manifest::{Dim, Dtype};
 use dunlin_model_package::{InputSpec, LabelPositions, Manifest, OutputSpec};
-use tract_onnx::prelude::*;
+use tract_onnx::prelude::InferenceFact;
+use tract_onnx::tract_core::internal::*;
 
 use super::EngineError;
 use super::signature::{self, Signature};
@@ -13,14 +14,28 @@ use super::tract::{run_error, shortened};
 
 /// How the windows and rows of a package stand to the tensors of its graph.
 pub(super) struct WindowTensors {
-    inputs: Vec<InputSpec>,
-    outputs: Vec<OutputSpec>,
-    /// For each output, what its labels are, where it is a label.
-    labels: Vec<Option<LabelPositions>>,
-    /// For each input of the graph, its position in the manifest and its offset in a window.
-    order: Vec<(usize, usize)>,
+    /// In the order of the graph.
+    inputs: Vec<InputPart>,
+    /// In the order of the manifest.
+    outputs: Vec<OutputPart>,
     window_values: usize,
     output_values: usize,
+}
+
+/// What an input of the graph takes of a window.
+struct InputPart {
+    dtype: Dtype,
+    offset: usize,
+    width: usize,
+}
+
+/// What an output gives to a row.
+struct OutputPart {
+    spec: OutputSpec,
+    /// What its labels are, where it is a label.
+    labels: Option<LabelPositions>,
+    offset: usize,
+    width: usize,
 }
 
 impl WindowTensors {
@@ -32,11 +47,19 @@ impl WindowTensors {
             offsets.push(window_values);
             window_values += input.values();
         }
+        let inputs = signature.inputs.iter().map(|&position| {
+            let spec = &manifest.inputs[position];
+            InputPart { dtype: spec.dtype, offset: offsets[position], width: spec.values() }
+        });
+        let mut output_values = 0;
+        let outputs = manifest.outputs.iter().map(|spec| {
+            let (offset, width) = (output_values, spec.values());
+            output_values += width;
+            OutputPart { spec: spec.clone(), labels: LabelPositions::of(spec), offset, width }
+        });
         Self {
-            inputs: manifest.inputs.clone(),
-            outputs: manifest.outputs.clone(),
-            labels: manifest.outputs.iter().map(LabelPositions::of).collect(),
-            order: signature.inputs.iter().map(|&position| (position, offsets[position])).collect(),
+            inputs: inputs.collect(),
+            outputs: outputs.collect(),
             window_values,
             output_values: manifest.output_values(),
         }
@@ -52,15 +75,30 @@ impl WindowTensors {
         self.output_values
     }
 
-    /// Returns what a plan takes for `size` windows, in the graph's order.
+    /// Writes what windows hold of an input into its tensor; inputs are counted in the graph's order.
     ///
-    /// *Errors*: the engine's.
-    pub(super) fn inputs(&self, size: usize, values: &[f32]) -> Result<TVec<TValue>, EngineError> {
-        let tensors = self.order.iter().map(|&(position, offset)| {
-            let tensor = input_tensor(&self.inputs[position], size, values, offset, self.window_values);
-            tensor.map(IntoTValue::into_tvalue).map_err(run_error)
-        });
-        tensors.collect()
+    /// *Errors*: the tensor is not of the input's type and size.
+    pub(super) fn write_input(&self, input: usize, values: &[f32], tensor: &mut Tensor) -> TractResult<()> {
+        let InputPart { dtype, offset, width } = self.inputs[input];
+        let stride = self.window_values;
+        ensure!(
+            tensor.len() * stride == values.len() * width,
+            "an input is of another size than its windows"
+        );
+        let mut plain = tensor.try_as_plain_ram_mut()?;
+        if width == stride && dtype == Dtype::F32 {
+            plain.as_slice_mut::<f32>()?.copy_from_slice(values);
+            return Ok(());
+        }
+        let mine = values.chunks_exact(stride).flat_map(|window| &window[offset..offset + width]);
+        match dtype {
+            Dtype::F32 => put(plain.as_slice_mut()?, mine, |value| value),
+            Dtype::F64 => put(plain.as_slice_mut()?, mine, f64::from),
+            // `as` saturates and makes 0 of NaN: a defined value for every input.
+            Dtype::I32 => put(plain.as_slice_mut()?, mine, |value| value.round() as i32),
+            Dtype::I64 => put(plain.as_slice_mut()?, mine, |value| value.round() as i64),
+        }
+        Ok(())
     }
 
     /// Puts the outputs for `size` windows into rows, one window after the other.
@@ -69,12 +107,12 @@ impl WindowTensors {
     pub(super) fn take_outputs(
         &self,
         size: usize,
-        results: &[TValue],
+        results: &[&Tensor],
         into: &mut [f32],
     ) -> Result<(), EngineError> {
-        let mut offset = 0;
-        for ((spec, labels), result) in self.outputs.iter().zip(&self.labels).zip(results) {
-            let width = spec.values();
+        for (part, result) in self.outputs.iter().zip(results) {
+            let OutputPart { spec, labels, offset, width } = part;
+            let (offset, width) = (*offset, *width);
             if result.len() != size * width {
                 return Err(EngineError::Run(format!(
                     "output `{}` has shape {:?}, not {width} values a window",
@@ -91,10 +129,13 @@ impl WindowTensors {
                     rows.zip(flat.chunks_exact(width)).for_each(|(row, values)| row.copy_from_slice(values));
                 }
             }
-            offset += width;
         }
         Ok(())
     }
+}
+
+fn put<'v, T>(into: &mut [T], values: impl Iterator<Item = &'v f32>, converted: impl Fn(f32) -> T) {
+    into.iter_mut().zip(values).for_each(|(into, value)| *into = converted(*value));
 }
 
 /// Returns what the engine is told of an input.
@@ -174,7 +215,8 @@ pub(super) fn check_output(spec: &OutputSpec, shape: &[usize], batch: usize) -> 
     )))
 }
 
-fn tensor_shape(spec: &InputSpec, batch: usize) -> TVec<usize> {
+/// Returns the shape of an input's tensor.
+pub(super) fn tensor_shape(spec: &InputSpec, batch: usize) -> TVec<usize> {
     spec.shape
         .iter()
         .map(|dim| match dim {
@@ -182,26 +224,4 @@ fn tensor_shape(spec: &InputSpec, batch: usize) -> TVec<usize> {
             Dim::Named(_) => batch,
         })
         .collect()
-}
-
-fn input_tensor(
-    spec: &InputSpec,
-    batch: usize,
-    values: &[f32],
-    offset: usize,
-    stride: usize,
-) -> TractResult<Tensor> {
-    let shape = tensor_shape(spec, batch);
-    let width = spec.values();
-    if width == stride && spec.dtype == Dtype::F32 {
-        return Tensor::from_shape(&shape, values);
-    }
-    let mine = values.chunks_exact(stride).flat_map(|window| window[offset..offset + width].iter());
-    match spec.dtype {
-        Dtype::F32 => Tensor::from_shape(&shape, &mine.copied().collect::<Vec<f32>>()),
-        Dtype::F64 => Tensor::from_shape(&shape, &mine.map(|v| f64::from(*v)).collect::<Vec<f64>>()),
-        // `as` saturates and makes 0 of NaN: a defined value for every input.
-        Dtype::I32 => Tensor::from_shape(&shape, &mine.map(|v| v.round() as i32).collect::<Vec<i32>>()),
-        Dtype::I64 => Tensor::from_shape(&shape, &mine.map(|v| v.round() as i64).collect::<Vec<i64>>()),
-    }
 }

@@ -12,7 +12,7 @@ use tract_onnx::tract_hir::infer::{InferenceOp, InferenceResult, Solver, TensorP
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
 /// An operator with its attributes read and checked.
-pub(super) trait Kernel: Debug + Send + Sync + 'static {
+pub(in crate::engine) trait Kernel: Debug + Send + Sync + 'static {
     /// Returns the operator's name in ONNX.
     fn name(&self) -> &'static str;
 
@@ -34,14 +34,59 @@ pub(super) trait Kernel: Debug + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Returns the kernel that does also what `next` does, which alone reads the output of this one; nothing where it
+    /// is not the faster way. `others` are the further inputs of `next`, which the kernel takes after its own.
+    ///
+    /// *Errors*: none but of the preparation.
+    fn joined(&self, _next: &TypedNode, _others: &[&TypedFact]) -> TractResult<Option<Arc<dyn Kernel>>> {
+        Ok(None)
+    }
+
+    /// Whether [`Kernel::run_into`] is there. A plan then keeps the outputs from run to run.
+    fn writes_outputs(&self) -> bool {
+        false
+    }
+
+    /// Computes the outputs into tensors that are there already, of the types and shapes of [`Kernel::output_facts`].
+    /// What they hold is of no meaning, and every value is to be written.
+    ///
+    /// *Errors*: as of [`Kernel::run`]; what the outputs then hold is dropped.
+    fn run_into(&self, _inputs: &[&Tensor], _outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        bail!("`{}` makes its outputs itself", self.name())
+    }
+
     /// Computes the outputs.
     ///
     /// *Errors*: a value that only a run shows is outside what the operator takes.
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>>;
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let facts = inputs.iter().map(|input| TypedFact::shape_and_dt_of(input));
+        let facts: TVec<TypedFact> = facts.collect();
+        let mut outputs = TVec::new();
+        for fact in self.output_facts(&facts.iter().collect::<TVec<_>>())? {
+            outputs.push(blank(fact.datum_type, &fact.shape.eval_to_usize(&SymbolValues::default())?)?);
+        }
+        let inputs: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
+        self.run_into(&inputs, &mut outputs.iter_mut().collect::<TVec<_>>())?;
+        Ok(outputs.into_iter().map(IntoTValue::into_tvalue).collect())
+    }
+}
+
+/// Returns a tensor that is to be written: zeros, or empty texts.
+pub(in crate::engine) fn blank(datum_type: DatumType, shape: &[usize]) -> TractResult<Tensor> {
+    if datum_type == DatumType::String {
+        return Ok(tract_ndarray::ArrayD::<String>::default(shape).into_tensor());
+    }
+    Tensor::zero_dt(datum_type, shape)
+}
+
+/// Returns the kernel of a node that writes into given outputs, if it does.
+pub(in crate::engine) fn writing(op: &dyn TypedOp) -> Option<Arc<dyn Kernel>> {
+    let op = op.downcast_ref::<KernelOp>()?;
+    op.0.writes_outputs().then(|| op.0.clone())
 }
 
 /// A kernel that has taken constants into itself.
-pub(super) struct Prepared {
+pub(in crate::engine) struct Prepared {
     /// The kernel.
     pub(super) kernel: Arc<dyn Kernel>,
     /// The positions of the inputs that it still takes, rising; the others are dropped with their constants.
@@ -121,6 +166,25 @@ impl TypedOp for KernelOp {
         let facts = self.0.output_facts(inputs)?;
         check_size(self.0.name(), &facts)?;
         Ok(facts)
+    }
+
+    fn declutter(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {
+        let outlet = OutletId::from(node.id);
+        let [output] = &node.outputs[..] else { return Ok(None) };
+        let ([reader], false) = (&output.successors[..], model.output_outlets()?.contains(&outlet)) else {
+            return Ok(None);
+        };
+        let next = model.node(reader.node);
+        let others: Vec<OutletId> = next.inputs.iter().copied().filter(|input| *input != outlet).collect();
+        let facts: Vec<&TypedFact> =
+            others.iter().map(|other| model.outlet_fact(*other)).collect::<TractResult<_>>()?;
+        let Some(kernel) = self.0.joined(next, &facts)? else { return Ok(None) };
+        let mut patch = TypedModelPatch::default();
+        let inputs: Vec<OutletId> = node.inputs.iter().chain(&others).copied().collect();
+        let inputs = patch.taps(model, &inputs)?;
+        let joined = patch.wire_node(&next.name, Self(kernel), &inputs)?[0];
+        patch.shunt_outside(model, next.id.into(), joined)?;
+        Ok(Some(patch))
     }
 
     fn codegen(&self, model: &TypedModel, node: &TypedNode) -> TractResult<Option<TypedModelPatch>> {

@@ -5,12 +5,13 @@
 
 mod attributes;
 mod conditions;
-mod kernel;
+pub(super) mod kernel;
 mod ml;
 #[cfg(test)]
 mod node_tests;
 pub(super) mod quantized;
 mod recurrent;
+pub(super) mod small;
 mod standard;
 #[cfg(test)]
 mod testing;
@@ -25,6 +26,7 @@ use tract_onnx::prelude::TractResult;
 use tract_onnx::tract_hir::infer::InferenceOp;
 
 use conditions::Surroundings;
+pub(super) use standard::LINEAR;
 
 use super::EngineError;
 
@@ -38,11 +40,15 @@ type Builder = fn(&ParsingContext<'_>, &NodeProto) -> TractResult<(Box<dyn Infer
 const OWN: [&[(&str, Builder)]; 5] =
     [ml::OPERATORS, quantized::OPERATORS, recurrent::OPERATORS, standard::OPERATORS, trees::OPERATORS];
 
+/// Operators of tract that have a faster way for what is known when a plan is made: what tract does not do right is
+/// refused as with tract's own.
+const FASTER: &[(&str, Builder)] = standard::FASTER;
+
 /// Returns the engine's reader of ONNX files with all operators.
 pub(super) fn onnx() -> Onnx {
     // Shapes follow from the inputs; those in files name axes that are fixed here, and tract takes them for others.
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    for (name, builder) in OWN.into_iter().flatten() {
+    for (name, builder) in OWN.into_iter().flatten().chain(FASTER) {
         onnx.op_register.insert(name, *builder);
     }
     onnx
@@ -69,12 +75,26 @@ pub(super) fn refusal(
     model: &ModelProto,
     engine: &Onnx,
 ) -> Option<String> {
-    if !engine.op_register.0.contains_key(&node.op_type) {
+    // A file cannot name what only a rewrite makes.
+    let is_inner = quantized::INNER.contains(&node.op_type.as_str()) || node.op_type == LINEAR;
+    if is_inner || !engine.op_register.0.contains_key(&node.op_type) {
         return Some(UNKNOWN.to_owned());
+    }
+    // Left over where no function is around the node: it has no value.
+    if let Some(attribute) = node.attribute.iter().find(|attribute| !attribute.ref_attr_name.is_empty()) {
+        let name: String = attribute.name.chars().take(64).collect();
+        return Some(format!("its attribute `{name}` refers to one of a function"));
+    }
+    if let Some(inner) = node.attribute.iter().find(|attribute| attribute.name.starts_with(INNER_PREFIX)) {
+        let name: String = inner.name.chars().take(64).collect();
+        return Some(format!("its attribute `{name}` is none of a file's"));
     }
     let is_own = OWN.into_iter().flatten().any(|(name, _)| *name == node.op_type);
     conditions::refusal(node, Surroundings { model, graph }, is_own)
 }
+
+/// How attributes begin that the engine gives to nodes while it rewrites a graph: none of a file does.
+const INNER_PREFIX: &str = "dunlin_";
 
 /// What is said of an operator that nobody registered.
 const UNKNOWN: &str = "the engine does not know the operator";

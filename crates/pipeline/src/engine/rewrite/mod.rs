@@ -1,12 +1,15 @@
 //! What is made of a graph before the engine sees it: tensors alone, only what is needed, in the form that runs fastest.
 //!
-//! Takes out maps and sequences, which exporters put around the outputs of classifiers, so that each of their tensors is an
-//! output of its own; drops what no kept output needs; joins what ONNX Runtime joins too. Never changes a number by more
-//! than its rounding.
+//! Inlines local functions; takes out maps and sequences, which exporters put around the outputs of classifiers, so that
+//! each of their tensors is an output of its own; drops what no kept output needs; joins what ONNX Runtime joins too.
+//! Never changes a number by more than its rounding.
 
 mod batch_norm;
 mod class_names;
 mod dense;
+mod distances;
+pub(super) mod functions;
+mod last_state;
 mod prune;
 mod sequences;
 mod zip_map;
@@ -27,13 +30,16 @@ pub(super) fn to_tensors(graph: &mut GraphProto) -> Result<(), EngineError> {
     sequences::take_out(graph)
 }
 
-/// Joins nodes that are one operation: normalisation with the convolution before it, what stands between quantisers, and
-/// dense layers with their activations.
+/// Joins nodes that are one operation: normalisation with the convolution before it, what stands between quantisers, dense
+/// layers with their activations, and loops over rows that compute distances; takes the last states of recurrent operators
+/// directly.
 /// What is left over is not dropped.
 pub(super) fn simplify(graph: &mut GraphProto, opset: i64) {
     batch_norm::fold(graph);
     quantized::fuse(graph, opset);
     dense::fuse(graph);
+    last_state::shorten(graph);
+    distances::unroll(graph);
 }
 
 /// Returns a node that hands one tensor on under another name.

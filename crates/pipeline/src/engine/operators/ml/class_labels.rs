@@ -45,6 +45,13 @@ impl ClassLabels {
         }
     }
 
+    /// Returns what writes labels into a tensor of theirs.
+    ///
+    /// *Errors*: the tensor is of another type.
+    pub(super) fn writer<'l>(&'l self, into: &'l mut Tensor) -> TractResult<LabelWriter<'l>> {
+        Ok(LabelWriter { labels: self, into: into.try_as_plain_ram_mut()? })
+    }
+
     /// Returns the labels at these positions as a tensor of one axis.
     pub(super) fn at(&self, positions: &[usize]) -> TractResult<TValue> {
         let shape = [positions.len()];
@@ -53,5 +60,33 @@ impl ClassLabels {
             Self::Integers(integers) => tensor(&shape, positions.iter().map(|&at| integers[at]).collect())?,
         }
         .into_tvalue())
+    }
+}
+
+/// Writes labels row by row.
+pub(super) struct LabelWriter<'l> {
+    labels: &'l ClassLabels,
+    into: PlainViewMut<'l>,
+}
+
+impl LabelWriter<'_> {
+    /// Writes the label at a position as that of a row.
+    ///
+    /// *Errors*: the tensor has no such row.
+    pub(super) fn write(&mut self, row: usize, position: usize) -> TractResult<()> {
+        let beyond = "a label of a row that there is not";
+        match self.labels {
+            ClassLabels::Texts(texts) => {
+                self.into
+                    .as_slice_mut::<String>()?
+                    .get_mut(row)
+                    .context(beyond)?
+                    .clone_from(&texts[position]);
+            }
+            ClassLabels::Integers(integers) => {
+                *self.into.as_slice_mut::<i64>()?.get_mut(row).context(beyond)? = integers[position];
+            }
+        }
+        Ok(())
     }
 }

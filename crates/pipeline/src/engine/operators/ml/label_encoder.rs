@@ -16,7 +16,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
-use super::rows::{only, tensor};
+use super::rows::only;
 
 /// Where keys stand in the list of values.
 #[derive(Debug)]
@@ -89,23 +89,27 @@ impl Values {
         Ok(())
     }
 
-    /// Returns the values at these places.
-    fn at(&self, shape: &[usize], places: impl Iterator<Item = Option<usize>>) -> TractResult<Tensor> {
+    /// Writes the values at these places.
+    fn write(&self, output: &mut Tensor, places: impl Iterator<Item = Option<usize>>) -> TractResult<()> {
         fn gather<T: Datum + Clone>(
             values: &[T],
-            shape: &[usize],
+            output: &mut Tensor,
             places: impl Iterator<Item = Option<usize>>,
-        ) -> TractResult<Tensor> {
+        ) -> TractResult<()> {
             let Some((other, _)) = values.split_last() else { bail!("there are no values") };
-            tensor(shape, places.map(|place| place.map_or(other, |place| &values[place]).clone()).collect())
+            let mut output = output.try_as_plain_ram_mut()?;
+            for (output, place) in output.as_slice_mut::<T>()?.iter_mut().zip(places) {
+                output.clone_from(place.map_or(other, |place| &values[place]));
+            }
+            Ok(())
         }
         match self {
-            Self::Texts(values) => gather(values, shape, places),
-            Self::I64(values) => gather(values, shape, places),
-            Self::I32(values) => gather(values, shape, places),
-            Self::I16(values) => gather(values, shape, places),
-            Self::F32(values) => gather(values, shape, places),
-            Self::F64(values) => gather(values, shape, places),
+            Self::Texts(values) => gather(values, output, places),
+            Self::I64(values) => gather(values, output, places),
+            Self::I32(values) => gather(values, output, places),
+            Self::I16(values) => gather(values, output, places),
+            Self::F32(values) => gather(values, output, places),
+            Self::F64(values) => gather(values, output, places),
         }
     }
 }
@@ -149,30 +153,32 @@ impl Mapping {
         Ok(Self { keys: datum_type, places, values })
     }
 
-    fn look_up(&self, input: &Tensor) -> TractResult<Tensor> {
+    fn look_up(&self, input: &Tensor, output: &mut Tensor) -> TractResult<()> {
         let view = input.try_as_plain_ram()?;
-        let shape = input.shape();
         let number = |map: &HashMap<u64, usize>, nan_key: NanKey, x: f64| {
             if x.is_nan() && nan_key == NanKey::Unknown { None } else { map.get(&bits(x)).copied() }
         };
+        let whole = |map: &HashMap<i64, usize>, x: i64| map.get(&x).copied();
+        let values = &self.values;
         match (&self.places, input.datum_type()) {
             (Places::Texts(map), DatumType::String) => {
-                self.values.at(shape, view.as_slice::<String>()?.iter().map(|x| map.get(x).copied()))
+                values.write(output, view.as_slice::<String>()?.iter().map(|x| map.get(x).copied()))
             }
             (Places::Integers(map), DatumType::I64) => {
-                self.values.at(shape, view.as_slice::<i64>()?.iter().map(|x| map.get(x).copied()))
+                values.write(output, view.as_slice::<i64>()?.iter().map(|x| whole(map, *x)))
             }
-            (Places::Integers(map), DatumType::I32) => self
-                .values
-                .at(shape, view.as_slice::<i32>()?.iter().map(|x| map.get(&i64::from(*x)).copied())),
-            (Places::Integers(map), DatumType::I16) => self
-                .values
-                .at(shape, view.as_slice::<i16>()?.iter().map(|x| map.get(&i64::from(*x)).copied())),
-            (Places::Numbers(map, nan_key), DatumType::F32) => self
-                .values
-                .at(shape, view.as_slice::<f32>()?.iter().map(|x| number(map, *nan_key, f64::from(*x)))),
+            (Places::Integers(map), DatumType::I32) => {
+                values.write(output, view.as_slice::<i32>()?.iter().map(|x| whole(map, i64::from(*x))))
+            }
+            (Places::Integers(map), DatumType::I16) => {
+                values.write(output, view.as_slice::<i16>()?.iter().map(|x| whole(map, i64::from(*x))))
+            }
+            (Places::Numbers(map, nan_key), DatumType::F32) => {
+                let numbers = view.as_slice::<f32>()?.iter();
+                values.write(output, numbers.map(|x| number(map, *nan_key, f64::from(*x))))
+            }
             (Places::Numbers(map, nan_key), DatumType::F64) => {
-                self.values.at(shape, view.as_slice::<f64>()?.iter().map(|x| number(map, *nan_key, *x)))
+                values.write(output, view.as_slice::<f64>()?.iter().map(|x| number(map, *nan_key, *x)))
             }
             (_, other) => bail!("its keys are of type {:?} and the input of {other:?}", self.keys),
         }
@@ -252,8 +258,12 @@ impl Kernel for LabelEncoder {
         Ok(tvec!(fact(mapping.values.datum_type(), &input.shape)))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mapping = self.mapping(inputs[0].datum_type())?;
-        Ok(tvec!(mapping.look_up(&inputs[0])?.into_tvalue()))
+    fn writes_outputs(&self) -> bool {
+        true
+    }
+
+    fn run_into(&self, inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        let ([input], [output]) = (inputs, outputs) else { bail!("it takes one input and makes one output") };
+        self.mapping(input.datum_type())?.look_up(input, output)
     }
 }

@@ -12,7 +12,7 @@ use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
 use super::class_labels::ClassLabels;
 use super::post_transform::PostTransform;
-use super::rows::{NUMBERS, dot, floats, only, require_type, rows_of, tensor};
+use super::rows::{NUMBERS, dot, floats, only, require_type, rows_of};
 
 /// Weighted sums, one a target.
 #[derive(Debug)]
@@ -36,9 +36,12 @@ impl Sums {
         Ok(Self { coefficients, intercepts, columns })
     }
 
-    fn add_row(&self, features: &[f32], scores: &mut Vec<f32>) {
+    /// Writes a row's sums, one a target.
+    fn write_row(&self, features: &[f32], scores: &mut [f32]) {
         let targets = self.coefficients.chunks_exact(self.columns).zip(&self.intercepts);
-        scores.extend(targets.map(|(weights, intercept)| dot(features, weights) + intercept));
+        for (score, (weights, intercept)) in scores.iter_mut().zip(targets) {
+            *score = dot(features, weights) + intercept;
+        }
     }
 }
 
@@ -115,29 +118,29 @@ impl Kernel for LinearClassifier {
         ))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = floats(&inputs[0])?;
-        let rows = input.len() / self.sums.columns;
-        let targets = self.sums.intercepts.len();
-        let mut scores = Vec::with_capacity(rows * targets.max(2));
-        let mut positions = Vec::with_capacity(rows);
-        for features in input.chunks_exact(self.sums.columns) {
-            let start = scores.len();
-            self.sums.add_row(features, &mut scores);
-            match self.layout {
-                Layout::Classes => positions.push(first_highest(&scores[start..])),
-                Layout::Pair => positions.push(usize::from(scores[start] > 0.0)),
-            }
+    fn writes_outputs(&self) -> bool {
+        true
+    }
+
+    fn run_into(&self, inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        let ([input], [labels, scores]) = (inputs, outputs) else {
+            bail!("it takes one input and makes two outputs")
+        };
+        let input = floats(input)?;
+        let (mut labels, mut scores) = (self.labels.writer(labels)?, scores.try_as_plain_ram_mut()?);
+        let width = if self.layout == Layout::Pair { 2 } else { self.sums.intercepts.len() };
+        let rows = scores.as_slice_mut::<f32>()?.chunks_exact_mut(width);
+        for (row, (features, scores)) in input.chunks_exact(self.sums.columns).zip(rows).enumerate() {
+            self.sums.write_row(features, scores);
             if self.layout == Layout::Pair {
-                let pair = self.post_transform.pair(scores[start]);
-                scores.truncate(start);
-                scores.extend(pair);
+                labels.write(row, usize::from(scores[0] > 0.0))?;
+                scores.copy_from_slice(&self.post_transform.pair(scores[0]));
             } else {
-                self.post_transform.apply(&mut scores[start..]);
+                labels.write(row, first_highest(scores))?;
+                self.post_transform.apply(scores);
             }
         }
-        let width = scores.len().checked_div(rows).unwrap_or(targets);
-        Ok(tvec!(self.labels.at(&positions)?, tensor(&[rows, width], scores)?.into_tvalue()))
+        Ok(())
     }
 }
 
@@ -186,18 +189,20 @@ impl Kernel for LinearRegressor {
         Ok(tvec!(fact(f32::datum_type(), &[rows, self.sums.intercepts.len().to_dim()])))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = floats(&inputs[0])?;
-        let targets = self.sums.intercepts.len();
-        let rows = input.len() / self.sums.columns;
-        let mut scores = Vec::with_capacity(rows * targets);
-        for features in input.chunks_exact(self.sums.columns) {
-            self.sums.add_row(features, &mut scores);
+    fn writes_outputs(&self) -> bool {
+        true
+    }
+
+    fn run_into(&self, inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        let ([input], [output]) = (inputs, outputs) else { bail!("it takes one input and makes one output") };
+        let input = floats(input)?;
+        let mut output = output.try_as_plain_ram_mut()?;
+        let rows = output.as_slice_mut::<f32>()?.chunks_exact_mut(self.sums.intercepts.len());
+        for (features, scores) in input.chunks_exact(self.sums.columns).zip(rows) {
+            self.sums.write_row(features, scores);
+            self.post_transform.apply(scores);
         }
-        if self.post_transform != PostTransform::None {
-            scores.chunks_exact_mut(targets).for_each(|row| self.post_transform.apply(row));
-        }
-        Ok(tvec!(tensor(&[rows, targets], scores)?.into_tvalue()))
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
-use super::rows::{NUMBERS, only, require_type, rows_and_columns, tensor};
+use super::rows::{NUMBERS, only, require_type, rows_and_columns};
 
 #[derive(Debug, Clone, Copy)]
 enum Normalizer {
@@ -65,11 +65,12 @@ number!(i32, i32::wrapping_abs, |x: i32| x.wrapping_mul(x));
 number!(i64, i64::wrapping_abs, |x: i64| x.wrapping_mul(x));
 
 impl Normalizer {
-    fn rows<T: Number>(self, input: &Tensor) -> TractResult<Tensor> {
+    fn write_rows<T: Number>(self, input: &Tensor, output: &mut Tensor) -> TractResult<()> {
         let values = input.try_as_plain_ram()?.as_slice::<T>()?;
         let columns = input.shape().last().copied().unwrap_or(1).max(1);
-        let mut output = Vec::with_capacity(values.len());
-        for row in values.chunks_exact(columns) {
+        let mut output = output.try_as_plain_ram_mut()?;
+        let output = output.as_slice_mut::<f32>()?;
+        for (row, output) in values.chunks_exact(columns).zip(output.chunks_exact_mut(columns)) {
             let norm = match self {
                 Self::Max => row
                     .iter()
@@ -77,16 +78,17 @@ impl Normalizer {
                 Self::L1 => row.iter().map(|x| x.magnitude()).sum(),
                 Self::L2 => row.iter().map(|x| x.square()).sum::<f32>(),
             };
+            let pairs = output.iter_mut().zip(row);
             match self {
-                _ if norm == 0.0 => output.extend(row.iter().map(|x| x.single())),
-                Self::Max | Self::L1 => output.extend(row.iter().map(|x| x.single() / norm)),
-                Self::L2 => output.extend(row.iter().map(|x| {
+                _ if norm == 0.0 => pairs.for_each(|(output, x)| *output = x.single()),
+                Self::Max | Self::L1 => pairs.for_each(|(output, x)| *output = x.single() / norm),
+                Self::L2 => pairs.for_each(|(output, x)| {
                     let part = (x.square() / norm).sqrt();
-                    if x.single() < 0.0 { -part } else { part }
-                })),
+                    *output = if x.single() < 0.0 { -part } else { part };
+                }),
             }
         }
-        tensor(input.shape(), output)
+        Ok(())
     }
 }
 
@@ -102,15 +104,18 @@ impl Kernel for Normalizer {
         Ok(tvec!(fact(f32::datum_type(), &input.shape)))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = &inputs[0];
-        let output = match input.datum_type() {
-            DatumType::F64 => self.rows::<f64>(input),
-            DatumType::I32 => self.rows::<i32>(input),
-            DatumType::I64 => self.rows::<i64>(input),
-            _ => self.rows::<f32>(input),
-        };
-        Ok(tvec!(output?.into_tvalue()))
+    fn writes_outputs(&self) -> bool {
+        true
+    }
+
+    fn run_into(&self, inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        let ([input], [output]) = (inputs, outputs) else { bail!("it takes one input and makes one output") };
+        match input.datum_type() {
+            DatumType::F64 => self.write_rows::<f64>(input, output),
+            DatumType::I32 => self.write_rows::<i32>(input, output),
+            DatumType::I64 => self.write_rows::<i64>(input, output),
+            _ => self.write_rows::<f32>(input, output),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
-use super::rows::{NUMBERS, floats, only, require_type, rows_and_columns, tensor};
+use super::rows::{NUMBERS, floats, only, require_type, rows_and_columns};
 
 #[derive(Debug)]
 struct Scaler {
@@ -50,34 +50,41 @@ impl Kernel for Scaler {
         Ok(tvec!(fact(f32::datum_type(), &input.shape)))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = &inputs[0];
+    fn writes_outputs(&self) -> bool {
+        true
+    }
+
+    fn run_into(&self, inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        let ([input], [output]) = (inputs, outputs) else { bail!("it takes one input and makes one output") };
         let columns = input.shape().last().copied().unwrap_or(1).max(1);
-        let output = if input.datum_type() == DatumType::F64 {
+        let mut output = output.try_as_plain_ram_mut()?;
+        let output = output.as_slice_mut::<f32>()?.chunks_exact_mut(columns);
+        if input.datum_type() == DatumType::F64 {
             // Scaled as it came: the difference of two large doubles is lost in single precision.
             let values = input.try_as_plain_ram()?.as_slice::<f64>()?.chunks_exact(columns);
-            self.scaled(values, |x, offset, scale| ((x - f64::from(offset)) * f64::from(scale)) as f32)
+            self.scale(values, output, |x, offset, scale| {
+                ((x - f64::from(offset)) * f64::from(scale)) as f32
+            });
         } else {
-            self.scaled(floats(input)?.chunks_exact(columns), |x, offset, scale| (x - offset) * scale)
-        };
-        Ok(tvec!(tensor(input.shape(), output)?.into_tvalue()))
+            let values = floats(input)?;
+            self.scale(values.chunks_exact(columns), output, |x, offset, scale| (x - offset) * scale);
+        }
+        Ok(())
     }
 }
 
 impl Scaler {
-    fn scaled<'r, T: Copy + 'r>(
+    fn scale<'r, T: Copy + 'r>(
         &self,
         rows: impl Iterator<Item = &'r [T]>,
+        output: impl Iterator<Item = &'r mut [f32]>,
         scaled: impl Fn(T, f32, f32) -> f32,
-    ) -> Vec<f32> {
-        let mut output = Vec::new();
-        for row in rows {
-            let columns = row.iter().enumerate();
-            output.extend(
-                columns.map(|(column, x)| scaled(*x, of(&self.offset, column), of(&self.scale, column))),
-            );
+    ) {
+        for (row, output) in rows.zip(output) {
+            for (column, (x, output)) in row.iter().zip(output).enumerate() {
+                *output = scaled(*x, of(&self.offset, column), of(&self.scale, column));
+            }
         }
-        output
     }
 }
 
@@ -88,6 +95,7 @@ fn of(values: &[f32], column: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{floats, node, run_node};
+    use super::super::rows::tensor;
     use super::*;
     use proptest::prelude::*;
 

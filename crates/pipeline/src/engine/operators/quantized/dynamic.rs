@@ -1,26 +1,32 @@
 //! `DynamicQuantizeLinear`: to `u8`, by the range of the very values.
 //!
-//! *Source*: ai.onnx 11. The range spans the whole tensor, and with it all windows of a batch: what one window yields
-//! would depend on the others, so graphs with such operators run one window at a time ([`is_batch_dependent`]).
+//! *Source*: ai.onnx 11. The range spans the whole tensor, and with it all windows of a batch; [`super::windows`] sees to
+//! it that no window depends on the others.
 
 use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact, typed};
 use super::assembly::{Built, Inputs};
+use super::ending::Span;
 use super::numbers::{Grid, blank, rounded};
+use crate::engine::vectors::{Arithmetic, Loops, on_widest};
 
-/// Operators that quantise by the range of the values of a run.
-const BY_RANGE: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"];
+/// Set by [`super::windows`] on operators whose range is that of each place of the first axis, which is a window.
+pub(super) const BY_WINDOW: &str = "dunlin_by_window";
 
-/// Tells whether a window's outputs depend on the other windows of its batch.
-pub(in crate::engine) fn is_batch_dependent(graph: &GraphProto) -> bool {
-    graph.node.iter().any(|node| {
-        BY_RANGE.contains(&node.op_type.as_str())
-            || node.attribute.iter().any(|a| a.g.iter().chain(&a.graphs).any(is_batch_dependent))
-    })
+/// Returns what the range of an operator spans.
+pub(super) fn span(node: &NodeProto) -> TractResult<Span> {
+    let is_by_window = node.get_attr_opt::<i64>(BY_WINDOW)?.unwrap_or(0) != 0;
+    Ok(if is_by_window { Span::Window } else { Span::Tensor })
+}
+
+/// Tells whether the range of a tensor is that of all its values.
+pub(super) fn is_one_range(model: &TypedModel, input: OutletId, span: Span) -> TractResult<bool> {
+    let first = model.outlet_fact(input)?.shape.first().cloned();
+    Ok(span == Span::Tensor || first.is_some_and(|windows| windows == 1.to_dim()))
 }
 
 #[derive(Debug)]
@@ -36,10 +42,32 @@ pub(super) fn linear(_: &ParsingContext<'_>, node: &NodeProto) -> Built {
     built(DynamicQuantize)
 }
 
+/// Returns the lowest and the highest of values and 0.
+struct Range<'a>(&'a [f32]);
+
+impl Loops for Range<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) -> (f32, f32) {
+        let lower = |low: f32, value: f32| if value < low { value } else { low };
+        let higher = |high: f32, value: f32| if value > high { value } else { high };
+        let (chunks, rest) = self.0.as_chunks::<16>();
+        let (mut lows, mut highs) = ([0.0; 16], [0.0; 16]);
+        for chunk in chunks {
+            for lane in 0..16 {
+                lows[lane] = lower(lows[lane], chunk[lane]);
+                highs[lane] = higher(highs[lane], chunk[lane]);
+            }
+        }
+        let low = rest.iter().chain(&lows).fold(0.0, |low, &value| lower(low, value));
+        (low, rest.iter().chain(&highs).fold(0.0, |high, &value| higher(high, value)))
+    }
+}
+
 /// Returns the grid of `u8` that spans values and 0. NaN is passed over.
 pub(super) fn spanning(values: &[f32]) -> Grid {
-    let low = values.iter().fold(0.0_f32, |low, &value| if value < low { value } else { low });
-    let high = values.iter().fold(0.0_f32, |high, &value| if value > high { value } else { high });
+    let (low, high) = on_widest(Range(values));
     let scale = if low == high { 1.0 } else { (high - low) / 255.0 };
     let zero = (-low / scale).clamp(0.0, 255.0).round_ties_even();
     Grid { scale, zero: zero as i32 }

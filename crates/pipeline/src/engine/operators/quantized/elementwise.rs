@@ -15,6 +15,7 @@ use super::super::kernel::{Kernel, built, fact};
 use super::assembly::{Built, Inputs};
 use super::numbers::{Grid, Quantum, blank, by_octet, octet_range, rounded_whole};
 use super::pooling::{THROUGH_UNSIGNED, flipped};
+use crate::engine::vectors::{Arithmetic, Loops, on_widest};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -99,26 +100,43 @@ fn computed<Q: Quantum>(
     let into = view.as_slice_mut::<Q>()?;
     let a = broadcast::<Q>(a, &shape)?;
     let b = broadcast::<Q>(b, &shape)?;
-    match operation {
-        Operation::Add => {
-            let (of_a, of_b) = (from_a.scale / to.scale, from_b.scale / to.scale);
-            let fixed = to.zero as f32 - (of_a * from_a.zero as f32 + of_b * from_b.zero as f32);
-            zipped(into, &a, &b, |a, b| fixed + a as f32 * of_a + b as f32 * of_b);
-        }
-        Operation::Mul => {
-            let of_both = from_a.scale * from_b.scale / to.scale;
-            zipped(into, &a, &b, |a, b| {
-                ((a - from_a.zero) * (b - from_b.zero)) as f32 * of_both + to.zero as f32
-            });
-        }
-    }
+    on_widest(Pairs { operation, a: &a, b: &b, grids: [from_a, from_b, to], into });
     Ok(output)
 }
 
-#[inline(always)]
-fn zipped<Q: Quantum>(into: &mut [Q], a: &[Q], b: &[Q], one: impl Fn(i32, i32) -> f32) {
-    for ((into, a), b) in into.iter_mut().zip(a).zip(b) {
-        *into = rounded_whole(one(a.integer(), b.integer()));
+struct Pairs<'a, Q> {
+    operation: Operation,
+    a: &'a [Q],
+    b: &'a [Q],
+    grids: [Grid; 3],
+    into: &'a mut [Q],
+}
+
+impl<Q: Quantum> Loops for Pairs<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let [from_a, from_b, to] = self.grids;
+        let count = self.into.len().min(self.a.len()).min(self.b.len());
+        let (into, a, b) = (&mut self.into[..count], &self.a[..count], &self.b[..count]);
+        match self.operation {
+            Operation::Add => {
+                let (of_a, of_b) = (from_a.scale / to.scale, from_b.scale / to.scale);
+                let fixed = to.zero as f32 - (of_a * from_a.zero as f32 + of_b * from_b.zero as f32);
+                for i in 0..count {
+                    let (a, b) = (a[i].integer() as f32, b[i].integer() as f32);
+                    into[i] = rounded_whole(fixed + a * of_a + b * of_b);
+                }
+            }
+            Operation::Mul => {
+                let of_both = from_a.scale * from_b.scale / to.scale;
+                for i in 0..count {
+                    let product = (a[i].integer() - from_a.zero) * (b[i].integer() - from_b.zero);
+                    into[i] = rounded_whole(product as f32 * of_both + to.zero as f32);
+                }
+            }
+        }
     }
 }
 
@@ -128,7 +146,7 @@ pub(super) fn broadcast<'t, T: Datum + Copy>(
     shape: &[usize],
 ) -> TractResult<Cow<'t, [T]>> {
     if tensor.len() == shape.iter().product::<usize>() {
-        return Ok(Cow::Owned(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec()));
+        return Ok(Cow::Borrowed(tensor.try_as_plain_ram()?.as_slice::<T>()?));
     }
     let spread = tensor.broadcast_to_shape(shape)?;
     Ok(spread.try_as_plain_ram()?.as_slice::<T>()?.to_vec().into())

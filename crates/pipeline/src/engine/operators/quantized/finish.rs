@@ -65,17 +65,20 @@ pub(super) fn wire_scaled(
 ) -> TractResult<OutletId> {
     let shape = model.outlet_fact(sums.parts[0])?.shape.clone();
     channels.check(&shape)?;
-    let last = shape.last().cloned().unwrap_or_else(|| 1.into());
-    ensure!(bias.len() <= 1 || last == bias.len().to_dim(), "{} biases for {last} columns", bias.len());
+    let places = shape.get(channels.axis).cloned().unwrap_or_else(|| 1.into());
+    ensure!(bias.len() <= 1 || places == bias.len().to_dim(), "{} biases for {places} channels", bias.len());
     let finish = Finish::of(sums, channels, To::Floats(bias));
     let mut inputs = sums.parts.clone();
     inputs.push(factor);
     Ok(model.wire_node(prefix, typed(finish), &inputs)?[0])
 }
 
-#[derive(Debug)]
-enum To {
+/// What sums become.
+#[derive(Debug, Clone)]
+pub(super) enum To {
+    /// Numbers of this type around this zero point.
     Quantised(DatumType, i32),
+    /// 32-bit integers.
     Integers,
     /// With a bias of floats: none, one, or one a column.
     Floats(Vec<f32>),
@@ -173,18 +176,24 @@ impl Layout {
     }
 }
 
+impl To {
+    /// Returns the type of the output.
+    pub(super) fn datum_type(&self) -> DatumType {
+        match self {
+            Self::Quantised(datum_type, _) => *datum_type,
+            Self::Integers => i32::datum_type(),
+            Self::Floats(_) => f32::datum_type(),
+        }
+    }
+}
+
 impl Kernel for Finish {
     fn name(&self) -> &'static str {
         "QuantisedSum"
     }
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let datum_type = match self.to {
-            To::Quantised(datum_type, _) => datum_type,
-            To::Integers => i32::datum_type(),
-            To::Floats(_) => f32::datum_type(),
-        };
-        Ok(tvec!(fact(datum_type, &inputs[0].shape)))
+        Ok(tvec!(fact(self.to.datum_type(), &inputs[0].shape)))
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {

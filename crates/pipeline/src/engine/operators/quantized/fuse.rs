@@ -36,6 +36,9 @@ pub(in crate::engine) fn fuse(graph: &mut GraphProto, opset: i64) {
         }
     }
     graph.node.retain(|node| !node.op_type.is_empty());
+    super::ranged::join(graph);
+    super::maximum::take(graph);
+    super::mean::take(graph);
 }
 
 struct Replacement {

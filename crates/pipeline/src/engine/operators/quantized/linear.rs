@@ -13,6 +13,7 @@ use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
 use super::assembly::{Built, Inputs};
 use super::numbers::{Quantum, blank, integers, rounded, scales};
+use crate::engine::vectors::{Arithmetic, Loops, on_widest};
 
 #[derive(Debug)]
 struct Linear {
@@ -175,9 +176,7 @@ fn quantized<Q: Quantum>(
     let into = view.as_slice_mut::<Q>()?;
     runs.each(|run, number| {
         let (scale, zero) = (scales[number], zeros[number]);
-        for (into, value) in into[run.clone()].iter_mut().zip(&values[run]) {
-            *into = rounded(value / scale, zero);
-        }
+        on_widest(QuantizeRun { from: &values[run.clone()], scale, zero, into: &mut into[run] });
     });
     Ok(output)
 }
@@ -228,11 +227,51 @@ fn dequantized<Q: Quantum>(
     let into = view.as_slice_mut::<f32>()?;
     runs.each(|run, number| {
         let (scale, zero) = (scales[number], zeros[number]);
-        for (into, value) in into[run.clone()].iter_mut().zip(&values[run]) {
-            *into = (value.integer() - zero) as f32 * scale;
-        }
+        on_widest(DequantizeRun { from: &values[run.clone()], scale, zero, into: &mut into[run] });
     });
     Ok(output)
+}
+
+/// Values that share a scale and a zero point.
+struct QuantizeRun<'a, Q> {
+    from: &'a [f32],
+    scale: f32,
+    zero: i32,
+    into: &'a mut [Q],
+}
+
+impl<Q: Quantum> Loops for QuantizeRun<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let count = self.from.len().min(self.into.len());
+        let (from, into) = (&self.from[..count], &mut self.into[..count]);
+        for i in 0..count {
+            into[i] = rounded(from[i] / self.scale, self.zero);
+        }
+    }
+}
+
+/// Numbers that share a scale and a zero point.
+struct DequantizeRun<'a, Q> {
+    from: &'a [Q],
+    scale: f32,
+    zero: i32,
+    into: &'a mut [f32],
+}
+
+impl<Q: Quantum> Loops for DequantizeRun<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let count = self.from.len().min(self.into.len());
+        let (from, into) = (&self.from[..count], &mut self.into[..count]);
+        for i in 0..count {
+            into[i] = (from[i].integer() - self.zero) as f32 * self.scale;
+        }
+    }
 }
 
 /// Of 32-bit integers, which are biases.

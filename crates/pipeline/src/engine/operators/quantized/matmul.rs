@@ -10,11 +10,14 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::ops::matmul::compute_shapes;
 
 use super::super::attributes::require_only;
-use super::super::kernel::fact;
+use super::super::kernel::{fact, typed};
 use super::assembly::{Assembly, Built, Inputs, assembled, constant};
-use super::finish::{Channels, wire_integers, wire_requantised, wire_scaled};
-use super::numbers::{Grid, integers, octet_range, scale, scales};
-use super::products::{Factor, Sums, Turned, wire_matmul};
+use super::dense::Dense;
+use super::dynamic::{BY_WINDOW, is_one_range, span};
+use super::ending::{Left, Span, centred_weights};
+use super::finish::{Channels, To, wire_integers, wire_requantised, wire_scaled};
+use super::numbers::{Grid, integers, magnitude_max, octet_range, scale, scales};
+use super::products::{Factor, Turned, single_zero, wire_matmul, zeros};
 
 /// Where a product finds its inputs, and what it makes of the sums.
 #[derive(Debug)]
@@ -114,37 +117,58 @@ impl MatMul {
         Ok((y_zero.datum_type(), Grid::read(&y_scale, Some(&y_zero))?))
     }
 
-    fn wire_gemm(
+    /// Returns the end result of a product, and the unit of its floats.
+    fn result(
         &self,
-        prefix: &str,
         model: &mut TypedModel,
         inputs: &[OutletId],
-        (sums, alpha, axis): (&Sums, f32, usize),
-    ) -> TractResult<OutletId> {
-        let (left, right) = self.scales(model, inputs, [1, 4])?;
-        let bias = match self.inputs.get(inputs, 6) {
-            None => Vec::new(),
-            Some(bias) => {
-                let bias = constant(model, bias)?;
-                let is_row = bias.len() == 1 || bias.shape().last() == Some(&bias.len());
-                ensure!(is_row, "a bias of shape {:?}: only one row is taken", bias.shape());
-                ensure!(
-                    bias.datum_type() == DatumType::I32,
-                    "a bias of type {:?}, not i32",
-                    bias.datum_type()
-                );
-                integers(&bias)?
+        axis: usize,
+    ) -> TractResult<(Becomes, Option<OutletId>)> {
+        let given = |scales, bias, to| Becomes { channels: Channels { axis, scales, bias }, to };
+        match self.form {
+            Form::Integer => Ok((given(vec![1.0], Vec::new(), To::Integers), None)),
+            Form::Linear => {
+                let (left, right) = self.scales(model, inputs, [1, 4])?;
+                let (output, grid) = self.output_grid(model, inputs, 6)?;
+                let scales = right.iter().map(|right| left * right / grid.scale).collect();
+                Ok((given(scales, Vec::new(), To::Quantised(output, grid.zero)), None))
             }
-        };
-        let mut scales: Vec<f32> = right.iter().map(|right| alpha * left * right).collect();
-        if self.inputs.get(inputs, 7).is_none() {
-            let one = model.add_const(format!("{prefix}.one"), tensor0(1.0_f32))?;
-            return wire_scaled(prefix, model, sums, Channels { axis, scales, bias }, (one, Vec::new()));
+            Form::Gemm { alpha, .. } => {
+                let bias = self.gemm_bias(model, inputs)?;
+                let (left, right) = self.scales(model, inputs, [1, 4])?;
+                let mut scales: Vec<f32> = right.iter().map(|right| alpha * left * right).collect();
+                if self.inputs.get(inputs, 7).is_none() {
+                    let name = format!("{}.one", model.nodes().len());
+                    let one = model.add_const(name, tensor0(1.0_f32))?;
+                    return Ok((given(scales, bias, To::Floats(Vec::new())), Some(one)));
+                }
+                let (output, grid) = self.output_grid(model, inputs, 7)?;
+                scales.iter_mut().for_each(|scale| *scale /= grid.scale);
+                Ok((given(scales, bias, To::Quantised(output, grid.zero)), None))
+            }
+            Form::ToFloat => {
+                let scales = scales(&*constant(model, self.inputs.need(inputs, 3)?)?)?;
+                let bias = self.inputs.get(inputs, 6).map(|bias| constant(model, bias)).transpose()?;
+                let bias = bias.map_or(Ok(Vec::new()), |bias| super::numbers::scales(&bias))?;
+                Ok((given(scales, Vec::new(), To::Floats(bias)), Some(self.inputs.need(inputs, 2)?)))
+            }
         }
-        let (output, grid) = self.output_grid(model, inputs, 7)?;
-        scales.iter_mut().for_each(|scale| *scale /= grid.scale);
-        wire_requantised(prefix, model, sums, Channels { axis, scales, bias }, (output, grid.zero))
     }
+
+    fn gemm_bias(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Vec<i32>> {
+        let Some(bias) = self.inputs.get(inputs, 6) else { return Ok(Vec::new()) };
+        let bias = constant(model, bias)?;
+        let is_row = bias.len() == 1 || bias.shape().last() == Some(&bias.len());
+        ensure!(is_row, "a bias of shape {:?}: only one row is taken", bias.shape());
+        ensure!(bias.datum_type() == DatumType::I32, "a bias of type {:?}, not i32", bias.datum_type());
+        integers(&bias)
+    }
+}
+
+/// What a product's sums become.
+struct Becomes {
+    channels: Channels,
+    to: To,
 }
 
 impl Assembly for MatMul {
@@ -168,43 +192,78 @@ impl Assembly for MatMul {
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<OutletId> {
         let [left, right] = self.factors(inputs)?.map(|(values, zero)| Factor { values, zero });
-        let sums = wire_matmul(prefix, model, left, right, self.turned())?;
-        let axis = model.outlet_fact(sums.parts[0])?.rank().saturating_sub(1);
         if let Some(zero) = right.zero {
             let by_column = model.outlet_fact(zero)?.rank() < 2;
             ensure!(by_column, "zero points of the right factor are a number or a row");
         }
-        match self.form {
-            Form::Integer => wire_integers(prefix, model, &sums),
-            Form::Linear => {
-                let (left, right) = self.scales(model, inputs, [1, 4])?;
-                let (output, grid) = self.output_grid(model, inputs, 6)?;
-                let scales = right.iter().map(|right| left * right / grid.scale).collect();
-                let channels = Channels { axis, scales, bias: Vec::new() };
-                wire_requantised(prefix, model, &sums, channels, (output, grid.zero))
-            }
-            Form::Gemm { alpha, .. } => self.wire_gemm(prefix, model, inputs, (&sums, alpha, axis)),
-            Form::ToFloat => {
-                let scales = scales(&*constant(model, self.inputs.need(inputs, 3)?)?)?;
-                let bias = self.inputs.get(inputs, 6).map(|bias| constant(model, bias)).transpose()?;
-                let bias = bias.map_or(Ok(Vec::new()), |bias| super::numbers::scales(&bias))?;
-                let channels = Channels { axis, scales, bias: Vec::new() };
-                wire_scaled(prefix, model, &sums, channels, (self.inputs.need(inputs, 2)?, bias))
+        let axis = model.outlet_fact(left.values)?.rank().max(model.outlet_fact(right.values)?.rank());
+        let (result, factor) = self.result(model, inputs, axis.saturating_sub(1))?;
+        let left_zero = single_zero(model, left)?;
+        let from = left_zero.map_or(Left::Given, Left::Known);
+        let left_max = magnitude_max(model.outlet_fact(left.values)?.datum_type, left_zero)?;
+        if !self.turned().left
+            && let Some(dense) =
+                dense(model, (left.values, right), self.turned().right, (from, left_max), &result)?
+        {
+            let mut given = tvec!(left.values);
+            given.extend(left.zero.filter(|_| from == Left::Given));
+            given.extend(factor);
+            return Ok(model.wire_node(format!("{prefix}.dense"), typed(dense), &given)?[0]);
+        }
+        let sums = wire_matmul(prefix, model, left, right, self.turned())?;
+        let Becomes { channels, to } = result;
+        match to {
+            To::Integers => wire_integers(prefix, model, &sums),
+            To::Quantised(output, zero) => wire_requantised(prefix, model, &sums, channels, (output, zero)),
+            To::Floats(bias) => {
+                let factor = factor.context("the unit of floats is absent")?;
+                wire_scaled(prefix, model, &sums, channels, (factor, bias))
             }
         }
     }
+}
+
+/// Returns the kernel of a product with a constant matrix on the right; nothing where it is not one, or is empty.
+fn dense(
+    model: &TypedModel,
+    (left, right): (OutletId, Factor),
+    is_turned: bool,
+    from: (Left, i64),
+    result: &Becomes,
+) -> TractResult<Option<Dense>> {
+    let fact = model.outlet_fact(right.values)?;
+    let Some(weights) = fact.konst.as_ref().filter(|weights| weights.rank() == 2 && weights.len() > 0) else {
+        return Ok(None);
+    };
+    // A vector alone is left to the other way: its product is a vector as well.
+    if model.outlet_fact(left)?.rank() < 2 {
+        return Ok(None);
+    }
+    let zeros = zeros(model, right.zero)?;
+    let columns_axis = usize::from(!is_turned);
+    let centred = centred_weights(weights, &zeros, columns_axis)?;
+    let &[first, second] = weights.shape() else { return Ok(None) };
+    let (by_column, depth) = if is_turned {
+        (centred, second)
+    } else {
+        ((0..first * second).map(|i| centred[i % first * second + i / first]).collect(), first)
+    };
+    let channels = (result.channels.scales.as_slice(), result.channels.bias.as_slice());
+    Dense::prepare(from, (&by_column, depth), channels, result.to.clone()).map(Some)
 }
 
 /// `DynamicQuantizeMatMul`: the left factor is quantised by its own range.
 #[derive(Debug)]
 struct Dynamic {
     inputs: Inputs,
+    span: Span,
     product: MatMul,
 }
 
 pub(super) fn dynamic(_: &ParsingContext<'_>, node: &NodeProto) -> Built {
-    require_only(node, &[])?;
+    require_only(node, &[BY_WINDOW])?;
     let inputs = Inputs::of(node, 3, 5)?;
+    let span = span(node)?;
     // The inputs of MatMulIntegerToFloat: a, b, scale of a, scale of b, zero of a, zero of b, bias.
     let mut like = NodeProto { input: vec!["present".to_owned(); 5], ..NodeProto::default() };
     for position in [3, 4] {
@@ -213,7 +272,7 @@ pub(super) fn dynamic(_: &ParsingContext<'_>, node: &NodeProto) -> Built {
     }
     let product =
         MatMul { name: "MatMulIntegerToFloat", form: Form::ToFloat, inputs: Inputs::of(&like, 5, 7)? };
-    assembled(Dynamic { inputs, product })
+    assembled(Dynamic { inputs, span, product })
 }
 
 impl Assembly for Dynamic {
@@ -232,6 +291,25 @@ impl Assembly for Dynamic {
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<OutletId> {
         let a = self.inputs.need(inputs, 0)?;
+        let right = Factor { values: self.inputs.need(inputs, 1)?, zero: self.inputs.get(inputs, 3) };
+        if let Some(zero) = right.zero {
+            ensure!(model.outlet_fact(zero)?.rank() < 2, "zero points of its weights are a number or a row");
+        }
+        if model.outlet_fact(self.inputs.need(inputs, 2)?)?.konst.is_some() {
+            let scales = scales(&*constant(model, self.inputs.need(inputs, 2)?)?)?;
+            let bias = self.inputs.get(inputs, 4).map(|bias| constant(model, bias)).transpose()?;
+            let bias = bias.map_or(Ok(Vec::new()), |bias| super::numbers::scales(&bias))?;
+            let channels = Channels { axis: 0, scales, bias: Vec::new() };
+            let becomes = Becomes { channels, to: To::Floats(bias) };
+            let from = (Left::Ranged(self.span), i64::from(u8::MAX));
+            if let Some(dense) = dense(model, (a, right), false, from, &becomes)? {
+                return Ok(model.wire_node(format!("{prefix}.dense"), typed(dense), &[a])?[0]);
+            }
+        }
+        ensure!(
+            is_one_range(model, a, self.span)?,
+            "its weights are computed, which several windows are not for"
+        );
         let quantised = super::dynamic::wire(&format!("{prefix}.quantised"), model, a)?;
         let mut given = tvec!(quantised[0], self.inputs.need(inputs, 1)?, quantised[1]);
         given.push(self.inputs.need(inputs, 2)?);

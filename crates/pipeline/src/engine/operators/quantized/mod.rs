@@ -8,28 +8,41 @@ mod assembly;
 mod biases;
 mod constants;
 mod convolution;
+mod convolve;
+mod dense;
 mod dynamic;
 mod elementwise;
+mod ending;
 mod finish;
 mod fuse;
 #[cfg(test)]
 mod fuse_tests;
+#[cfg(test)]
+mod kernel_tests;
 mod linear;
 mod lookup;
 mod lstm;
 mod matmul;
+mod maximum;
+mod mean;
 mod moves;
 mod numbers;
+mod planes;
 mod pooling;
 mod products;
+mod ranged;
 mod softmax;
 #[cfg(test)]
 mod tests;
+mod windows;
 
-pub(in crate::engine) use dynamic::is_batch_dependent;
 pub(in crate::engine) use fuse::fuse;
+pub(in crate::engine) use windows::are_mixed;
 
 use super::Builder;
+
+/// Those that a graph is rewritten to, and that no file holds.
+pub(super) const INNER: [&str; 2] = [maximum::OPERATOR, mean::OPERATOR];
 
 /// All of them.
 pub(super) const OPERATORS: &[(&str, Builder)] = &[
@@ -53,4 +66,6 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("QLinearSoftmax", softmax::build),
     ("QLinearWhere", lookup::choose),
     ("QuantizeLinear", linear::quantize),
+    (maximum::OPERATOR, maximum::build),
+    (mean::OPERATOR, mean::build),
 ];

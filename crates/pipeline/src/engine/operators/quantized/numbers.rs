@@ -64,10 +64,21 @@ pub(super) fn rounded_whole<Q: Quantum>(value: f32) -> Q {
 
 /// Written as comparisons, so that a NaN becomes `low` and each line is one vector instruction.
 #[inline(always)]
-fn nearest(value: f32, low: f32, high: f32) -> i32 {
+pub(super) fn nearest(value: f32, low: f32, high: f32) -> i32 {
     let value = if value > low { value } else { low };
     let value = if value < high { value } else { high };
     ((value + ROUNDING).to_bits() as i32).wrapping_sub(ROUNDING.to_bits() as i32)
+}
+
+/// Returns a whole number of at most 2^24 in magnitude as an integer, in two halves: the conversion that the language has
+/// is one of single numbers.
+#[inline(always)]
+pub(super) fn whole(number: f32) -> i32 {
+    const HALF: f32 = 4_096.0;
+    let high = number * (1.0 / HALF) + ROUNDING;
+    let low = number - (high - ROUNDING) * HALF + ROUNDING;
+    let integer = |shifted: f32| (shifted.to_bits() as i32).wrapping_sub(ROUNDING.to_bits() as i32);
+    integer(high) * HALF as i32 + integer(low)
 }
 
 /// Returns the lowest and the highest number of an 8-bit type.

@@ -14,6 +14,7 @@ use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
 use super::assembly::{Built, Inputs};
 use super::numbers::{Grid, Quantum, blank, by_octet, octet_range, rounded, rounded_whole};
+use crate::engine::vectors::{Arithmetic, Loops, on_widest};
 
 /// Largest stride, dilation, padding or kernel: none is larger than an axis, and none overflows a sum of them.
 const EXTENT_MAX: i64 = 1 << 24;
@@ -372,9 +373,38 @@ fn pool_globally<Q: Quantum>(input: &Tensor, from: Grid, to: Grid) -> TractResul
     let into = view.as_slice_mut::<Q>()?;
     let scale = from.scale / (to.scale * image as f32);
     let values = input.try_as_plain_ram()?.as_slice::<Q>()?;
-    for (into, values) in into.iter_mut().zip(values.chunks_exact(image.max(1))) {
-        let sum: i64 = values.iter().map(|value| i64::from(value.integer() - from.zero)).sum();
-        *into = rounded(sum as f32 * scale, to.zero);
-    }
+    on_widest(Means { values, image: image.max(1), zero: from.zero, scale, to: to.zero, into });
     Ok(output)
+}
+
+struct Means<'a, Q> {
+    values: &'a [Q],
+    image: usize,
+    zero: i32,
+    scale: f32,
+    to: i32,
+    into: &'a mut [Q],
+}
+
+/// Most values whose sum is within 32 bits.
+const SUMMED_MAX: usize = 1 << 22;
+
+impl<Q: Quantum> Loops for Means<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        for i in 0..self.into.len() {
+            let Some(values) = self.values.get(i * self.image..(i + 1) * self.image) else { return };
+            let mut sum = 0_i64;
+            for values in values.chunks(SUMMED_MAX) {
+                let mut part = 0_i32;
+                for value in values {
+                    part += value.integer() - self.zero;
+                }
+                sum += i64::from(part);
+            }
+            self.into[i] = rounded(sum as f32 * self.scale, self.to);
+        }
+    }
 }

@@ -183,13 +183,34 @@ fn cuts_of_weights(
     Ok((cuts, total.into_iter().max().unwrap_or(0)))
 }
 
+/// Returns where to cut sums over rows of `depth` weights, first and last place included, so that each part is exact, and
+/// the largest magnitude of a whole sum.
+pub(super) fn cuts_of_rows(weights: &[f32], depth: usize, other_max: i64) -> (Vec<usize>, i64) {
+    let mut open = vec![0_i64; weights.len() / depth];
+    let mut total = open.clone();
+    let mut cuts = vec![0];
+    for place in 0..depth {
+        let term = |row: usize| weights[row * depth + place].abs() as i64 * other_max;
+        if open.iter().enumerate().any(|(row, open)| open + term(row) >= EXACT_MAX) {
+            cuts.push(place);
+            open.fill(0);
+        }
+        for (row, (open, total)) in open.iter_mut().zip(&mut total).enumerate() {
+            *open += term(row);
+            *total += term(row);
+        }
+    }
+    cuts.push(depth);
+    (cuts, total.into_iter().max().unwrap_or(0))
+}
+
 /// Returns zero points; no tensor is a 0.
-fn zeros(model: &TypedModel, outlet: Option<OutletId>) -> TractResult<Vec<i32>> {
+pub(super) fn zeros(model: &TypedModel, outlet: Option<OutletId>) -> TractResult<Vec<i32>> {
     outlet.map_or(Ok(vec![0]), |outlet| integers(&*super::assembly::constant(model, outlet)?))
 }
 
 /// Returns a zero point that is known, and nothing where it is computed.
-fn single_zero(model: &TypedModel, factor: Factor) -> TractResult<Option<i32>> {
+pub(super) fn single_zero(model: &TypedModel, factor: Factor) -> TractResult<Option<i32>> {
     let Some(zero) = factor.zero else { return Ok(Some(0)) };
     let zero_fact = model.outlet_fact(zero)?;
     let same = zero_fact.datum_type == model.outlet_fact(factor.values)?.datum_type;

@@ -3,6 +3,8 @@
 //! *Source*: com.microsoft 1. Below opset 13 all axes from `axis` on are one row. Signed outputs saturate; ONNX
 //! Runtime lets a probability of 1 wrap to -128 where the output's scale is 1/256.
 
+use std::sync::Mutex;
+
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
@@ -10,8 +12,9 @@ use tract_onnx::tract_core::internal::*;
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
 use super::assembly::{Built, Inputs};
-use super::numbers::{Grid, Quantum, blank, by_octet};
+use super::numbers::{Grid, Quantum, blank, by_octet, rounded};
 use super::pooling::{unary_fact, unary_grids};
+use crate::engine::vectors::{Arithmetic, Loops, on_widest};
 
 /// From this operator set on, a softmax is along one axis.
 const ONE_AXIS_OPSET: i64 = 13;
@@ -21,17 +24,34 @@ struct Softmax {
     inputs: Inputs,
     axis: i64,
     is_along_one_axis: bool,
+    /// The table of the last run, with the scale and the length that it is for.
+    kept: Mutex<Option<Kept>>,
 }
+
+type Kept = (u32, usize, Arc<[f32]>);
 
 pub(super) fn build(_: &ParsingContext<'_>, node: &NodeProto) -> Built {
     require_only(node, &["axis", "opset"])?;
     let is_along_one_axis = node.get_attr::<i64>("opset")? >= ONE_AXIS_OPSET;
     let absent = if is_along_one_axis { -1 } else { 1 };
     let axis = node.get_attr_opt("axis")?.unwrap_or(absent);
-    built(Softmax { inputs: Inputs::of(node, 4, 5)?, axis, is_along_one_axis })
+    built(Softmax { inputs: Inputs::of(node, 4, 5)?, axis, is_along_one_axis, kept: Mutex::default() })
 }
 
 impl Softmax {
+    fn table(&self, scale: f32, length: usize) -> Arc<[f32]> {
+        let made = || -> Arc<[f32]> { exponentials(scale, length).into() };
+        let Ok(mut kept) = self.kept.try_lock() else { return made() };
+        match &*kept {
+            Some((bits, count, table)) if *bits == scale.to_bits() && *count == length => Arc::clone(table),
+            _ => {
+                let table = made();
+                *kept = Some((scale.to_bits(), length, Arc::clone(&table)));
+                table
+            }
+        }
+    }
+
     fn axis(&self, rank: usize) -> TractResult<usize> {
         let axis = if self.axis < 0 { self.axis + rank as i64 } else { self.axis };
         ensure!((0..rank as i64).contains(&axis), "`axis` {} is none of {rank}", self.axis);
@@ -61,7 +81,8 @@ impl Kernel for Softmax {
         } else {
             (shape[axis..].iter().product(), 1)
         };
-        Ok(tvec!(by_octet!(input.datum_type(), softmax(input, (length, inner), from, to))?.into_tvalue()))
+        let table = self.table(from.scale, length);
+        Ok(tvec!(by_octet!(input.datum_type(), softmax(input, (length, inner), &table, to))?.into_tvalue()))
     }
 }
 
@@ -77,7 +98,7 @@ fn exponentials(scale: f32, length: usize) -> Vec<f32> {
 fn softmax<Q: Quantum>(
     input: &Tensor,
     (length, inner): (usize, usize),
-    from: Grid,
+    table: &[f32],
     to: Grid,
 ) -> TractResult<Tensor> {
     let values = input.try_as_plain_ram()?.as_slice::<Q>()?;
@@ -87,20 +108,53 @@ fn softmax<Q: Quantum>(
     if values.is_empty() {
         return Ok(output);
     }
-    let table = exponentials(from.scale, length);
-    let steps = (1.0 / to.scale).floor();
-    for group in 0..values.len() / (length * inner) {
-        for column in 0..inner {
-            let at = |i: usize| (group * length + i) * inner + column;
-            let integer = |i: usize| values[at(i)].integer();
-            let largest = (0..length).map(integer).max().unwrap_or(0);
-            let exponential = |i: usize| table[(255 - (largest - integer(i))) as usize];
-            let sum: f32 = (0..length).map(exponential).sum();
+    on_widest(Rows { table, values, into, length, inner, steps: (1.0 / to.scale).floor(), zero: to.zero });
+    Ok(output)
+}
+
+struct Rows<'a, Q> {
+    table: &'a [f32],
+    values: &'a [Q],
+    into: &'a mut [Q],
+    length: usize,
+    inner: usize,
+    steps: f32,
+    zero: i32,
+}
+
+impl<Q: Quantum> Loops for Rows<'_, Q> {
+    type Output = ();
+
+    #[expect(clippy::needless_range_loop, reason = "loops over several slices of one length")]
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let Self { length, inner, steps, zero, .. } = self;
+        let Some(table) = self.table.first_chunk::<256>() else { return };
+        let mut exponentials = vec![0.0_f32; length];
+        for row in 0..self.values.len() / length {
+            let start = row / inner * length * inner + row % inner;
+            let mut largest = Q::LOW;
             for i in 0..length {
-                let share = (exponential(i) * steps / sum).round_ties_even() as i32;
-                into[at(i)] = Q::of(share.saturating_add(to.zero).clamp(Q::LOW, Q::HIGH));
+                largest = largest.max(self.values[start + i * inner].integer());
+            }
+            // In this order, as ONNX Runtime sums.
+            let mut sum = 0.0;
+            for i in 0..length {
+                let below = largest - self.values[start + i * inner].integer();
+                exponentials[i] = table[255 - (below & 255) as usize];
+                sum += exponentials[i];
+            }
+            if inner == 1 {
+                let into = &mut self.into[start..][..length];
+                let exponentials = &exponentials[..length];
+                for i in 0..length {
+                    into[i] = rounded(exponentials[i] * steps / sum, zero);
+                }
+            } else {
+                for i in 0..length {
+                    self.into[start + i * inner] = rounded(exponentials[i] * steps / sum, zero);
+                }
             }
         }
     }
-    Ok(output)
 }

@@ -15,10 +15,21 @@ use super::fuse;
 
 /// Runs a graph whose first inputs are given and the others constants, after [`fuse`].
 pub(super) fn run_graph(
+    nodes: Vec<NodeProto>,
+    inputs: &[(&str, Tensor)],
+    constants: &[(&str, Tensor)],
+    output: &str,
+) -> Result<Tensor, EngineError> {
+    run_windows(nodes, inputs, constants, output, false)
+}
+
+/// Runs a graph whose inputs hold windows along their first axis, if that is asked for.
+pub(super) fn run_windows(
     mut nodes: Vec<NodeProto>,
     inputs: &[(&str, Tensor)],
     constants: &[(&str, Tensor)],
     output: &str,
+    are_windows: bool,
 ) -> Result<Tensor, EngineError> {
     catching(|| {
         for (position, node) in nodes.iter_mut().enumerate() {
@@ -33,6 +44,7 @@ pub(super) fn run_graph(
         };
         fuse(&mut graph, 17);
         crate::engine::rewrite::keep(&mut graph, &[output]);
+        assert!(!are_windows || !super::are_mixed(&mut graph, true), "windows are mixed");
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
         let proto = ModelProto {
             ir_version: 8,

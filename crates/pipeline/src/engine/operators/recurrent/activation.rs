@@ -1,16 +1,16 @@
 //! The activations of recurrent operators.
 //!
-//! Reads their names and parameters from a node and applies them to values in place; NaN stays NaN. Never makes up a
-//! parameter that the node lacks and ONNX gives no value for. Sigmoid and tanh run on tract's kernels.
+//! Reads their names and parameters from a node and applies them to values; NaN stays NaN. Never makes up a parameter that
+//! the node lacks and ONNX gives no value for. Sigmoid and tanh are plain arithmetic, which cells compile into their loops.
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_core::tract_linalg::Func;
-use tract_onnx::tract_core::tract_linalg::element_wise::ElementWise;
+
+use super::super::super::vectors::{Arithmetic, Separate};
 
 /// A function of one value, as ONNX names it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Shape {
+pub(super) enum Activation {
     Sigmoid,
     Tanh,
     Relu,
@@ -24,66 +24,27 @@ enum Shape {
     Softplus,
 }
 
-/// An activation with the kernel that computes it.
-#[derive(Debug, Clone)]
-pub(super) struct Activation {
-    shape: Shape,
-    kernel: Option<Box<dyn ElementWise<f32>>>,
-}
-
 impl Activation {
-    fn new(shape: Shape) -> TractResult<Self> {
-        let kernel = match shape {
-            Shape::Sigmoid => Some(Func::Sigmoid.ew_f32()?),
-            Shape::Tanh | Shape::ScaledTanh { .. } => Some(Func::Tanh.ew_f32()?),
-            _ => None,
-        };
-        Ok(Self { shape, kernel })
-    }
-
-    pub(super) fn is_sigmoid(&self) -> bool {
-        self.shape == Shape::Sigmoid
-    }
-
-    pub(super) fn is_tanh(&self) -> bool {
-        self.shape == Shape::Tanh
-    }
-
-    /// Applies the function to each value.
-    pub(super) fn apply(&self, values: &mut [f32]) -> TractResult<()> {
-        match self.shape {
-            Shape::Sigmoid | Shape::Tanh => self.run_kernel(values)?,
-            Shape::ScaledTanh { alpha, beta } => {
-                each(values, |x| beta * x);
-                self.run_kernel(values)?;
-                each(values, |x| alpha * x);
-            }
+    /// Returns the function of each value. For functions that are seldom asked for: one call a vector, compiled once.
+    #[inline(never)]
+    pub(super) fn of<const WIDTH: usize>(&self, mut values: [f32; WIDTH]) -> [f32; WIDTH] {
+        match *self {
+            Self::Sigmoid => each(&mut values, sigmoid::<Separate>),
+            Self::Tanh => each(&mut values, tanh::<Separate>),
+            Self::ScaledTanh { alpha, beta } => each(&mut values, |x| alpha * tanh::<Separate>(beta * x)),
             // `max` would make 0 of NaN.
-            Shape::Relu => each(values, |x| if x < 0.0 { 0.0 } else { x }),
-            Shape::Affine { alpha, beta } => each(values, |x| alpha * x + beta),
-            Shape::LeakyRelu { alpha } => each(values, |x| if x < 0.0 { alpha * x } else { x }),
-            Shape::ThresholdedRelu { alpha } => each(values, |x| if x <= alpha { 0.0 } else { x }),
-            Shape::HardSigmoid { alpha, beta } => each(values, |x| (alpha * x + beta).clamp(0.0, 1.0)),
-            Shape::Elu { alpha } => each(values, |x| if x < 0.0 { alpha * x.exp_m1() } else { x }),
-            Shape::Softsign => each(values, |x| x / (1.0 + x.abs())),
-            Shape::Softplus => each(values, |x| if x < 0.0 { 0.0 } else { x } + (-x.abs()).exp().ln_1p()),
+            Self::Relu => each(&mut values, |x| if x < 0.0 { 0.0 } else { x }),
+            Self::Affine { alpha, beta } => each(&mut values, |x| alpha * x + beta),
+            Self::LeakyRelu { alpha } => each(&mut values, |x| if x < 0.0 { alpha * x } else { x }),
+            Self::ThresholdedRelu { alpha } => each(&mut values, |x| if x <= alpha { 0.0 } else { x }),
+            Self::HardSigmoid { alpha, beta } => each(&mut values, |x| (alpha * x + beta).clamp(0.0, 1.0)),
+            Self::Elu { alpha } => each(&mut values, |x| if x < 0.0 { alpha * x.exp_m1() } else { x }),
+            Self::Softsign => each(&mut values, |x| x / (1.0 + x.abs())),
+            Self::Softplus => {
+                each(&mut values, |x| if x < 0.0 { 0.0 } else { x } + (-x.abs()).exp().ln_1p());
+            }
         }
-        Ok(())
-    }
-
-    /// Runs the kernel. Those of tract turn NaN into a bound of the function, so the places of NaN are kept here.
-    fn run_kernel(&self, values: &mut [f32]) -> TractResult<()> {
-        let Some(kernel) = &self.kernel else { return Ok(()) };
-        // Counted rather than searched for: that is a few vector instructions.
-        if values.iter().map(|value| u32::from(value.is_nan())).sum::<u32>() == 0 {
-            return kernel.run(values);
-        }
-        let places: Vec<bool> = values.iter().map(|value| value.is_nan()).collect();
-        kernel.run(values)?;
-        for (value, _) in values.iter_mut().zip(places).filter(|(_, was_nan)| *was_nan) {
-            *value = f32::NAN;
-        }
-        Ok(())
+        values
     }
 }
 
@@ -91,6 +52,34 @@ fn each(values: &mut [f32], function: impl Fn(f32) -> f32) {
     for value in values {
         *value = function(*value);
     }
+}
+
+/// Returns the hyperbolic tangent to 4e-7 of its value; NaN stays.
+///
+/// *Source*: the rational function of Eigen's `ptanh`, which beyond its bound is 1 to a rounding.
+#[inline(always)]
+pub(super) fn tanh<A: Arithmetic>(x: f32) -> f32 {
+    const BOUND: f32 = 7.905_311;
+    // Comparisons with NaN are false.
+    let x = if x > BOUND { BOUND } else { x };
+    let x = if x < -BOUND { -BOUND } else { x };
+    let square = x * x;
+    let mut above = -2.760_768_5e-16_f32;
+    for factor in [2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3]
+    {
+        above = A::add_product(factor, above, square);
+    }
+    let mut below = 1.198_258_4e-6_f32;
+    for factor in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3] {
+        below = A::add_product(factor, below, square);
+    }
+    x * above / below
+}
+
+/// Returns the logistic function to 3e-7; NaN stays.
+#[inline(always)]
+pub(super) fn sigmoid<A: Arithmetic>(x: f32) -> f32 {
+    A::add_product(0.5, 0.5, tanh::<A>(0.5 * x))
 }
 
 /// Reads the activations of a node, `defaults.len()` for each direction, those of the forward direction first.
@@ -106,28 +95,30 @@ pub(super) fn read(node: &NodeProto, directions: usize, defaults: &[&str]) -> Tr
     ensure!(names.len() == expected, "`activations` names {} functions, not {expected}", names.len());
     let mut alphas = Parameters::read(node, "activation_alpha")?;
     let mut betas = Parameters::read(node, "activation_beta")?;
-    let activations =
-        names.iter().map(|name| Activation::new(shape(name, &mut alphas, &mut betas)?)).collect();
+    let activations = names.iter().map(|name| activation(name, &mut alphas, &mut betas)).collect();
     alphas.require_all_used()?;
     betas.require_all_used()?;
     activations
 }
 
-fn shape(name: &str, alphas: &mut Parameters, betas: &mut Parameters) -> TractResult<Shape> {
+fn activation(name: &str, alphas: &mut Parameters, betas: &mut Parameters) -> TractResult<Activation> {
     Ok(match name {
-        "sigmoid" => Shape::Sigmoid,
-        "tanh" => Shape::Tanh,
-        "relu" => Shape::Relu,
-        "affine" => Shape::Affine { alpha: alphas.next(name, None)?, beta: betas.next(name, None)? },
-        "leakyrelu" => Shape::LeakyRelu { alpha: alphas.next(name, Some(0.01))? },
-        "thresholdedrelu" => Shape::ThresholdedRelu { alpha: alphas.next(name, Some(1.0))? },
-        "scaledtanh" => Shape::ScaledTanh { alpha: alphas.next(name, None)?, beta: betas.next(name, None)? },
-        "hardsigmoid" => {
-            Shape::HardSigmoid { alpha: alphas.next(name, Some(0.2))?, beta: betas.next(name, Some(0.5))? }
+        "sigmoid" => Activation::Sigmoid,
+        "tanh" => Activation::Tanh,
+        "relu" => Activation::Relu,
+        "affine" => Activation::Affine { alpha: alphas.next(name, None)?, beta: betas.next(name, None)? },
+        "leakyrelu" => Activation::LeakyRelu { alpha: alphas.next(name, Some(0.01))? },
+        "thresholdedrelu" => Activation::ThresholdedRelu { alpha: alphas.next(name, Some(1.0))? },
+        "scaledtanh" => {
+            Activation::ScaledTanh { alpha: alphas.next(name, None)?, beta: betas.next(name, None)? }
         }
-        "elu" => Shape::Elu { alpha: alphas.next(name, Some(1.0))? },
-        "softsign" => Shape::Softsign,
-        "softplus" => Shape::Softplus,
+        "hardsigmoid" => Activation::HardSigmoid {
+            alpha: alphas.next(name, Some(0.2))?,
+            beta: betas.next(name, Some(0.5))?,
+        },
+        "elu" => Activation::Elu { alpha: alphas.next(name, Some(1.0))? },
+        "softsign" => Activation::Softsign,
+        "softplus" => Activation::Softplus,
         _ => bail!("activation `{}` is not known here", name.chars().take(64).collect::<String>()),
     })
 }
@@ -161,5 +152,46 @@ impl Parameters {
             self.used
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::vectors::Fused;
+    use super::*;
+
+    /// Every 9973rd of all patterns of bits: some 400,000 values from denormals to infinities and NaN.
+    fn values() -> impl Iterator<Item = f32> {
+        (0..=u32::MAX).step_by(9_973).map(f32::from_bits)
+    }
+
+    #[test]
+    fn tanh_and_sigmoid_are_near_the_exact_value_over_the_whole_range() {
+        for x in values().chain([0.0, f32::INFINITY, f32::NEG_INFINITY]).filter(|x| !x.is_nan()) {
+            for (tanh, sigmoid) in [
+                (tanh::<Fused<16>>(x), sigmoid::<Fused<16>>(x)),
+                (tanh::<Separate>(x), sigmoid::<Separate>(x)),
+            ] {
+                let exact = f64::from(x).tanh();
+                let tolerance = 5e-7 * exact.abs() + f64::from(f32::MIN_POSITIVE);
+                assert!(
+                    (f64::from(tanh) - exact).abs() <= tolerance,
+                    "tanh({x:e}) is {exact:e}, not {tanh:e}"
+                );
+                let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
+                assert!(
+                    (f64::from(sigmoid) - exact).abs() <= 3e-7,
+                    "sigmoid({x:e}) is {exact:e}, not {sigmoid:e}"
+                );
+                assert!(tanh.abs() <= 1.0 && (0.0..=1.0).contains(&sigmoid), "{x:e} leaves the range");
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_of_nan_is_nan() {
+        for x in [f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001)] {
+            assert!(tanh::<Separate>(x).is_nan() && sigmoid::<Separate>(x).is_nan());
+        }
     }
 }

@@ -4,197 +4,211 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::activation::Activation;
-use super::cell::{Cell, Running, State, Steps, block, clip, floats, floats_mut};
+use super::super::super::vectors::Arithmetic;
+use super::activation::{Activation, sigmoid, tanh};
+use super::cell::{Buffers, Cell, Place, clipped, load, store};
 use super::form::{Form, Reset};
-use super::product::{Addend, Product, Weights};
+use super::panels::{Panels, Part, add_products};
 
 #[derive(Debug)]
 pub(super) struct Gru {
-    recurrent: Recurrent,
-    /// Of the gates, and of the candidate.
-    activations: [Activation; 2],
-    clip: Option<f32>,
-    hidden: usize,
+    weights: Weights,
+    rule: Rule,
 }
 
-/// The weights on the state.
 #[derive(Debug)]
-enum Recurrent {
-    /// Of gates and candidate at once, with the bias that goes through the reset gate or into the gates.
-    Whole { weights: Weights, bias: Tensor },
+enum Weights {
+    /// Of gates and candidate at once, with the candidate's bias that goes through the reset gate.
+    Whole { part: Part, candidate_bias: Panels },
     /// Of the gates, then of the candidate on the state that was reset.
-    Split { gates: Weights, candidate: Weights },
+    Split { gates: Part, candidate: Part },
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one a run, behind a box")]
-enum Products {
-    Whole { product: Product, result: Tensor },
-    Split { gates: Product, candidate: Product, result: Tensor, reset: Tensor, on_reset: Tensor },
-}
-
-struct GruSteps<'a> {
-    cell: &'a Gru,
-    products: Products,
-    /// Update and reset gate, `[batch, 2 · hidden]`.
-    gates: Vec<f32>,
-    /// `[batch, hidden]`
-    candidate: Vec<f32>,
+/// What becomes of the sums.
+#[derive(Debug)]
+enum Rule {
+    /// Sigmoid and tanh and nothing else.
+    Plain,
+    Full {
+        /// Of the gates, and of the candidate.
+        activations: [Activation; 2],
+        clip: Option<f32>,
+    },
 }
 
 impl Gru {
-    /// Prepares a direction; adds to `bias` what of `recurrent_bias` does not go through the reset gate.
+    /// Prepares a direction; moves what of `recurrent_bias` does not go through the reset gate to `bias`.
     ///
-    /// *Shape*: `recurrent` is `[3 · hidden, hidden]`, both biases are `[3 · hidden]`.
+    /// *Shape*: `weights` are `[3 · hidden, size]` and `[3 · hidden, hidden]`, both biases are `[3 · hidden]`.
     pub(super) fn prepare(
         form: &Form,
         direction: usize,
-        recurrent: &Tensor,
-        bias: &mut Tensor,
-        mut recurrent_bias: Tensor,
-        batch: usize,
+        weights: [&Tensor; 2],
+        bias: &mut [f32],
+        recurrent_bias: &mut [f32],
     ) -> TractResult<Self> {
-        let hidden = recurrent.shape()[1];
-        let [gate, candidate] = &form.activations[direction][..] else { bail!("a GRU has two functions") };
-        let kept = match form.reset {
+        let hidden = weights[1].shape()[1];
+        let &[gate, candidate] = &form.activations[direction][..] else { bail!("a GRU has two functions") };
+        let moved = match form.reset {
             Reset::State => 3 * hidden,
             Reset::Product => 2 * hidden,
         };
-        let moved = floats_mut(&mut recurrent_bias)?[..kept].iter_mut();
-        for (bias, moved) in floats_mut(bias)?.iter_mut().zip(moved) {
+        for (bias, moved) in bias.iter_mut().zip(&mut recurrent_bias[..moved]) {
             *bias += std::mem::take(moved);
         }
-        let recurrent = match form.reset {
-            Reset::Product => {
-                Recurrent::Whole { weights: Weights::pack(recurrent, batch)?, bias: recurrent_bias }
-            }
-            Reset::State => Recurrent::Split {
-                gates: Weights::pack(&recurrent.slice(0, 0, 2 * hidden)?, batch)?,
-                candidate: Weights::pack(&recurrent.slice(0, 2 * hidden, 3 * hidden)?, batch)?,
+        let is_plain = [gate, candidate] == [Activation::Sigmoid, Activation::Tanh] && form.clip.is_none();
+        let rule = if is_plain {
+            Rule::Plain
+        } else {
+            Rule::Full { activations: [gate, candidate], clip: form.clip }
+        };
+        let weights = match form.reset {
+            Reset::Product => Weights::Whole {
+                part: Part::pack(weights, bias, 0..3)?,
+                candidate_bias: Panels::pack(recurrent_bias, hidden, 1, 2..3),
+            },
+            Reset::State => Weights::Split {
+                gates: Part::pack(weights, bias, 0..2)?,
+                candidate: Part::pack(weights, bias, 2..3)?,
             },
         };
-        Ok(Self { recurrent, activations: [gate.clone(), candidate.clone()], clip: form.clip, hidden })
+        Ok(Self { weights, rule })
     }
 }
 
 impl Cell for Gru {
-    fn started<'a>(&'a self, batch: usize) -> TractResult<Box<dyn Steps + 'a>> {
-        let hidden = self.hidden;
-        let zero = |rows| Tensor::zero::<f32>(&[batch, rows]);
-        let products = match &self.recurrent {
-            Recurrent::Whole { weights, .. } => {
-                Products::Whole { product: weights.product(batch)?, result: zero(3 * hidden)? }
+    #[inline(always)]
+    fn passes(&self) -> usize {
+        match self.weights {
+            Weights::Whole { .. } => 1,
+            Weights::Split { .. } => 2,
+        }
+    }
+
+    #[inline(always)]
+    fn step<A: Arithmetic, const WIDTH: usize, const ROWS: usize>(
+        &self,
+        place: &Place<'_, ROWS>,
+        buffers: &mut Buffers,
+    ) {
+        match &self.weights {
+            Weights::Whole { part, candidate_bias } => {
+                self.whole::<A, WIDTH, ROWS>(part, candidate_bias, place, buffers);
             }
-            Recurrent::Split { gates, candidate } => Products::Split {
-                gates: gates.product(batch)?,
-                candidate: candidate.product(batch)?,
-                result: zero(2 * hidden)?,
-                reset: zero(hidden)?,
-                on_reset: zero(hidden)?,
-            },
-        };
-        let (gates, candidate) = (vec![0.0; batch * 2 * hidden], vec![0.0; batch * hidden]);
-        Ok(Box::new(GruSteps { cell: self, products, gates, candidate }))
+            Weights::Split { gates, .. } if place.pass == 0 => {
+                self.gates::<A, WIDTH, ROWS>(gates, place, buffers);
+            }
+            Weights::Split { candidate, .. } => self.candidate::<A, WIDTH, ROWS>(candidate, place, buffers),
+        }
     }
 }
 
-impl Steps for GruSteps<'_> {
-    fn step(
-        &mut self,
-        gates: &mut Tensor,
-        at: usize,
-        state: &mut State,
-        running: Running<'_>,
-    ) -> TractResult<()> {
-        let mut inputs = gates.try_as_plain_ram_mut()?;
-        let inputs = block(&mut inputs, at)?;
-        match (&self.cell.recurrent, &mut self.products) {
-            (Recurrent::Whole { weights, bias }, Products::Whole { product, result }) => {
-                product.run(weights, &state.h, Addend::Bias(bias), result, &[])?;
-            }
-            (Recurrent::Split { gates: weights, .. }, Products::Split { gates, result, .. }) => {
-                gates.run(weights, &state.h, Addend::Zero, result, &[])?;
-            }
-            _ => bail!("buffers of another recurrence"),
+impl Gru {
+    #[inline(always)]
+    fn whole<A: Arithmetic, const WIDTH: usize, const ROWS: usize>(
+        &self,
+        part: &Part,
+        candidate_bias: &Panels,
+        place: &Place<'_, ROWS>,
+        buffers: &mut Buffers,
+    ) {
+        let panel = place.panel;
+        let sums = [part.bias.panel::<3, WIDTH>(panel)[0]; ROWS];
+        let of_input = add_products::<A, 3, WIDTH, ROWS>(sums, part.input.panel(panel), place.x);
+        let mut sums = of_input;
+        for sums in &mut sums {
+            sums[2] = candidate_bias.panel::<1, WIDTH>(panel)[0][0];
         }
-        self.gates(inputs)?;
-        self.candidate(inputs, state)?;
-        self.next_state(state, running)
-    }
-}
-
-impl GruSteps<'_> {
-    fn gates(&mut self, inputs: &[f32]) -> TractResult<()> {
-        let hidden = self.cell.hidden;
-        let (result, width) = match &self.products {
-            Products::Whole { result, .. } => (floats(result)?, 3 * hidden),
-            Products::Split { result, .. } => (floats(result)?, 2 * hidden),
-        };
-        let rows = inputs.chunks_exact(3 * hidden).zip(result.chunks_exact(width));
-        for (gates, (input, result)) in self.gates.chunks_exact_mut(2 * hidden).zip(rows) {
-            for ((gate, input), result) in gates.iter_mut().zip(input).zip(result) {
-                *gate = input + result;
+        let h = buffers.states::<ROWS>(place.row);
+        let sums = add_products::<A, 3, WIDTH, ROWS>(sums, part.recurrent.panel(panel), h);
+        for at in 0..ROWS {
+            let start = buffers.start::<WIDTH>(place.row + at, panel);
+            let ([update, reset, product], [_, _, input]) = (sums[at], of_input[at]);
+            let (update, reset) = (self.gate::<A, WIDTH>(update), self.gate::<A, WIDTH>(reset));
+            let mut candidate = [0.0; WIDTH];
+            for lane in 0..WIDTH {
+                candidate[lane] = A::add_product(input[lane], reset[lane], product[lane]);
             }
+            self.finish::<A, WIDTH>(place.runs[at], start, &update, candidate, buffers);
         }
-        clip(&mut self.gates, self.cell.clip);
-        self.cell.activations[0].apply(&mut self.gates)
     }
 
-    fn candidate(&mut self, inputs: &[f32], state: &State) -> TractResult<()> {
-        let hidden = self.cell.hidden;
-        let resets = self.gates.chunks_exact(2 * hidden).map(|gates| &gates[hidden..2 * hidden]);
-        let inputs = inputs.chunks_exact(3 * hidden).map(|input| &input[2 * hidden..3 * hidden]);
-        let candidates = self.candidate.chunks_exact_mut(hidden);
-        match (&self.cell.recurrent, &mut self.products) {
-            (_, Products::Whole { result, .. }) => {
-                let results =
-                    floats(result)?.chunks_exact(3 * hidden).map(|result| &result[2 * hidden..3 * hidden]);
-                for (((candidate, input), reset), result) in candidates.zip(inputs).zip(resets).zip(results) {
-                    for (k, candidate) in candidate.iter_mut().enumerate() {
-                        *candidate = input[k] + reset[k] * result[k];
-                    }
-                }
+    #[inline(always)]
+    fn gates<A: Arithmetic, const WIDTH: usize, const ROWS: usize>(
+        &self,
+        part: &Part,
+        place: &Place<'_, ROWS>,
+        buffers: &mut Buffers,
+    ) {
+        let h = buffers.states::<ROWS>(place.row);
+        let sums = part.sums::<A, 2, WIDTH, ROWS>(place.panel, place.x, h);
+        for (at, [update, reset]) in sums.into_iter().enumerate() {
+            let start = buffers.start::<WIDTH>(place.row + at, place.panel);
+            store(&mut buffers.c, start, &self.gate::<A, WIDTH>(update));
+            let mut reset = self.gate::<A, WIDTH>(reset);
+            for (reset, h) in reset.iter_mut().zip(load::<WIDTH>(&buffers.h, start)) {
+                *reset *= h;
             }
-            (
-                Recurrent::Split { candidate: weights, .. },
-                Products::Split { candidate, reset, on_reset, .. },
-            ) => {
-                let mut after = reset.try_as_plain_ram_mut()?;
-                let rows = after
-                    .as_slice_mut::<f32>()?
-                    .chunks_exact_mut(hidden)
-                    .zip(state.h()?.chunks_exact(hidden));
-                for ((after, h), reset) in rows.zip(resets) {
-                    for ((after, reset), h) in after.iter_mut().zip(reset).zip(h) {
-                        *after = reset * h;
-                    }
-                }
-                candidate.run(weights, reset, Addend::Zero, on_reset, &[])?;
-                let results = floats(on_reset)?.chunks_exact(hidden);
-                for ((candidate, input), result) in candidates.zip(inputs).zip(results) {
-                    for ((candidate, input), result) in candidate.iter_mut().zip(input).zip(result) {
-                        *candidate = input + result;
-                    }
-                }
-            }
-            _ => bail!("buffers of another recurrence"),
+            store(&mut buffers.reset, start, &reset);
         }
-        clip(&mut self.candidate, self.cell.clip);
-        self.cell.activations[1].apply(&mut self.candidate)
     }
 
-    fn next_state(&self, state: &mut State, running: Running<'_>) -> TractResult<()> {
-        let hidden = self.cell.hidden;
-        let rows = self.gates.chunks_exact(2 * hidden).zip(self.candidate.chunks_exact(hidden));
-        let mut h = state.h.try_as_plain_ram_mut()?;
-        let h = h.as_slice_mut::<f32>()?;
-        for (row, (h, (gates, candidate))) in h.chunks_exact_mut(hidden).zip(rows).enumerate() {
-            if running.includes(row) {
-                for ((h, update), candidate) in h.iter_mut().zip(gates).zip(candidate) {
-                    *h = (1.0 - update) * candidate + update * *h;
+    #[inline(always)]
+    fn candidate<A: Arithmetic, const WIDTH: usize, const ROWS: usize>(
+        &self,
+        part: &Part,
+        place: &Place<'_, ROWS>,
+        buffers: &mut Buffers,
+    ) {
+        let reset = buffers.resets::<ROWS>(place.row);
+        let sums = part.sums::<A, 1, WIDTH, ROWS>(place.panel, place.x, reset);
+        for (at, [candidate]) in sums.into_iter().enumerate() {
+            let start = buffers.start::<WIDTH>(place.row + at, place.panel);
+            let update = load::<WIDTH>(&buffers.c, start);
+            self.finish::<A, WIDTH>(place.runs[at], start, &update, candidate, buffers);
+        }
+    }
+
+    #[inline(always)]
+    fn gate<A: Arithmetic, const WIDTH: usize>(&self, mut values: [f32; WIDTH]) -> [f32; WIDTH] {
+        match &self.rule {
+            Rule::Plain => {
+                for value in &mut values {
+                    *value = sigmoid::<A>(*value);
+                }
+                values
+            }
+            Rule::Full { activations: [gate, _], clip } => gate.of(clipped(values, *clip)),
+        }
+    }
+
+    /// Writes the state after a step.
+    #[inline(always)]
+    fn finish<A: Arithmetic, const WIDTH: usize>(
+        &self,
+        runs: bool,
+        start: usize,
+        update: &[f32; WIDTH],
+        mut candidate: [f32; WIDTH],
+        buffers: &mut Buffers,
+    ) {
+        if !runs {
+            return buffers.keep::<WIDTH>(start);
+        }
+        match &self.rule {
+            Rule::Plain => {
+                for value in &mut candidate {
+                    *value = tanh::<A>(*value);
                 }
             }
+            Rule::Full { activations: [_, function], clip } => {
+                candidate = function.of(clipped(candidate, *clip));
+            }
         }
-        Ok(())
+        let mut h = load::<WIDTH>(&buffers.h, start);
+        for ((h, update), candidate) in h.iter_mut().zip(update).zip(candidate) {
+            *h = A::add_product((1.0 - update) * candidate, *update, *h);
+        }
+        store(&mut buffers.next, start, &h);
     }
 }

@@ -8,11 +8,12 @@ mod cell;
 mod form;
 mod gru;
 mod lstm;
-pub(super) mod product;
+mod panels;
 mod rnn;
 mod sequence;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;

@@ -4,71 +4,64 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::activation::Activation;
-use super::cell::{Cell, Running, State, Steps, block, clip};
+use super::super::super::vectors::Arithmetic;
+use super::activation::{Activation, tanh};
+use super::cell::{Buffers, Cell, Place, clipped, store};
 use super::form::Form;
-use super::product::{Addend, Product, Weights};
+use super::panels::Part;
 
 #[derive(Debug)]
 pub(super) struct Rnn {
-    recurrent: Weights,
+    weights: Part,
     activation: Activation,
     clip: Option<f32>,
-    hidden: usize,
-}
-
-struct RnnSteps<'a> {
-    cell: &'a Rnn,
-    product: Product,
 }
 
 impl Rnn {
     /// Prepares a direction.
     ///
-    /// *Shape*: `recurrent` is `[hidden, hidden]`.
+    /// *Shape*: `weights` are `[hidden, size]` and `[hidden, hidden]`, `bias` is `[hidden]`.
     pub(super) fn prepare(
         form: &Form,
         direction: usize,
-        recurrent: &Tensor,
-        batch: usize,
+        weights: [&Tensor; 2],
+        bias: &[f32],
     ) -> TractResult<Self> {
-        let [activation] = &form.activations[direction][..] else { bail!("an RNN has one function") };
-        Ok(Self {
-            recurrent: Weights::pack(recurrent, batch)?,
-            activation: activation.clone(),
-            clip: form.clip,
-            hidden: recurrent.shape()[1],
-        })
+        let &[activation] = &form.activations[direction][..] else { bail!("an RNN has one function") };
+        Ok(Self { weights: Part::pack(weights, bias, 0..1)?, activation, clip: form.clip })
     }
 }
 
 impl Cell for Rnn {
-    fn started<'a>(&'a self, batch: usize) -> TractResult<Box<dyn Steps + 'a>> {
-        Ok(Box::new(RnnSteps { cell: self, product: self.recurrent.product(batch)? }))
-    }
-}
-
-impl Steps for RnnSteps<'_> {
-    fn step(
-        &mut self,
-        gates: &mut Tensor,
-        at: usize,
-        state: &mut State,
-        running: Running<'_>,
-    ) -> TractResult<()> {
-        self.product.run(&self.cell.recurrent, &state.h, Addend::Target, gates, &[at])?;
-        let mut gates = gates.try_as_plain_ram_mut()?;
-        let next = block(&mut gates, at)?;
-        clip(next, self.cell.clip);
-        self.cell.activation.apply(next)?;
-        let hidden = self.cell.hidden;
-        let mut h = state.h.try_as_plain_ram_mut()?;
-        let rows = h.as_slice_mut::<f32>()?.chunks_exact_mut(hidden).zip(next.chunks_exact(hidden));
-        for (row, (h, next)) in rows.enumerate() {
-            if running.includes(row) {
-                h.copy_from_slice(next);
+    #[inline(always)]
+    fn step<A: Arithmetic, const WIDTH: usize, const ROWS: usize>(
+        &self,
+        place: &Place<'_, ROWS>,
+        buffers: &mut Buffers,
+    ) {
+        let h = buffers.states::<ROWS>(place.row);
+        let sums = self.weights.sums::<A, 1, WIDTH, ROWS>(place.panel, place.x, h);
+        for (at, [sums]) in sums.into_iter().enumerate() {
+            let start = buffers.start::<WIDTH>(place.row + at, place.panel);
+            if !place.runs[at] {
+                buffers.keep::<WIDTH>(start);
+                continue;
             }
+            let mut h = clipped(sums, self.clip);
+            match self.activation {
+                Activation::Tanh => {
+                    for value in &mut h {
+                        *value = tanh::<A>(*value);
+                    }
+                }
+                Activation::Relu => {
+                    for value in &mut h {
+                        *value = if *value < 0.0 { 0.0 } else { *value };
+                    }
+                }
+                other => h = other.of(h),
+            }
+            store(&mut buffers.next, start, &h);
         }
-        Ok(())
     }
 }

@@ -399,9 +399,9 @@ fn refusal(node: NodeProto, tensors: &[Tensor]) -> String {
     run_node_with(node, tensors, &[]).unwrap_err().to_string()
 }
 
-/// Hidden sizes and lengths at which the inputs are projected in several parts.
+/// Hidden sizes of several panels, and more steps than the properties try.
 #[test]
-fn long_sequences_are_projected_in_parts_and_give_the_same() {
+fn long_sequences_give_what_the_equations_say() {
     for kind in 0..3 {
         let case = plain(kind);
         for (output, expected) in case.run().iter().zip(case.expected()) {

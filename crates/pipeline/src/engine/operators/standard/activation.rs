@@ -10,11 +10,11 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::element_wise::{ElementWiseMiniOp, ElementWiseOp};
-use tract_onnx::tract_core::ops::math::Tanh;
-use tract_onnx::tract_core::ops::nn::{Sigmoid, leaky_relu};
+use tract_onnx::tract_core::ops::nn::leaky_relu;
 use tract_onnx::tract_hir::infer::{InferenceOp, InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
+use super::super::super::vectors::{Arithmetic, Loops, on_widest};
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
 use super::curves;
@@ -92,11 +92,37 @@ fn softplus(x: f64) -> f64 {
     (if x < 0.0 { 0.0 } else { x }) + (-x.abs()).exp().ln_1p()
 }
 
-/// Applies a map known at compile time: its loop has no branch over maps, and becomes vector instructions.
-#[inline(always)]
-fn each<T: Copy>(values: &mut [T], map: impl Fn(T) -> T) {
-    for value in values {
-        *value = map(*value);
+/// A map over values, in vectors.
+struct Each<'a>(Map, &'a mut [f32]);
+
+impl Loops for Each<'_> {
+    type Output = ();
+
+    /// The arms name each map once more, so that each is a loop of its own, without a branch over maps.
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let Self(map, values) = self;
+        macro_rules! each {
+            ($map:expr) => {{
+                let map = $map;
+                for value in values {
+                    *value = map.single(*value);
+                }
+            }};
+        }
+        match map {
+            Map::Relu => each!(Map::Relu),
+            Map::LeakyRelu(slope) => each!(Map::LeakyRelu(slope)),
+            Map::Softplus => each!(Map::Softplus),
+            Map::HardSigmoid(alpha, beta) => each!(Map::HardSigmoid(alpha, beta)),
+            Map::HardSwish => each!(Map::HardSwish),
+            Map::Sigmoid => each!(Map::Sigmoid),
+            Map::Tanh => each!(Map::Tanh),
+            Map::GeluTanh => each!(Map::GeluTanh),
+            Map::QuickGelu(alpha) => each!(Map::QuickGelu(alpha)),
+            Map::Clip(low, high) => each!(Map::Clip(low, high)),
+            other => each!(other),
+        }
     }
 }
 
@@ -104,37 +130,9 @@ impl Map {
     map!(single, f32, curves::exp, curves::tanh, curves::softplus);
     map!(double, f64, f64::exp, f64::tanh, softplus);
 
-    /// Applies the map to each value. The arms name each map once more, so that each is a loop of its own.
+    /// Applies the map to each value.
     pub(super) fn all(self, values: &mut [f32]) {
-        match self {
-            Self::Relu => each(values, |x| Self::Relu.single(x)),
-            Self::LeakyRelu(slope) => each(values, |x| Self::LeakyRelu(slope).single(x)),
-            Self::Softplus => each(values, |x| Self::Softplus.single(x)),
-            Self::HardSigmoid(alpha, beta) => each(values, |x| Self::HardSigmoid(alpha, beta).single(x)),
-            Self::HardSwish => each(values, |x| Self::HardSwish.single(x)),
-            Self::Sigmoid => each(values, |x| Self::Sigmoid.single(x)),
-            Self::Tanh => each(values, |x| Self::Tanh.single(x)),
-            Self::GeluTanh => each(values, |x| Self::GeluTanh.single(x)),
-            Self::QuickGelu(alpha) => each(values, |x| Self::QuickGelu(alpha).single(x)),
-            Self::Clip(low, high) => each(values, |x| Self::Clip(low, high).single(x)),
-            Self::Celu(_) | Self::Round | Self::Gelu => each(values, |x| self.single(x)),
-        }
-    }
-
-    /// Fills in NaN where the input has it, which tract's fast kernels pass over.
-    fn with_nan(tensor: &mut Tensor, fast: &dyn ElementWiseMiniOp) -> TractResult<()> {
-        let before = tensor.try_as_plain_ram()?.as_slice::<f32>()?;
-        // Counted rather than searched for: that is a few vector instructions.
-        let nan: Vec<usize> = if before.iter().map(|value| u32::from(value.is_nan())).sum::<u32>() > 0 {
-            before.iter().enumerate().filter(|(_, value)| value.is_nan()).map(|(at, _)| at).collect()
-        } else {
-            Vec::new()
-        };
-        fast.eval_in_place(tensor, None)?;
-        let mut after = tensor.try_as_plain_ram_mut()?;
-        let after = after.as_slice_mut::<f32>()?;
-        nan.into_iter().for_each(|at| after[at] = f32::NAN);
-        Ok(())
+        on_widest(Each(self, values));
     }
 }
 
@@ -146,8 +144,6 @@ impl ElementWiseMiniOp for Map {
 
     fn eval_in_place(&self, tensor: &mut Tensor, _: Option<DatumType>) -> TractResult<()> {
         match (tensor.datum_type(), self) {
-            (DatumType::F32, Self::Sigmoid) => Self::with_nan(tensor, &Sigmoid {})?,
-            (DatumType::F32, Self::Tanh) => Self::with_nan(tensor, &Tanh {})?,
             (DatumType::F32, _) => {
                 let mut values = tensor.try_as_plain_ram_mut()?;
                 self.all(values.as_slice_mut::<f32>()?);

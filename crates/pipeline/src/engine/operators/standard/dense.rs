@@ -1,161 +1,236 @@
 //! A dense layer: rows of values times constant weights, a bias, and an activation on the way out.
 //!
-//! Packs the weights when the plan is made. Few products run as plain loops over panels of weights, which begin at once;
-//! more go through tract's matrix kernels. Never takes weights that a run computes.
+//! Packs the weights when the plan is made. Products run as loops over the machine's vectors, which begin at once; large
+//! ones of machines with narrow vectors go through tract's matrix kernels. Never takes weights that a run computes.
 
 use std::sync::Mutex;
 
+use pulp::{Simd, WithSimd};
 use tract_onnx::tract_core::internal::*;
 
+use super::super::super::vectors::{in_vectors, lanes};
 use super::super::kernel::{Kernel, fact};
-use super::super::recurrent::product::{Addend, Product, Weights};
 use super::activation::Map;
+use super::product::{Product, Weights};
 
-/// Most multiplications that run as plain loops, 32 rows of 16 values to 16 outputs: below it a matrix kernel spends more
-/// on packing the rows than its wider vectors save, measured on x86-64 with AVX-512, where it saves most.
-const LOOPED_MAX: usize = 32 * 16 * 16;
+/// Vectors of at least this many values: every product runs as loops. Measured with 16 on x86-64, where they reach 0.9 of
+/// what the machine can multiply, from 1 row of 16 values up to 1,000 of 256.
+const WIDE: usize = 8;
+
+/// Most multiplications that run as loops over narrower vectors: 32 rows of 64 values to 64 outputs. Up to there what a
+/// matrix kernel spends on packing the rows is a tenth of all; its blocks for four lanes are larger than those here.
+const LOOPED_MAX: usize = 32 * 64 * 64;
 
 /// A layer for a known number of rows.
 #[derive(Debug)]
 pub(super) struct Dense {
-    /// `[outputs]`
-    bias: Tensor,
+    outputs: usize,
     depth: usize,
-    /// Rows of the input.
-    rows: usize,
+    /// Of the input.
+    shape: TVec<usize>,
     way: Way,
     activation: Option<Map>,
 }
 
 enum Way {
-    /// *Shape*: `[panels, depth, PANEL]`
-    Looped(Vec<[f32; PANEL]>),
+    Looped(Vectors),
+    Packed(Box<Packed>),
+}
+
+impl Way {
+    fn packed(weights: &Tensor, bias: &[f32], rows: usize) -> TractResult<Self> {
+        let weights = Weights::pack(weights, rows)?;
+        Ok(Self::Packed(Box::new(Packed { weights, bias: tensor1(bias), kept: Mutex::new(None) })))
+    }
+}
+
+/// Weights for tract's kernels.
+struct Packed {
+    weights: Weights,
+    /// *Shape*: `[outputs]`
+    bias: Tensor,
     /// Buffers wait here for the next run; runs at the same time make their own.
-    Packed(Weights, Mutex<Option<Product>>),
+    kept: Mutex<Option<Product>>,
+}
+
+/// Weights for loops over vectors, the last filled up with zeros.
+struct Vectors {
+    /// *Shape*: `[vectors, depth, lanes]`
+    weights: Vec<f32>,
+    /// *Shape*: `[vectors, lanes]`
+    bias: Vec<f32>,
 }
 
 impl std::fmt::Debug for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Looped(_) => f.write_str("Looped"),
-            Self::Packed(weights, _) => f.debug_tuple("Packed").field(weights).finish(),
+            Self::Packed(packed) => f.debug_tuple("Packed").field(&packed.weights).finish(),
         }
     }
 }
 
 impl Dense {
-    /// Prepares a layer for `rows` rows.
+    /// Prepares a layer for inputs of a shape, whose last axis is the depth.
     ///
     /// *Shape*: `weights` is `[outputs, depth]`, `bias` is `[outputs]`.
     pub(super) fn prepare(
         weights: &Tensor,
-        bias: Vec<f32>,
-        rows: usize,
+        bias: &[f32],
+        shape: &[usize],
         activation: Option<Map>,
     ) -> TractResult<Self> {
         let &[outputs, depth] = weights.shape() else { bail!("weights of {} axes", weights.rank()) };
         ensure!(bias.len() == outputs, "a bias of {} values for {outputs} outputs", bias.len());
+        let Some((&last, leading)) = shape.split_last() else { bail!("a layer of one value") };
+        ensure!(last == depth && !shape.contains(&0), "an input of shape {shape:?} for a depth of {depth}");
+        let rows: usize = leading.iter().product();
         let work = rows.saturating_mul(outputs).saturating_mul(depth);
-        let way = if work <= LOOPED_MAX {
-            Way::Looped(panels(weights, depth)?)
+        let way = if lanes() >= WIDE || work <= LOOPED_MAX {
+            Way::Looped(Vectors::of(weights, bias, depth)?)
         } else {
-            Way::Packed(Weights::pack(weights, rows)?, Mutex::new(None))
+            Way::packed(weights, bias, rows)?
         };
-        Ok(Self { bias: tensor1(&bias), depth, rows, way, activation })
+        Ok(Self { outputs, depth, shape: shape.into(), way, activation })
+    }
+
+    fn rows(&self) -> usize {
+        self.shape[..self.shape.len() - 1].iter().product()
+    }
+
+    fn output_shape(&self) -> TVec<usize> {
+        let mut shape = self.shape.clone();
+        if let Some(last) = shape.last_mut() {
+            *last = self.outputs;
+        }
+        shape
     }
 }
 
-/// Outputs of a panel: two vectors on the smallest targets.
-const PANEL: usize = 8;
-
-/// Rows that go through a panel together, or panels that a row goes through: the sums and the weights fit the registers of
-/// baseline x86-64.
-const TOGETHER: usize = 4;
-
-/// Returns weights in panels of outputs, the last filled up with zeros.
-///
-/// *Shape*: `[outputs, depth]` to `[panels, depth, PANEL]`
-fn panels(weights: &Tensor, depth: usize) -> TractResult<Vec<[f32; PANEL]>> {
-    let weights = weights.try_as_plain_ram()?;
-    let weights = weights.as_slice::<f32>()?;
-    let of_panel = |outputs: &[f32]| -> Vec<[f32; PANEL]> {
-        let value = |k: usize, lane: usize| outputs.get(lane * depth + k).copied().unwrap_or(0.0);
-        (0..depth).map(|k| std::array::from_fn(|lane| value(k, lane))).collect()
-    };
-    Ok(weights.chunks(PANEL * depth).flat_map(of_panel).collect())
+impl Vectors {
+    fn of(weights: &Tensor, bias: &[f32], depth: usize) -> TractResult<Self> {
+        let lanes = lanes();
+        let weights = weights.try_as_plain_ram()?;
+        let of_vector = |outputs: &[f32]| -> Vec<f32> {
+            let value = |k: usize, lane: usize| outputs.get(lane * depth + k).copied().unwrap_or(0.0);
+            (0..depth).flat_map(|k| (0..lanes).map(move |lane| value(k, lane))).collect()
+        };
+        let weights = weights.as_slice::<f32>()?.chunks(lanes * depth).flat_map(of_vector).collect();
+        let mut bias = bias.to_vec();
+        bias.resize(bias.len().next_multiple_of(lanes), 0.0);
+        Ok(Self { weights, bias })
+    }
 }
 
-#[inline(always)]
-fn add_product(sum: f32, a: f32, b: f32) -> f32 {
-    // Without such an instruction it is a call.
-    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, sum) } else { sum + a * b }
+/// One run of a layer.
+struct Layer<'a> {
+    vectors: &'a Vectors,
+    depth: usize,
+    outputs: usize,
+    from: &'a [f32],
+    into: &'a mut [f32],
 }
 
-/// A panel's weights and its bias.
-type Panel<'a> = (&'a [[f32; PANEL]], [f32; PANEL]);
-
-/// Returns `bias + row · panel` for some rows and panels.
-#[inline(always)]
-fn sums<const ROWS: usize, const PANELS: usize>(
-    panels: [Panel<'_>; PANELS],
-    rows: [&[f32]; ROWS],
-) -> [[[f32; PANEL]; PANELS]; ROWS] {
-    let depth = rows[0].len();
-    // All of one length, which the compiler then sees: no check of a bound in the loop.
-    let rows = rows.map(|row| &row[..depth]);
-    let weights = panels.map(|(weights, _)| &weights[..depth]);
-    let mut sums = [panels.map(|(_, bias)| bias); ROWS];
-    for k in 0..depth {
-        for panel in 0..PANELS {
-            let weights = weights[panel][k];
-            for row in 0..ROWS {
-                let value = rows[row][k];
-                for lane in 0..PANEL {
-                    let sum = &mut sums[row][panel][lane];
-                    *sum = add_product(*sum, value, weights[lane]);
+impl Layer<'_> {
+    /// Computes some rows of some vectors of outputs. Loops by number: what a closure does is not always inlined, and
+    /// vectors would then go through memory.
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "several arrays go side by side, unrolled")]
+    fn block<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        vector: usize,
+    ) {
+        let (depth, outputs) = (self.depth, self.outputs);
+        let (weights, _) = S::as_simd_f32s(&self.vectors.weights);
+        let (bias, _) = S::as_simd_f32s(&self.vectors.bias);
+        let weights = &weights[vector * depth..(vector + VECTORS) * depth];
+        let from = &self.from[row * depth..(row + ROWS) * depth];
+        // All of one length, which the compiler then sees: no check of a bound in the loop.
+        let mut columns = [weights; VECTORS];
+        for at in 0..VECTORS {
+            columns[at] = &weights[at * depth..(at + 1) * depth];
+        }
+        let mut rows = [from; ROWS];
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        for next in 0..ROWS {
+            rows[next] = &from[next * depth..(next + 1) * depth];
+            sums[next].copy_from_slice(&bias[vector..vector + VECTORS]);
+        }
+        for k in 0..depth {
+            let mut weights = [bias[0]; VECTORS];
+            for at in 0..VECTORS {
+                weights[at] = columns[at][k];
+            }
+            for next in 0..ROWS {
+                let value = simd.splat_f32s(rows[next][k]);
+                for at in 0..VECTORS {
+                    sums[next][at] = simd.mul_add_e_f32s(value, weights[at], sums[next][at]);
+                }
+            }
+        }
+        for next in 0..ROWS {
+            let into = &mut self.into[(row + next) * outputs..(row + next + 1) * outputs];
+            for at in 0..VECTORS {
+                let into = &mut into[(vector + at) * S::F32_LANES..];
+                match S::as_mut_simd_f32s(into) {
+                    ([into, ..], _) => *into = sums[next][at],
+                    ([], rest) => simd.partial_store_f32s(rest, sums[next][at]),
                 }
             }
         }
     }
-    sums
-}
 
-/// Writes `bias + row · weights` for each row.
-fn looped(weights: &[[f32; PANEL]], bias: &[f32], depth: usize, from: &[f32], into: &mut [f32]) {
-    let outputs = bias.len();
-    let panel = |at: usize| -> Panel<'_> {
-        let mut own = [0.0; PANEL];
-        let bias = &bias[at * PANEL..outputs.min((at + 1) * PANEL)];
-        own[..bias.len()].copy_from_slice(bias);
-        (&weights[at * depth..(at + 1) * depth], own)
-    };
-    let write = |into: &mut [f32], at: usize, sums: &[f32; PANEL]| {
-        let columns = at * PANEL..outputs.min((at + 1) * PANEL);
-        let count = columns.len();
-        into[columns].copy_from_slice(&sums[..count]);
-    };
-    let panels = outputs.div_ceil(PANEL);
-    let many = from.len() / (TOGETHER * depth);
-    let (from, single) = from.split_at(many * TOGETHER * depth);
-    let (into, into_single) = into.split_at_mut(many * TOGETHER * outputs);
-    for at in 0..panels {
-        let blocks = from.chunks_exact(TOGETHER * depth).zip(into.chunks_exact_mut(TOGETHER * outputs));
-        for (rows, into) in blocks {
-            let rows: [&[f32]; TOGETHER] = std::array::from_fn(|row| &rows[row * depth..(row + 1) * depth]);
-            for ([sums], into) in sums([panel(at)], rows).iter().zip(into.chunks_exact_mut(outputs)) {
-                write(into, at, sums);
-            }
+    /// Computes all rows of some vectors of outputs.
+    #[inline(always)]
+    fn columns<S: Simd, const ROWS: usize, const VECTORS: usize>(&mut self, simd: S, vector: usize) {
+        let rows = self.from.len() / self.depth;
+        let mut row = 0;
+        while row + ROWS <= rows {
+            self.block::<S, ROWS, VECTORS>(simd, row, vector);
+            row += ROWS;
+        }
+        while ROWS > 4 && row + 4 <= rows {
+            self.block::<S, 4, VECTORS>(simd, row, vector);
+            row += 4;
+        }
+        while row < rows {
+            self.block::<S, 1, VECTORS>(simd, row, vector);
+            row += 1;
         }
     }
-    // A row alone goes through panels together, so that there are as many sums under way.
-    for (row, into) in single.chunks_exact(depth).zip(into_single.chunks_exact_mut(outputs)) {
-        let mut at = 0;
-        while at + TOGETHER <= panels {
-            let [sums] = sums(std::array::from_fn::<_, TOGETHER, _>(|next| panel(at + next)), [row]);
-            sums.iter().enumerate().for_each(|(next, sums)| write(into, at + next, sums));
-            at += TOGETHER;
+}
+
+impl WithSimd for Layer<'_> {
+    type Output = ();
+
+    /// Blocks of as many sums as the registers hold, and at least eight where there are: so many products are under way at
+    /// once on common machines. More vectors at a time were slower, since each is one more place in memory to read.
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let vectors = self.vectors.bias.len() / S::F32_LANES;
+        let is_alone = self.from.len() == self.depth;
+        let mut vector = 0;
+        while is_alone && vector + 8 <= vectors {
+            self.block::<S, 1, 8>(simd, 0, vector);
+            vector += 8;
         }
-        (at..panels).for_each(|at| write(into, at, &sums([panel(at)], [row])[0][0]));
+        while is_alone && vector + 4 <= vectors {
+            self.block::<S, 1, 4>(simd, 0, vector);
+            vector += 4;
+        }
+        while vector + 2 <= vectors {
+            if S::REGISTER_COUNT > 16 {
+                self.columns::<S, 8, 2>(simd, vector);
+            } else {
+                self.columns::<S, 4, 2>(simd, vector);
+            }
+            vector += 2;
+        }
+        if vector < vectors {
+            self.columns::<S, 8, 1>(simd, vector);
+        }
     }
 }
 
@@ -166,37 +241,82 @@ impl Kernel for Dense {
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let [input] = inputs else { bail!("it takes one input, not {}", inputs.len()) };
-        let is_planned = input.datum_type == DatumType::F32
-            && input.shape.as_concrete() == Some(&[self.rows, self.depth][..]);
-        ensure!(is_planned, "rows of {input:?} are not {} of {} values", self.rows, self.depth);
-        Ok(tvec!(fact(f32::datum_type(), &[self.rows.to_dim(), self.bias.len().to_dim()])))
+        let is_planned =
+            input.datum_type == DatumType::F32 && input.shape.as_concrete() == Some(&self.shape[..]);
+        ensure!(is_planned, "{input:?} is not of shape {:?}", self.shape);
+        let shape: TVec<TDim> = self.output_shape().iter().map(|length| length.to_dim()).collect();
+        Ok(tvec!(fact(f32::datum_type(), &shape)))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let shape = [self.rows, self.bias.len()];
-        let mut output = Tensor::zero::<f32>(&shape)?;
-        match &self.way {
-            Way::Looped(weights) => {
-                let from = inputs[0].try_as_plain_ram()?;
-                let bias = self.bias.try_as_plain_ram()?;
+    fn run(&self, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let Some(input) = inputs.pop() else { bail!("it takes one input") };
+        let mut output = match &self.way {
+            Way::Looped(vectors) => {
+                let mut output = Tensor::zero::<f32>(&self.output_shape())?;
+                let from = input.try_as_plain_ram()?;
+                let from = from.as_slice::<f32>()?;
+                ensure!(from.len() == self.rows() * self.depth, "an input of another shape");
                 let mut into = output.try_as_plain_ram_mut()?;
-                looped(weights, bias.as_slice()?, self.depth, from.as_slice()?, into.as_slice_mut()?);
+                let into = into.as_slice_mut::<f32>()?;
+                in_vectors(Layer { vectors, depth: self.depth, outputs: self.outputs, from, into });
+                output
             }
-            Way::Packed(weights, kept) => {
+            Way::Packed(packed) => {
+                let Packed { weights, bias, kept } = &**packed;
+                let mut output = Tensor::zero::<f32>(&[self.rows(), self.outputs])?;
+                let input = input.into_tensor().into_shape(&[self.rows(), self.depth])?;
                 let waiting = kept.try_lock().ok().and_then(|mut kept| kept.take());
                 let mut product = match waiting {
                     Some(product) => product,
-                    None => weights.product(self.rows)?,
+                    None => weights.product(self.rows())?,
                 };
-                product.run(weights, &inputs[0], Addend::Bias(&self.bias), &mut output, &[])?;
+                product.run(weights, &input, bias, &mut output)?;
                 if let Ok(mut kept) = kept.try_lock() {
                     *kept = Some(product);
                 }
+                output.into_shape(&self.output_shape())?
             }
-        }
+        };
         if let Some(activation) = self.activation {
             activation.all(output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         }
         Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(layer: &Dense, shape: &[usize]) -> Tensor {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|at| (at * 37 % 41) as f32 - 20.0).collect();
+        let input = Tensor::from_shape(shape, &values).unwrap();
+        layer.run(tvec!(input.into_tvalue())).unwrap().remove(0).into_tensor()
+    }
+
+    #[test]
+    fn loops_and_kernels_give_the_same_sums_for_any_number_of_axes() {
+        for (shape, outputs) in [
+            (&[1, 1][..], 1),
+            (&[1, 7], 200),
+            (&[5, 16], 17),
+            (&[33, 3], 4),
+            (&[2, 3, 5], 35),
+            (&[3, 1, 4, 9], 64),
+        ] {
+            let (depth, rows) = (shape[shape.len() - 1], shape[..shape.len() - 1].iter().product());
+            let weights: Vec<f32> = (0..outputs * depth).map(|at| (at * 29 % 31) as f32 - 15.0).collect();
+            let weights = Tensor::from_shape(&[outputs, depth], &weights).unwrap();
+            let bias: Vec<f32> = (0..outputs).map(|at| at as f32).collect();
+            let mut layer = Dense::prepare(&weights, &bias, shape, Some(Map::Relu)).unwrap();
+            layer.way = Way::Looped(Vectors::of(&weights, &bias, depth).unwrap());
+            let looped = run(&layer, shape);
+            layer.way = Way::packed(&weights, &bias, rows).unwrap();
+            // Whole numbers: every order of the sums gives the same.
+            for _ in 0..2 {
+                assert_eq!(run(&layer, shape), looped);
+            }
+        }
     }
 }

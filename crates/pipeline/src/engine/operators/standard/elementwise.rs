@@ -14,7 +14,8 @@ use tract_onnx::tract_hir::ops::binary::{wire_cast, wire_rank_broadcast};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
 use super::super::attributes::require_only;
-use super::super::kernel::{Kernel, fact, wired};
+use super::super::kernel::{Kernel, Prepared, fact, wired};
+use super::super::small;
 use super::guarded::of_tract;
 use super::values::{floats, integers, of_floats, of_integers, without_sizes};
 
@@ -170,6 +171,18 @@ impl Kernel for Broadcast {
         let shapes: TVec<_> = inputs.iter().map(|input| input.shape.to_tvec()).collect();
         let output = if self.0 == Kind::Equal { DatumType::Bool } else { datum_type };
         Ok(tvec!(fact(output, &multi_broadcast(&shapes)?)))
+    }
+
+    fn prepared(&self, inputs: &[&TypedFact]) -> TractResult<Option<Prepared>> {
+        let operator = match self.0 {
+            Kind::Max => small::Operator::Max,
+            Kind::Min => small::Operator::Min,
+            _ => return Ok(None),
+        };
+        let outputs = self.output_facts(inputs)?;
+        let kernel =
+            small::pair(operator, inputs, &outputs[0]).filter(|_| inputs[0].datum_type == DatumType::F32);
+        Ok(kernel.map(|kernel| Prepared { kernel, inputs: vec![0, 1] }))
     }
 
     fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {

@@ -6,8 +6,10 @@
 mod activation;
 mod arg;
 mod axis_wise;
+mod branches;
 mod cast;
 mod clip;
+mod convolution;
 pub(super) mod curves;
 mod dense;
 mod distance;
@@ -17,6 +19,7 @@ mod guarded;
 mod indices;
 mod normal;
 mod one_hot;
+mod product;
 mod reduce;
 #[cfg(test)]
 mod tests;
@@ -32,6 +35,9 @@ use tract_onnx::tract_hir::ops::array::ConstantOfShape;
 use tract_onnx::tract_hir::ops::expandable::expand;
 
 use super::Builder;
+
+/// What a rewritten graph calls `MatMul` with constant weights, a bias and an activation.
+pub(in super::super) const LINEAR: &str = "dunlin.Linear";
 
 /// All of them.
 pub(super) const OPERATORS: &[(&str, Builder)] = &[
@@ -54,11 +60,13 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("HardSigmoid", activation::build),
     ("HardSwish", activation::build),
     ("Hardmax", axis_wise::build),
+    ("If", branches::build),
     ("InstanceNormalization", normal::build),
     ("IsInf", activation::build_classify),
     ("IsNaN", activation::build_classify),
     ("LayerNormalization", normal::build),
     ("LeakyRelu", activation::build),
+    (LINEAR, gemm::build_linear),
     ("LogSoftmax", axis_wise::build),
     ("Max", elementwise::build),
     ("Min", elementwise::build),
@@ -85,6 +93,14 @@ pub(super) const OPERATORS: &[(&str, Builder)] = &[
     ("Softplus", activation::build),
     ("Tanh", activation::build),
     ("TopK", top_k::build),
+];
+
+/// Operators of tract that are replaced where their shapes and constants allow it.
+pub(super) const FASTER: &[(&str, Builder)] = &[
+    ("AveragePool", convolution::build),
+    ("Conv", convolution::build),
+    ("GlobalAveragePool", convolution::build),
+    ("MaxPool", convolution::build),
 ];
 
 /// tract's fills with zeros of f64 where the attribute is absent; ONNX says f32.

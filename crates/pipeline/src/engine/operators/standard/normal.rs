@@ -12,6 +12,7 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::infer::{InferenceOp, InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
+use super::super::super::vectors::{Arithmetic, Loops, on_widest};
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, fact, wired};
 use super::guarded::of_tract;
@@ -163,26 +164,56 @@ struct Walk {
     epsilon: f32,
 }
 
-/// Sums in eight lanes, which the compiler keeps in vectors.
+/// Sums in sixteen lanes, which the compiler keeps in vectors; `with` adds what is made of a value.
 #[inline(always)]
-fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let (blocks, rest) = values.as_chunks::<8>();
-    let mut lanes = [0.0_f32; 8];
+fn sum(values: &[f32], with: impl Fn(f32, f32) -> f32) -> f32 {
+    let (blocks, rest) = values.as_chunks::<16>();
+    let mut lanes = [0.0_f32; 16];
     for block in blocks {
         for (lane, value) in lanes.iter_mut().zip(block) {
-            *lane += term(*value);
+            *lane = with(*lane, *value);
         }
     }
-    let [a, b, c, d, e, f, g, h] = lanes;
-    let blocks = ((a + e) + (c + g)) + ((b + f) + (d + h));
-    rest.iter().fold(blocks, |sum, value| sum + term(*value))
+    let mut width = 8;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    let blocks = lanes[0];
+    rest.iter().fold(blocks, |sum, value| with(sum, *value))
+}
+
+/// One run over a tensor.
+struct Parted<'a> {
+    walk: &'a Walk,
+    values: &'a mut [f32],
+    scale: &'a [f32],
+    shift: Option<&'a [f32]>,
+}
+
+impl Loops for Parted<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let Self { walk, values, scale, shift } = self;
+        let mut start = 0;
+        for part in values.chunks_exact_mut(walk.span) {
+            let end = start + walk.per_part;
+            walk.normalise::<A>(part, &scale[start..end], shift.map(|shift| &shift[start..end]));
+            start = if end == walk.factors { 0 } else { end };
+        }
+    }
 }
 
 impl Walk {
-    fn normalise(&self, values: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
+    #[inline(always)]
+    fn normalise<A: Arithmetic>(&self, values: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
         let count = self.span as f32;
-        let mean = sum(values, |value| value) / count;
-        let variance = sum(values, |value| (value - mean) * (value - mean)) / count;
+        let mean = sum(values, |sum, value| sum + value) / count;
+        let variance = sum(values, |sum, value| A::add_product(sum, value - mean, value - mean)) / count;
         let inverse = 1.0 / (variance + self.epsilon).sqrt();
         if self.run == 1 {
             match shift {
@@ -226,12 +257,7 @@ impl Kernel for Walk {
         ensure!(has_factors(scale) && shift.is_none_or(has_factors), "factors of another length");
         let mut values = values.into_tensor();
         let mut plain = values.try_as_plain_ram_mut()?;
-        let parts = plain.as_slice_mut::<f32>()?.chunks_exact_mut(self.span);
-        let starts = (0..self.factors).step_by(self.per_part).cycle();
-        for (part, start) in parts.zip(starts) {
-            let own = start..start + self.per_part;
-            self.normalise(part, &scale[own.clone()], shift.map(|shift| &shift[own]));
-        }
+        on_widest(Parted { walk: self, values: plain.as_slice_mut::<f32>()?, scale, shift });
         Ok(tvec!(values.into_tvalue()))
     }
 }

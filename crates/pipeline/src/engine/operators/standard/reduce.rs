@@ -197,6 +197,14 @@ impl Folded {
         shape.iter().enumerate().map(length).collect()
     }
 
+    /// Returns how many values that stand side by side each output is made of, if they do.
+    fn span(&self, shape: &[usize]) -> Option<usize> {
+        let first = shape.len() - self.axes.len();
+        let is_last = self.axes.iter().enumerate().all(|(at, axis)| *axis == first + at);
+        let span = shape[first..].iter().product();
+        (is_last && span > 0).then_some(span)
+    }
+
     /// Returns for each output the values that it is made of, one after the other.
     fn grouped<T: Copy + Default>(&self, values: &[T], shape: &[usize]) -> Vec<Vec<T>> {
         let output = self.shape(shape);
@@ -269,8 +277,15 @@ impl Kernel for Folded {
         let datum_type = input.datum_type();
         let shape = self.shape(input.shape());
         let output = if datum_type.is_float() {
-            let groups = self.grouped(&floats(input)?, input.shape());
-            let values = groups.iter().map(|group| self.floats(group)).collect::<TractResult<Vec<_>>>()?;
+            let values = floats(input)?;
+            let values: TractResult<Vec<f64>> = match self.span(input.shape()) {
+                Some(span) => values.chunks_exact(span).map(|group| self.floats(group)).collect(),
+                None => {
+                    let groups = self.grouped(&values, input.shape());
+                    groups.iter().map(|group| self.floats(group)).collect()
+                }
+            };
+            let values = values?;
             of_floats(datum_type, &shape, &values)?
         } else {
             let groups = self.grouped(&integers(input)?, input.shape());

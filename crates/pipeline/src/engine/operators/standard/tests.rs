@@ -203,13 +203,54 @@ proptest! {
     }
 
     #[test]
-    fn distances_are_those_of_each_pair(a in prop::collection::vec(-9.0_f32..9.0, 6), b in prop::collection::vec(-9.0_f32..9.0, 9)) {
-        let inputs = [tensor(&[2, 3], &a), tensor(&[3, 3], &b)];
-        let found: Vec<f32> = flat(&run("CDist", vec![text("metric", "euclidean")], &inputs, 1));
-        let expected: Vec<f32> = a.chunks(3).flat_map(|x| b.chunks(3).map(move |y| {
-            x.iter().zip(y).map(|(x, y)| (x - y).powi(2)).sum::<f32>().sqrt()
-        })).collect();
-        prop_assert!(found.iter().zip(&expected).all(|(a, b)| same(*a, *b)), "{found:?}, not {expected:?}");
+    fn distances_are_those_of_each_pair_for_every_metric_and_type(
+        (width, a, b) in (1_usize..20).prop_flat_map(|width| {
+            let rows = |most: usize| {
+                let counts = (1..most).prop_map(move |rows| rows * width);
+                counts.prop_flat_map(|count| prop::collection::vec(-9.0_f64..9.0, count))
+            };
+            (Just(width), rows(5), rows(40))
+        }),
+        // With a second table that comes with the run, and a constant one.
+        free in 1_usize..3,
+    ) {
+        let metrics: [Metric; 3] = [
+            ("sqeuclidean", |x| x * x, |sum| sum),
+            ("euclidean", |x| x * x, f64::sqrt),
+            ("cityblock", f64::abs, |sum| sum),
+        ];
+        for (metric, term, end) in metrics {
+            let expected: Vec<f64> = a.chunks(width).flat_map(|x| b.chunks(width).map(move |y| {
+                end(x.iter().zip(y).map(|(x, y)| term(x - y)).sum())
+            })).collect();
+            let tables = [tensor(&[a.len() / width, width], &a), tensor(&[b.len() / width, width], &b)];
+            for datum_type in [f32::datum_type(), f64::datum_type()] {
+                let inputs = [0, 1].map(|at: usize| tables[at].cast_to_dt(datum_type).unwrap().into_owned());
+                let node = node("CDist", 2, 1, vec![text("metric", metric)]);
+                let found = with_constants(node, &inputs, free).unwrap().remove(0);
+                let found: Vec<f64> = flat(&found.cast_to::<f64>().unwrap());
+                let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+                prop_assert!(
+                    found.len() == expected.len() && found.iter().zip(&expected).all(near),
+                    "{metric}: {found:?}, not {expected:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_of_many_are_those_of_a_sort(values in prop::collection::vec(-4_i8..4, 1..60), count in 1_usize..30, largest in any::<bool>()) {
+        let count = count.min(values.len());
+        let wide: Vec<f32> = values.iter().map(|value| f32::from(*value)).collect();
+        let attributes = vec![int("largest", largest.into()), int("axis", 0)];
+        let inputs = [tensor1(&wide), tensor1(&[count as i64])];
+        let found = with_constants(node("TopK", 2, 2, attributes), &inputs, 1).unwrap();
+        let mut positions: Vec<i64> = (0..values.len() as i64).collect();
+        positions.sort_by_key(|&at| {
+            let value = i16::from(values[usize::try_from(at).unwrap()]);
+            if largest { -value } else { value }
+        });
+        prop_assert_eq!(flat::<i64>(&found[1]), positions[..count].to_vec());
     }
 
     #[test]
@@ -384,13 +425,16 @@ proptest! {
     }
 }
 
+/// A metric's name, what it makes of a difference, and of the sum.
+type Metric = (&'static str, fn(f64) -> f64, fn(f64) -> f64);
+
 /// An activation's name and formula.
 type Shape = (&'static str, fn(f64) -> f64);
 
 /// Of a layer: rows, depth, outputs, and values enough for rows, weights and bias.
 fn layer() -> impl Strategy<Value = ([usize; 3], Vec<f32>)> {
-    // The last are beyond what runs as plain loops.
-    prop_oneof![(1_usize..10, 1_usize..20, 1_usize..45), (33_usize..36, 32_usize..40, 33_usize..50)]
+    // From less than one of a machine's vectors to more than the most that go together.
+    prop_oneof![(1_usize..20, 1_usize..20, 1_usize..45), (1_usize..3, 1_usize..9, 100_usize..180)]
         .prop_flat_map(|(rows, depth, outputs)| {
             let values = rows * depth + depth * outputs + outputs;
             (Just([rows, depth, outputs]), prop::collection::vec(-2.0_f32..2.0, values))

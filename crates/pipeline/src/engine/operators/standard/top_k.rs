@@ -113,7 +113,7 @@ struct Top {
 
 impl Top {
     /// Returns the positions in the flat input, in the order of the output.
-    fn chosen<T: Copy>(&self, values: &[T], shape: &[usize], order: fn(T, T) -> Ordering) -> Vec<usize> {
+    fn chosen<T: Copy>(&self, values: &[T], shape: &[usize], order: impl Fn(T, T) -> Ordering) -> Vec<usize> {
         let (outer, length, inner) = around(shape, self.axis);
         let mut chosen = vec![0; outer * self.count * inner];
         let mut positions: Vec<usize> = Vec::with_capacity(length);
@@ -124,17 +124,44 @@ impl Top {
                 (if self.largest { by_value.reverse() } else { by_value }).then(a.cmp(b))
             };
             positions.clear();
-            positions.extend(0..length);
-            if self.count < length && self.count > 0 {
-                positions.select_nth_unstable_by(self.count - 1, compare);
+            if self.count <= FEW_MAX {
+                first_few(&mut positions, length, self.count, compare);
+            } else {
+                positions.extend(0..length);
+                if self.count < length {
+                    positions.select_nth_unstable_by(self.count - 1, compare);
+                }
+                positions.truncate(self.count);
+                positions.sort_unstable_by(compare);
             }
-            positions.truncate(self.count);
-            positions.sort_unstable_by(compare);
             for (rank, position) in positions.iter().enumerate() {
                 chosen[(front * self.count + rank) * inner + back] = at(*position);
             }
         }
         chosen
+    }
+}
+
+/// So few are kept in order while the values go by: nearly all of many values are then looked at once, and rejected.
+const FEW_MAX: usize = 16;
+
+/// Puts the first `count` positions by an order into a list that is empty.
+fn first_few(
+    best: &mut Vec<usize>,
+    length: usize,
+    count: usize,
+    compare: impl Fn(&usize, &usize) -> Ordering,
+) {
+    for position in 0..length {
+        if best.len() == count {
+            let is_behind = best.last().is_none_or(|last| compare(&position, last).is_ge());
+            if is_behind {
+                continue;
+            }
+            best.pop();
+        }
+        let place = best.partition_point(|other| compare(other, &position).is_lt());
+        best.insert(place, position);
     }
 }
 

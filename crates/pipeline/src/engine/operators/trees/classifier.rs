@@ -106,27 +106,47 @@ impl Classifier {
         &self,
         ensemble: &Ensemble<T>,
         input: &Tensor,
-    ) -> TractResult<TVec<TValue>> {
+        labels: &mut Tensor,
+        scores: &mut Tensor,
+    ) -> TractResult<()> {
         let (rows, columns) = rows_and_columns(input)?;
-        let mut scores = Tensor::zero::<f32>(&[rows, self.classes])?;
-        let mut plain = scores.try_as_plain_ram_mut()?;
-        let all = plain.as_slice_mut::<f32>()?;
-        let mut classes = Vec::with_capacity(rows);
+        ensure!(
+            labels.len() == rows && scores.len() == rows * self.classes,
+            "its outputs are not made for {rows} rows"
+        );
+        let (mut labels, mut scores) = (labels.try_as_plain_ram_mut()?, scores.try_as_plain_ram_mut()?);
+        let scores = scores.as_slice_mut::<f32>()?;
         let input = input.try_as_plain_ram()?;
-        ensemble.evaluate(input.as_slice::<X>()?, columns, |index, row| {
-            let scores = &mut all[index * self.classes..][..self.classes];
-            classes.push(self.decision.decide(row, scores)?);
+        let input = input.as_slice::<X>()?;
+        match &self.labels {
+            Labels::Integers(known) => {
+                let labels = labels.as_slice_mut::<i64>()?;
+                self.rows(ensemble, input, columns, scores, |row, class| labels[row] = known[class])
+            }
+            Labels::Texts(known) => {
+                let labels = labels.as_slice_mut::<String>()?;
+                self.rows(ensemble, input, columns, scores, |row, class| {
+                    labels[row].clone_from(&known[class])
+                })
+            }
+        }
+    }
+
+    fn rows<T: Real, X: Real + From<T>>(
+        &self,
+        ensemble: &Ensemble<T>,
+        input: &[X],
+        columns: usize,
+        scores: &mut [f32],
+        mut label: impl FnMut(usize, usize),
+    ) -> TractResult<()> {
+        // Not every decision writes every score, and these are of the last run.
+        scores.fill(0.0);
+        ensemble.evaluate(input, columns, |index, mut row| {
+            let scores = &mut scores[index * self.classes..][..self.classes];
+            label(index, self.decision.decide(&mut row, scores)?);
             Ok(())
-        })?;
-        let labels = match &self.labels {
-            Labels::Integers(labels) => {
-                tensor1(&classes.into_iter().map(|class| labels[class]).collect::<Vec<_>>())
-            }
-            Labels::Texts(labels) => {
-                tensor1(&classes.into_iter().map(|class| labels[class].clone()).collect::<Vec<_>>())
-            }
-        };
-        Ok(tvec!(labels.into_tvalue(), scores.into_tvalue()))
+        })
     }
 }
 
@@ -149,13 +169,22 @@ impl Kernel for Classifier {
         Ok(tvec!(fact(labels, &[rows]), scores))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = &inputs[0];
+    fn writes_outputs(&self) -> bool {
+        true
+    }
+
+    fn run_into(&self, inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        let ([input], [labels, scores]) = (inputs, outputs) else {
+            bail!("it takes one input and makes two outputs")
+        };
         let double = input.datum_type() == DatumType::F64;
         match &self.stored {
-            Stored::Double(ensemble) => self.decide::<f64, f64>(ensemble, input),
-            Stored::Single(ensemble) if double => self.decide::<f32, f64>(ensemble, input),
-            Stored::Single(ensemble) => self.decide::<f32, f32>(ensemble, input.cast_to::<f32>()?.as_ref()),
+            Stored::Double(ensemble) => self.decide::<f64, f64>(ensemble, input, labels, scores),
+            Stored::Single(ensemble) if double => self.decide::<f32, f64>(ensemble, input, labels, scores),
+            Stored::Single(ensemble) => {
+                let input = input.cast_to::<f32>()?;
+                self.decide::<f32, f32>(ensemble, &input, labels, scores)
+            }
         }
     }
 }

@@ -78,16 +78,16 @@ impl Decision {
     /// Returns the position of a row's class and writes its scores; of one class, whether the row is of it.
     ///
     /// *Errors*: no leaf had a weight, and no base value stands in.
-    pub(super) fn decide<X: Real>(&self, row: &mut Row<X>, scores: &mut [f32]) -> TractResult<usize> {
+    pub(super) fn decide<X: Real>(&self, row: &mut Row<'_, X>, scores: &mut [f32]) -> TractResult<usize> {
         match self.classes {
             1 => {
                 let base = self.base.first().copied().unwrap_or(0.0);
                 row.values[0] += X::near(base);
                 let label = usize::from(row.values[0] > X::default());
                 if self.post == PostTransform::Probit {
-                    self.post.apply(&mut row.values);
+                    self.post.apply(row.values);
                 }
-                write(&row.values, scores);
+                write(row.values, scores);
                 Ok(label)
             }
             2 => Ok(self.decide_two(row, scores)),
@@ -95,8 +95,8 @@ impl Decision {
         }
     }
 
-    fn decide_many<X: Real>(&self, row: &mut Row<X>, scores: &mut [f32]) -> TractResult<usize> {
-        for ((value, seen), base) in row.values.iter_mut().zip(&mut row.seen).zip(&self.base) {
+    fn decide_many<X: Real>(&self, row: &mut Row<'_, X>, scores: &mut [f32]) -> TractResult<usize> {
+        for ((value, seen), base) in row.values.iter_mut().zip(row.seen.iter_mut()).zip(&self.base) {
             if *seen {
                 *value += X::near(*base);
             } else {
@@ -111,19 +111,20 @@ impl Decision {
             }
         }
         let Some((class, _)) = best else { bail!("a row reaches no leaf that has a weight") };
-        self.post.apply(&mut row.values);
-        write(&row.values, scores);
+        self.post.apply(row.values);
+        write(row.values, scores);
         Ok(class)
     }
 
-    fn decide_two<X: Real>(&self, row: &mut Row<X>, scores: &mut [f32]) -> usize {
+    fn decide_two<X: Real>(&self, row: &mut Row<'_, X>, scores: &mut [f32]) -> usize {
         let zero = X::default();
         match self.base[..] {
             [_, second] if row.seen[1] => {
                 // The second base value and the first sum make both scores: ONNX Runtime takes them for opposites.
                 let mut value = X::near(second);
                 value += row.values[0];
-                row.values = vec![opposite(value), value];
+                row.values[0] = opposite(value);
+                row.values[1] = value;
             }
             [first, second] => {
                 row.values[0] += X::near(first);
@@ -132,7 +133,7 @@ impl Decision {
             [first] => row.values[0] += X::near(first),
             _ => {}
         }
-        let deciding = match row.seen[..] {
+        let deciding = match *row.seen {
             [_, true] => row.values[1],
             [true, _] => row.values[0],
             _ => zero,
@@ -143,14 +144,14 @@ impl Decision {
             deciding > zero
         };
         // What no leaf had a weight for is zero, whatever its base value.
-        for (value, seen) in row.values.iter_mut().zip(&row.seen) {
+        for (value, seen) in row.values.iter_mut().zip(row.seen.iter()) {
             if !seen {
                 *value = zero;
             }
         }
         if self.base.len() == 2 || row.seen[1] {
-            self.post.apply(&mut row.values);
-            write(&row.values, scores);
+            self.post.apply(row.values);
+            write(row.values, scores);
         } else {
             self.write_one(row.values[0], scores);
         }

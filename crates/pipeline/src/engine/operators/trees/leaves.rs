@@ -3,6 +3,7 @@
 //! Walks a block of rows through a forest tree by tree, in the order of the trees, since ONNX Runtime adds in that
 //! order and the last bits decide ties. Never makes an output of a sum.
 
+use tract_onnx::tract_core::internal::tract_smallvec::SmallVec;
 use tract_onnx::tract_core::internal::*;
 
 use super::forest::{Forest, Question, Tree};
@@ -15,6 +16,8 @@ const BLOCK_VALUES: usize = 2_048;
 const BLOCK_ROWS_MAX: usize = 64;
 /// From this many rows on, lanes are rows of one tree, else trees of one row.
 const LANES_OF_ROWS_MIN: usize = 4;
+/// Sums beyond which they are given memory: a row of any usual model, and 32 of one with a target.
+const FEW: usize = 32;
 /// Up to this many lanes are walked one by one.
 const SINGLE_LANES_MAX: usize = 2;
 
@@ -82,10 +85,13 @@ impl<T: Real> Leaves<T> {
 
 /// The sums of one row: a value a target, and whether a leaf had a weight for it.
 #[derive(Debug)]
-pub(super) struct Row<X> {
-    pub(super) values: Vec<X>,
-    pub(super) seen: Vec<bool>,
+pub(super) struct Row<'s, X> {
+    pub(super) values: &'s mut [X],
+    pub(super) seen: &'s mut [bool],
 }
+
+/// Numbers that take no memory of their own while they are few.
+type Few<X> = SmallVec<[X; FEW]>;
 
 /// Trees with what their leaves say.
 #[derive(Debug)]
@@ -96,11 +102,11 @@ pub(super) struct Ensemble<T> {
     pub(super) targets: usize,
 }
 
-struct Sums<X> {
+struct Sums<'s, X> {
     /// By row, then target; one a row where all weights are for one target.
-    values: Vec<X>,
+    values: &'s mut [X],
     /// Likewise; of meaning where not every target has a sum from the first tree on.
-    seen: Vec<bool>,
+    seen: &'s mut [bool],
     width: usize,
 }
 
@@ -113,32 +119,61 @@ impl<T: Real> Ensemble<T> {
         &self,
         x: &[X],
         columns: usize,
-        mut each: impl FnMut(usize, &mut Row<X>) -> TractResult<()>,
+        mut each: impl FnMut(usize, Row<'_, X>) -> TractResult<()>,
     ) -> TractResult<()> {
         ensure!(columns > self.forest.feature_max as usize, "the input has only {columns} columns");
         let width = if matches!(self.leaves, Leaves::One { .. }) { 1 } else { self.targets };
         let rows_max = (BLOCK_VALUES / width).clamp(1, BLOCK_ROWS_MAX).min((x.len() / columns).max(1));
-        let mut sums =
-            Sums { values: vec![X::default(); rows_max * width], seen: vec![false; rows_max * width], width };
-        let mut row = Row { values: vec![X::default(); self.targets], seen: vec![false; self.targets] };
+        let (mut values, mut seen) = (few(X::default(), rows_max * width), few(false, rows_max * width));
+        let mut sums = Sums { values: &mut values, seen: &mut seen, width };
         for (index, block) in x.chunks(rows_max * columns).enumerate() {
-            sums.values.fill(X::default());
-            sums.seen.fill(false);
-            let missing = block.iter().any(|value| value.is_missing());
+            if index > 0 {
+                sums.values.fill(X::default());
+                sums.seen.fill(false);
+            }
+            // Folded and not left early: a loop without a way out is one of vectors.
+            let missing = block.iter().fold(false, |missing, value| missing | value.is_missing());
             match self.forest.question {
                 Question::AtMost if !missing => self.add_block::<X, AtMost>(block, columns, &mut sums),
                 Question::Less if !missing => self.add_block::<X, Less>(block, columns, &mut sums),
                 _ => self.add_block::<X, Mixed>(block, columns, &mut sums),
             }
-            for of_block in 0..block.len() / columns {
-                self.take_row(&sums, of_block, &mut row);
-                each(index * rows_max + of_block, &mut row)?;
-            }
+            self.hand_on(&mut sums, block.len() / columns, index * rows_max, &mut each)?;
         }
         Ok(())
     }
 
-    fn add_block<X: Real + From<T>, A: Asker<T>>(&self, block: &[X], columns: usize, sums: &mut Sums<X>) {
+    /// Hands on the rows of a block, which `first` others came before.
+    fn hand_on<X: Real>(
+        &self,
+        sums: &mut Sums<'_, X>,
+        rows: usize,
+        first: usize,
+        each: &mut impl FnMut(usize, Row<'_, X>) -> TractResult<()>,
+    ) -> TractResult<()> {
+        if let Leaves::One { target, .. } = &self.leaves {
+            let (mut values, mut seen) = (few(X::default(), self.targets), few(false, self.targets));
+            for (row, sum) in sums.values[..rows].iter().enumerate() {
+                values.fill(X::default());
+                seen.fill(false);
+                values[*target] = *sum;
+                seen[*target] = true;
+                each(first + row, Row { values: &mut values, seen: &mut seen })?;
+            }
+            return Ok(());
+        }
+        if self.leaves.is_dense() {
+            sums.seen.fill(true);
+        }
+        let rows =
+            sums.values.chunks_exact_mut(sums.width).zip(sums.seen.chunks_exact_mut(sums.width)).take(rows);
+        for (row, (values, seen)) in rows.enumerate() {
+            each(first + row, Row { values, seen })?;
+        }
+        Ok(())
+    }
+
+    fn add_block<X: Real + From<T>, A: Asker<T>>(&self, block: &[X], columns: usize, sums: &mut Sums<'_, X>) {
         let rows = block.len() / columns;
         if rows < LANES_OF_ROWS_MIN {
             for (row, values) in block.chunks_exact(columns).enumerate() {
@@ -165,7 +200,7 @@ impl<T: Real> Ensemble<T> {
         }
     }
 
-    fn add_row<X: Real + From<T>, A: Asker<T>>(&self, values: &[X], row: usize, sums: &mut Sums<X>) {
+    fn add_row<X: Real + From<T>, A: Asker<T>>(&self, values: &[X], row: usize, sums: &mut Sums<'_, X>) {
         for group in self.forest.trees.chunks(LANES) {
             if group.len() <= SINGLE_LANES_MAX {
                 for tree in group {
@@ -187,7 +222,7 @@ impl<T: Real> Ensemble<T> {
     }
 
     /// Adds the leaves at given nodes to sums from a row on; `step` is 1 for a row each, 0 for the same row.
-    fn add<X: Real + From<T>>(&self, ends: &[u32], row: usize, step: usize, sums: &mut Sums<X>) {
+    fn add<X: Real + From<T>>(&self, ends: &[u32], row: usize, step: usize, sums: &mut Sums<'_, X>) {
         let leaves = ends.iter().map(|end| self.forest.leaf_at(*end) as usize).enumerate();
         match (&self.leaves, self.aggregate) {
             (Leaves::One { weights, .. }, Aggregate::Sum) => {
@@ -212,7 +247,7 @@ impl<T: Real> Ensemble<T> {
         }
     }
 
-    fn add_leaf<X: Real + From<T>>(&self, leaf: usize, at: usize, sums: &mut Sums<X>) {
+    fn add_leaf<X: Real + From<T>>(&self, leaf: usize, at: usize, sums: &mut Sums<'_, X>) {
         match &self.leaves {
             Leaves::One { weights, .. } => self.add_weight(X::from(weights[leaf]), at, sums),
             Leaves::Dense { weights } => {
@@ -228,7 +263,7 @@ impl<T: Real> Ensemble<T> {
         }
     }
 
-    fn add_weight<X: Real>(&self, weight: X, at: usize, sums: &mut Sums<X>) {
+    fn add_weight<X: Real>(&self, weight: X, at: usize, sums: &mut Sums<'_, X>) {
         let value = &mut sums.values[at];
         let first = !std::mem::replace(&mut sums.seen[at], true);
         match self.aggregate {
@@ -238,25 +273,10 @@ impl<T: Real> Ensemble<T> {
             Aggregate::Min | Aggregate::Max => {}
         }
     }
+}
 
-    fn take_row<X: Real>(&self, sums: &Sums<X>, of_block: usize, row: &mut Row<X>) {
-        match &self.leaves {
-            Leaves::One { target, .. } => {
-                row.values.fill(X::default());
-                row.seen.fill(false);
-                row.values[*target] = sums.values[of_block];
-                row.seen[*target] = true;
-            }
-            Leaves::Dense { .. } => {
-                row.values.copy_from_slice(&sums.values[of_block * sums.width..][..sums.width]);
-                row.seen.fill(true);
-            }
-            Leaves::Sparse { .. } => {
-                row.values.copy_from_slice(&sums.values[of_block * sums.width..][..sums.width]);
-                row.seen.copy_from_slice(&sums.seen[of_block * sums.width..][..sums.width]);
-            }
-        }
-    }
+fn few<X: Clone>(value: X, count: usize) -> Few<X> {
+    Few::from_elem(value, count)
 }
 
 fn fold(trees: &[Tree], depth: fn(&Tree) -> u32, choose: fn(u32, u32) -> u32) -> u32 {

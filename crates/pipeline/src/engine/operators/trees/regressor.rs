@@ -14,7 +14,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::super::attributes::require_only;
 use super::super::kernel::{Kernel, built, fact};
-use super::leaves::{Aggregate, Ensemble, Row};
+use super::leaves::{Aggregate, Ensemble};
 use super::node_lists::{self, NodeLists, Stored};
 use super::numbers::{Real, int, text};
 use super::split_lists::{self, SplitLists};
@@ -169,37 +169,36 @@ impl Regressor {
         &self,
         ensemble: &Ensemble<T>,
         input: &Tensor,
+        output: &mut Tensor,
         out: fn(X) -> Y,
-    ) -> TractResult<TVec<TValue>> {
+    ) -> TractResult<()> {
         let (rows, columns) = rows_and_columns(input)?;
-        let mut output = Tensor::zero_dt(Y::datum_type(), &[rows, self.targets])?;
         let mut plain = output.try_as_plain_ram_mut()?;
         let all = plain.as_slice_mut::<Y>()?;
-        let base: Vec<X> = self.base.iter().map(|value| X::near(*value)).collect();
+        ensure!(all.len() == rows * self.targets, "its output is not made for {rows} rows");
         let input = input.try_as_plain_ram()?;
         ensemble.evaluate(input.as_slice::<X>()?, columns, |index, row| {
-            self.finish(&base, row);
-            for (target, value) in all[index * self.targets..].iter_mut().zip(&row.values) {
+            self.finish(row.values, row.seen);
+            for (target, value) in all[index * self.targets..].iter_mut().zip(row.values) {
                 *target = out(*value);
             }
             Ok(())
-        })?;
-        Ok(tvec!(output.into_tvalue()))
+        })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "trees are counted below 2^32")]
-    fn finish<X: Real>(&self, base: &[X], row: &mut Row<X>) {
+    fn finish<X: Real>(&self, values: &mut [X], seen: &[bool]) {
         if let Some(trees) = self.averaged {
             let trees = X::near(trees as f64);
-            row.values.iter_mut().for_each(|value| *value = *value / trees);
+            values.iter_mut().for_each(|value| *value = *value / trees);
         }
-        for ((value, seen), base) in row.values.iter_mut().zip(&row.seen).zip(base) {
+        for ((value, seen), base) in values.iter_mut().zip(seen).zip(&self.base) {
             if *seen {
-                *value += *base;
+                *value += X::near(*base);
             }
         }
         if self.targets > 1 || self.post == PostTransform::Probit {
-            self.post.apply(&mut row.values);
+            self.post.apply(values);
         }
     }
 }
@@ -229,19 +228,24 @@ impl Kernel for Regressor {
         Ok(tvec!(fact(output, &[rows, self.targets.to_dim()])))
     }
 
-    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = &inputs[0];
+    fn writes_outputs(&self) -> bool {
+        true
+    }
+
+    fn run_into(&self, inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> TractResult<()> {
+        let ([input], [output]) = (inputs, outputs) else { bail!("it takes one input and makes one output") };
         let double = input.datum_type() == DatumType::F64;
         match &self.stored {
             Stored::Double(ensemble) if self.operator == Operator::TreeEnsemble => {
-                self.evaluate::<f64, f64, f64>(ensemble, input, |value| value)
+                self.evaluate::<f64, f64, f64>(ensemble, input, output, |value| value)
             }
-            Stored::Double(ensemble) => self.evaluate(ensemble, input, f64::single),
+            Stored::Double(ensemble) => self.evaluate(ensemble, input, output, f64::single),
             Stored::Single(ensemble) if double => {
-                self.evaluate::<f32, f64, f32>(ensemble, input, f64::single)
+                self.evaluate::<f32, f64, f32>(ensemble, input, output, f64::single)
             }
             Stored::Single(ensemble) => {
-                self.evaluate::<f32, f32, f32>(ensemble, input.cast_to::<f32>()?.as_ref(), |value| value)
+                let input = input.cast_to::<f32>()?;
+                self.evaluate::<f32, f32, f32>(ensemble, &input, output, |value| value)
             }
         }
     }

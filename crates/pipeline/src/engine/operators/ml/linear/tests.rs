@@ -1,6 +1,7 @@
 //! Linear models against sums in double precision, and attributes that do not fit each other.
 
 use super::super::super::testing::{floats as floats_attribute, int, ints, node, run_node, text, texts};
+use super::super::rows::tensor;
 use super::*;
 use proptest::prelude::*;
 

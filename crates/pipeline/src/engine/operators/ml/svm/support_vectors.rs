@@ -1,16 +1,14 @@
 //! The kernel function of a row with each support vector.
 //!
-//! Keeps the vectors in groups of eight with their features beside each other, so that eight values are computed at once
-//! in the order of features.
+//! Keeps the support vectors in groups, as many as a vector of the machine has lanes, with their features beside each other,
+//! so that a group is computed at once in the order of features.
 
+use pulp::{Simd, WithSimd};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 
+use super::super::super::super::vectors::{Arithmetic, Loops, in_vectors, lanes, on_widest};
 use super::super::super::standard::curves;
-use super::super::rows::{Lanes, add_lanes};
-
-/// Vectors of one group.
-const LANES: usize = size_of::<Lanes>() / size_of::<f32>();
 
 /// A kernel function with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,8 +46,9 @@ pub(super) struct SupportVectors {
     function: Function,
     count: usize,
     columns: usize,
-    /// *Shape*: `[groups, columns, LANES]`, the last group filled with zeros.
-    groups: Vec<Lanes>,
+    lanes: usize,
+    /// *Shape*: `[groups, columns, lanes]`, the last group filled with zeros.
+    groups: Vec<f32>,
 }
 
 impl SupportVectors {
@@ -64,17 +63,15 @@ impl SupportVectors {
             values.len()
         );
         let columns = values.len() / count;
-        let mut groups = Vec::with_capacity(count.div_ceil(LANES) * columns);
-        for group in values.chunks(LANES * columns) {
+        let lanes = lanes();
+        let mut groups = Vec::with_capacity(count.next_multiple_of(lanes) * columns);
+        for group in values.chunks(lanes * columns) {
             for column in 0..columns {
-                let mut lanes = [0.0; LANES];
-                for (lane, vector) in lanes.iter_mut().zip(group.chunks_exact(columns)) {
-                    *lane = vector[column];
-                }
-                groups.push(lanes);
+                let value = |lane: usize| group.get(lane * columns + column).copied().unwrap_or(0.0);
+                groups.extend((0..lanes).map(value));
             }
         }
-        Ok(Self { function: Function::read(node)?, count, columns, groups })
+        Ok(Self { function: Function::read(node)?, count, columns, lanes, groups })
     }
 
     /// Returns how many features a row has.
@@ -85,36 +82,109 @@ impl SupportVectors {
     /// Computes the kernel function of a row with every vector.
     pub(super) fn kernels(&self, row: &[f32], into: &mut Vec<f32>) {
         into.clear();
-        for group in self.groups.chunks_exact(self.columns) {
-            let mut sums: Lanes = [0.0; LANES];
-            if matches!(self.function, Function::Rbf { .. }) {
-                for (x, vectors) in row.iter().zip(group) {
-                    sums = add_lanes(&sums, |lane| {
-                        let difference = x - vectors[lane];
-                        difference * difference
-                    });
-                }
-            } else {
-                for (x, vectors) in row.iter().zip(group) {
-                    sums = add_lanes(&sums, |lane| x * vectors[lane]);
+        into.resize(self.count.next_multiple_of(self.lanes), 0.0);
+        in_vectors(Sums { vectors: self, row, into });
+        into.truncate(self.count);
+        if self.function != Function::Linear {
+            on_widest(Curve(self.function, into));
+        }
+    }
+}
+
+/// Products of one row with every vector, or squares of their distances.
+struct Sums<'a> {
+    vectors: &'a SupportVectors,
+    row: &'a [f32],
+    /// *Shape*: `[groups * lanes]`.
+    into: &'a mut [f32],
+}
+
+impl Sums<'_> {
+    /// Computes some groups together: so many sums are under way at once.
+    #[inline(always)]
+    fn block<S: Simd, const GROUPS: usize>(&mut self, simd: S, first: usize) {
+        let columns = self.vectors.columns;
+        let (groups, _) = S::as_simd_f32s(&self.vectors.groups);
+        let groups = &groups[first * columns..(first + GROUPS) * columns];
+        let row = &self.row[..columns];
+        let mut sums = [simd.splat_f32s(0.0); GROUPS];
+        if matches!(self.vectors.function, Function::Rbf { .. }) {
+            for column in 0..columns {
+                let value = simd.splat_f32s(row[column]);
+                for group in 0..GROUPS {
+                    let difference = simd.sub_f32s(value, groups[group * columns + column]);
+                    sums[group] = simd.mul_add_e_f32s(difference, difference, sums[group]);
                 }
             }
-            into.extend_from_slice(&sums);
+        } else {
+            for column in 0..columns {
+                let value = simd.splat_f32s(row[column]);
+                for group in 0..GROUPS {
+                    sums[group] = simd.mul_add_e_f32s(value, groups[group * columns + column], sums[group]);
+                }
+            }
         }
-        into.truncate(self.count);
-        match self.function {
+        let (into, _) = S::as_mut_simd_f32s(self.into);
+        into[first..first + GROUPS].copy_from_slice(&sums);
+    }
+}
+
+impl WithSimd for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let groups = self.into.len() / S::F32_LANES;
+        let mut group = 0;
+        while group + 4 <= groups {
+            self.block::<S, 4>(simd, group);
+            group += 4;
+        }
+        while group < groups {
+            self.block::<S, 1>(simd, group);
+            group += 1;
+        }
+    }
+}
+
+/// A kernel function of sums.
+struct Curve<'a>(Function, &'a mut [f32]);
+
+impl Loops for Curve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let Self(function, values) = self;
+        match function {
             Function::Linear => {}
-            Function::Rbf { gamma } => into.iter_mut().for_each(|value| *value = (-gamma * *value).exp()),
+            Function::Rbf { gamma } => {
+                for value in values {
+                    *value = curves::exp(-gamma * *value);
+                }
+            }
             Function::Sigmoid { gamma, coef0 } => {
-                into.iter_mut().for_each(|value| *value = curves::tanh(gamma * *value + coef0));
+                for value in values {
+                    *value = curves::tanh(gamma * *value + coef0);
+                }
             }
             Function::Poly { gamma, coef0, degree } => {
-                let power = |base: f32| match degree {
-                    2.0 => base * base,
-                    3.0 => base * base * base,
-                    _ => base.powf(degree),
-                };
-                into.iter_mut().for_each(|value| *value = power(gamma * *value + coef0));
+                for value in values.iter_mut() {
+                    *value = gamma * *value + coef0;
+                }
+                if degree == 2.0 {
+                    for value in values {
+                        *value *= *value;
+                    }
+                } else if degree == 3.0 {
+                    for value in values {
+                        *value = *value * *value * *value;
+                    }
+                } else {
+                    for value in values {
+                        *value = value.powf(degree);
+                    }
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Products of packed weights with rows of values, on tract's matrix kernels.
 //!
 //! Packs a matrix once and multiplies it again and again without an allocation. Never looks at what the numbers mean.
-//! The only part of the recurrent operators that calls what Rust cannot check.
+//! The only part of the operators that calls what Rust cannot check.
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::tract_linalg::mmm::{
@@ -12,7 +12,7 @@ use tract_onnx::tract_core::tract_linalg::{BinOp, MmmDispatch};
 
 /// A matrix `[rows, depth]`, packed for the kernel that this machine runs best.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Weights {
+pub(super) struct Weights {
     kernel: Box<dyn MatMatMul>,
     packing: usize,
     packed: Box<dyn MMMInputValue>,
@@ -20,19 +20,8 @@ pub(in super::super) struct Weights {
     depth: usize,
 }
 
-/// What a product is added to.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super) enum Addend<'a> {
-    /// Nothing.
-    Zero,
-    /// A value a row of the weights.
-    Bias(&'a Tensor),
-    /// What stands in the target.
-    Target,
-}
-
-/// The buffers of one product, kept from step to step.
-pub(in super::super) struct Product {
+/// The buffers of one product, kept from run to run.
+pub(super) struct Product {
     right: Right,
     scratch: Box<dyn ScratchSpace>,
     columns: usize,
@@ -49,10 +38,10 @@ impl Weights {
     /// Packs a matrix for products with `columns` vectors at once.
     ///
     /// *Shape*: `matrix` is `[rows, depth]`.
-    pub(in super::super) fn pack(matrix: &Tensor, columns: usize) -> TractResult<Self> {
+    pub(super) fn pack(matrix: &Tensor, columns: usize) -> TractResult<Self> {
         let &[rows, depth] = matrix.shape() else { bail!("weights of rank {}", matrix.rank()) };
         let query = Query {
-            // An extractor would unpack the weights at each step.
+            // An extractor would unpack the weights at each run.
             allow_extractor: false,
             ..Query::plain(f32::datum_type(), Some(rows), Some(depth), Some(columns))
         };
@@ -64,7 +53,7 @@ impl Weights {
 
     /// Returns buffers for products with `columns` vectors.
     #[expect(unsafe_code, reason = "tract's kernels make their own scratch space")]
-    pub(in super::super) fn product(&self, columns: usize) -> TractResult<Product> {
+    pub(super) fn product(&self, columns: usize) -> TractResult<Product> {
         let format = &self.kernel.packings()[self.packing].1;
         let right = match format.downcast_ref::<PackedFormat>() {
             Some(format) => Right::Kept(format.clone(), format.new_packed_buffer(self.depth, columns)?),
@@ -78,20 +67,18 @@ impl Weights {
 }
 
 impl Product {
-    /// Multiplies weights with the rows of `right` and writes the results to `target`.
+    /// Multiplies weights with the rows of `right`, adds the bias and writes the results to `target`.
     ///
-    /// *Shape*: `right` is `[columns, depth]`, contiguous; `target` is `[.., columns, rows]`, of which `prefix` names
-    /// the block to write.
+    /// *Shape*: `right` is `[columns, depth]`, contiguous; `bias` is `[rows]`; `target` is `[columns, rows]`.
     ///
     /// *Errors*: a shape is another.
     #[expect(unsafe_code, reason = "tract's kernels take raw pointers and leave the checks to their callers")]
-    pub(in super::super) fn run(
+    pub(super) fn run(
         &mut self,
         weights: &Weights,
         right: &Tensor,
-        addend: Addend<'_>,
+        bias: &Tensor,
         target: &mut Tensor,
-        prefix: &[usize],
     ) -> TractResult<()> {
         let is_operand =
             right.datum_type() == f32::datum_type() && right.shape() == [self.columns, weights.depth];
@@ -115,42 +102,25 @@ impl Product {
             right.k() == weights.depth && right.mn() == self.columns,
             "operand packed for another product"
         );
-        let is_float = target.datum_type() == f32::datum_type();
-        let block = target.view_at_prefix_mut(prefix)?;
-        ensure!(
-            is_float && block.shape() == [self.columns, weights.rows],
-            "target of shape {:?}",
-            block.shape()
-        );
+        let is_target =
+            target.datum_type() == f32::datum_type() && target.shape() == [self.columns, weights.rows];
+        ensure!(is_target, "target of shape {:?}", target.shape());
+        let is_bias = bias.datum_type() == f32::datum_type() && bias.shape() == [weights.rows];
+        ensure!(is_bias, "bias of shape {:?}", bias.shape());
+        let target = target.view_mut();
         let product = FusedSpec::AddMatMul {
             a: AsInputValue::Borrowed(&*weights.packed),
             b: AsInputValue::Borrowed(right),
             packing: weights.packing,
         };
-        // SAFETY: `block` is a view of `target`, which is borrowed mutably until the end of this function; it is of f32
-        // and, as checked above, has the columns and rows that the run is told, so that nothing is written beside it.
-        // Both operands are in the forms of this packing (the weights since `pack`, the other as checked or just made)
-        // and have the same depth; a bias is checked to have a value a row. With `Addend::Target` a tile is read before
-        // it is written, and no other tile reads it.
+        // SAFETY: `target` is a view of a tensor that is borrowed mutably until the end of this function; it is of f32 and,
+        // as checked above, has the columns and rows that the run is told, so that nothing is written beside it. Both
+        // operands are in the forms of this packing (the weights since `pack`, the other as checked or just made) and
+        // have the same depth; the bias is checked to have a value a row.
         unsafe {
-            let store = || kernel.c_view(Some(1), Some(0)).wrap(&block);
-            let (rows, scratch) = (weights.rows, &mut *self.scratch);
-            match addend {
-                Addend::Zero => {
-                    let steps = [product, FusedSpec::Store(store())];
-                    kernel.run_with_scratch_space(rows, self.columns, scratch, &steps)
-                }
-                Addend::Bias(bias) => {
-                    ensure!(bias.shape() == [rows] && bias.datum_type() == f32::datum_type());
-                    let bias = FusedSpec::BinPerRow(bias.view(), BinOp::Add);
-                    let steps = [product, bias, FusedSpec::Store(store())];
-                    kernel.run_with_scratch_space(rows, self.columns, scratch, &steps)
-                }
-                Addend::Target => {
-                    let steps = [product, FusedSpec::AddUnicast(store()), FusedSpec::Store(store())];
-                    kernel.run_with_scratch_space(rows, self.columns, scratch, &steps)
-                }
-            }
+            let store = kernel.c_view(Some(1), Some(0)).wrap(&target);
+            let steps = [product, FusedSpec::BinPerRow(bias.view(), BinOp::Add), FusedSpec::Store(store)];
+            kernel.run_with_scratch_space(weights.rows, self.columns, &mut *self.scratch, &steps)
         }
     }
 }
