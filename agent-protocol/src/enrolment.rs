@@ -174,7 +174,8 @@ impl Enrolment {
             let other = Words::cut(envelope.payload_type());
             return Err(EnrolmentError::Message(MessageError::Type(other)));
         }
-        let request = EnrollRequest::from_plain(envelope.unverified_bytes()).map_err(EnrolmentError::Message)?;
+        let request =
+            EnrollRequest::from_plain(envelope.unverified_bytes()).map_err(EnrolmentError::Message)?;
         let token = request.token.map(|token| token.to_string());
         let mut signatures = envelope.signatures().iter();
         let proof = signatures.find(|signature| Some(signature.key_id.as_str()) == token.as_deref());

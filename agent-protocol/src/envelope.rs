@@ -162,9 +162,10 @@ impl Envelope {
         if bytes.len() > payload_bytes_max {
             return Err(EnvelopeError::Payload);
         }
-        let signatures = wire.signatures.into_iter().map(|signature| {
-            Ok(Signature { key_id: signature.keyid, bytes: decode(&signature.sig)? })
-        });
+        let signatures = wire
+            .signatures
+            .into_iter()
+            .map(|signature| Ok(Signature { key_id: signature.keyid, bytes: decode(&signature.sig)? }));
         let signatures = signatures.collect::<Result<_, EnvelopeError>>()?;
         Ok(Self { payload: Payload { payload_type: wire.payload_type, bytes }, signatures })
     }

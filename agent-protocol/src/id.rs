@@ -371,7 +371,8 @@ mod tests {
     fn a_uuid_says_that_it_is_of_version_7() {
         let id = ServerId::new(0x0190_0000_0001, [0xff; 10]);
         assert_eq!(id.to_string(), "srv-01900000-0001-7fff-bfff-ffffffffffff");
-        for wrong in ["srv-", "srv-019000000001-7fff-bfff-ffffffffffff-", "srv-01900000-0001-7FFF-bfff-ffffffffffff"]
+        for wrong in
+            ["srv-", "srv-019000000001-7fff-bfff-ffffffffffff-", "srv-01900000-0001-7FFF-bfff-ffffffffffff"]
         {
             assert!(wrong.parse::<ServerId>().is_err(), "{wrong}");
         }

@@ -59,7 +59,8 @@ pub trait Message: Serialize + DeserializeOwned {
     /// *Errors*: it is longer than a peer reads, or contradicts itself.
     fn to_plain(&self) -> Result<Vec<u8>, MessageError> {
         self.require_sound().map_err(MessageError::Unsound)?;
-        let bytes = serde_json::to_vec(self).map_err(|e| MessageError::Unsound(Words::cut(&e.to_string())))?;
+        let bytes =
+            serde_json::to_vec(self).map_err(|e| MessageError::Unsound(Words::cut(&e.to_string())))?;
         if bytes.len() > Self::BYTES_MAX {
             return Err(JsonError::TooLong { bytes: bytes.len(), bytes_max: Self::BYTES_MAX }.into());
         }

@@ -334,13 +334,28 @@ mod tests {
     #[test]
     fn what_is_out_of_order_overlaps_or_overflows_is_refused() {
         for text in [
-            "[[0,1]]", "[[2,1]]", "[[1,2],[2,3]]", "[[1,2],[1,2]]", "[[5,6],[1,2]]", "[[1]]", "[[1,2,3]]", "[1,2]",
-            "[[1,9007199254740992]]", "[[-1,2]]", "[[1,1e3]]", "[[1,18446744073709551616]]",
+            "[[0,1]]",
+            "[[2,1]]",
+            "[[1,2],[2,3]]",
+            "[[1,2],[1,2]]",
+            "[[5,6],[1,2]]",
+            "[[1]]",
+            "[[1,2,3]]",
+            "[1,2]",
+            "[[1,9007199254740992]]",
+            "[[-1,2]]",
+            "[[1,1e3]]",
+            "[[1,18446744073709551616]]",
         ] {
             assert!(serde_json::from_str::<Ranges>(text).is_err(), "{text}");
         }
-        assert_eq!(serde_json::from_str::<Ranges>("[[1,2],[3,4]]").unwrap(), Range::new(1, 4).unwrap().into());
-        for (first, count) in [(1, 0), (0, 1), (u64::MAX, 1), (u64::MAX, 2), (2, u64::MAX), (1, INTEGER_MAX + 1)] {
+        assert_eq!(
+            serde_json::from_str::<Ranges>("[[1,2],[3,4]]").unwrap(),
+            Range::new(1, 4).unwrap().into()
+        );
+        for (first, count) in
+            [(1, 0), (0, 1), (u64::MAX, 1), (u64::MAX, 2), (2, u64::MAX), (1, INTEGER_MAX + 1)]
+        {
             assert_eq!(Range::counted(first, count), Err(RangeError), "{first} + {count}");
         }
         let many: Vec<[usize; 2]> = (0..=RANGES_MAX).map(|n| [3 * n + 1, 3 * n + 1]).collect();

@@ -12,7 +12,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{
-    CODE_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, TAG_VALUE_BYTES_MAX, URL_BYTES_MAX, WORDS_BYTES_MAX,
+    CODE_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, TAG_VALUE_BYTES_MAX, URL_BYTES_MAX,
+    WORDS_BYTES_MAX,
 };
 
 /// A text of at most `BYTES_MAX` bytes of UTF-8, without control characters.

@@ -64,7 +64,9 @@ pub struct TokenError;
 
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an enrolment token: copy the whole text, from `dl1.` on, or make a new one at the server")
+        f.write_str(
+            "not an enrolment token: copy the whole text, from `dl1.` on, or make a new one at the server",
+        )
     }
 }
 
@@ -99,11 +101,15 @@ impl EnrolmentToken {
         };
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError);
         let claim: TokenClaim = json::read(&decode(claim)?, TOKEN_BYTES_MAX).map_err(|_| TokenError)?;
-        let is_url = ["https://", "http://"].iter().any(|scheme| {
-            claim.server_url.strip_prefix(scheme).is_some_and(|host| !host.is_empty())
-        });
+        let is_url = ["https://", "http://"]
+            .iter()
+            .any(|scheme| claim.server_url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()));
         let are_numbers = [claim.root_version, claim.expires_s, claim.uses].iter().all(|n| *n <= INTEGER_MAX);
-        if !is_url || claim.server_url.contains(char::is_whitespace) || !are_numbers || claim.root_version == 0 {
+        if !is_url
+            || claim.server_url.contains(char::is_whitespace)
+            || !are_numbers
+            || claim.root_version == 0
+        {
             return Err(TokenError);
         }
         let secret = Zeroizing::new(decode(secret)?);
@@ -116,7 +122,7 @@ impl EnrolmentToken {
     pub fn to_text(&self) -> Zeroizing<String> {
         let claim = serde_json::to_vec(&self.claim).expect("a claim is texts and numbers");
         let claim = URL_SAFE_NO_PAD.encode(claim);
-        let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(&*self.secret));
+        let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(*self.secret));
         Zeroizing::new(format!("{PREFIX}.{claim}.{}", *secret))
     }
 
@@ -129,7 +135,7 @@ impl EnrolmentToken {
     /// Returns the key of the proof.
     #[must_use]
     pub fn proof_key(&self) -> ProofKey {
-        let digest = Sha256::new().chain_update(DERIVATION).chain_update(&*self.secret).finalize();
+        let digest = Sha256::new().chain_update(DERIVATION).chain_update(*self.secret).finalize();
         ProofKey(Zeroizing::new(digest.into()))
     }
 }

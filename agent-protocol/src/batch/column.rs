@@ -57,7 +57,9 @@ impl<'de> Deserialize<'de> for Deltas {
             (value.unsigned_abs() <= INTEGER_MAX).then_some(value)
         });
         let values: Option<Vec<i64>> = values.collect();
-        values.map(Self).ok_or_else(|| D::Error::custom("a column of differences leaves the range of numbers"))
+        values
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("a column of differences leaves the range of numbers"))
     }
 }
 
@@ -155,7 +157,9 @@ mod tests {
 
     #[test]
     fn sums_that_overflow_and_offsets_that_stand_still_are_refused() {
-        for text in ["[9223372036854775807,1]", "[9007199254740992]", "[-9007199254740992]", "[1.5]", "[null]"] {
+        for text in
+            ["[9223372036854775807,1]", "[9007199254740992]", "[-9007199254740992]", "[1.5]", "[null]"]
+        {
             assert!(serde_json::from_str::<Deltas>(text).is_err(), "{text}");
         }
         for text in ["[0,0]", "[3,0]", "[1,18446744073709551615]", "[-1]"] {

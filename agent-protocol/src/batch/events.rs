@@ -58,10 +58,7 @@ pub struct EventRow<'a> {
 }
 
 /// Returns the position of a text in a dictionary, where it is put if it is not there; none for an empty text.
-pub(super) fn position_of(
-    texts: &mut List<Words, TEXTS_MAX>,
-    text: &str,
-) -> Result<Option<u32>, TooMany> {
+pub(super) fn position_of(texts: &mut List<Words, TEXTS_MAX>, text: &str) -> Result<Option<u32>, TooMany> {
     if text.is_empty() {
         return Ok(None);
     }

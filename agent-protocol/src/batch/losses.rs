@@ -129,7 +129,9 @@ impl Columns for Losses {
         require_lengths(self.rows(), &columns)?;
         let texts = self.texts.len();
         require_within("kind", self.kind.iter().copied(), texts)?;
-        for (name, positions) in [("object", &self.object), ("reason", &self.reason), ("stream", &self.stream)] {
+        for (name, positions) in
+            [("object", &self.object), ("reason", &self.reason), ("stream", &self.stream)]
+        {
             require_within(name, positions.iter().copied().flatten(), texts)?;
         }
         for (stream, numbers) in self.stream.iter().zip(&self.numbers) {

@@ -225,7 +225,8 @@ impl Batch {
     /// Returns the numbers that the batch answers for, and a receipt for it is of.
     #[must_use]
     pub fn range(&self) -> Range {
-        Range::counted(self.first, self.count).expect("the numbers were checked when the batch was made or read")
+        Range::counted(self.first, self.count)
+            .expect("the numbers were checked when the batch was made or read")
     }
 
     /// Returns how many rows the batch says it has.
@@ -275,9 +276,7 @@ impl Batch {
 fn require_lengths(rows: usize, columns: &[(&str, usize)]) -> Result<(), Words> {
     match columns.iter().find(|(_, length)| *length != rows) {
         None => Ok(()),
-        Some((name, length)) => {
-            Err(Words::cut(&format!("`{name}` has {length} elements for {rows} rows")))
-        }
+        Some((name, length)) => Err(Words::cut(&format!("`{name}` has {length} elements for {rows} rows"))),
     }
 }
 

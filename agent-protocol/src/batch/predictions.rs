@@ -130,8 +130,11 @@ impl Columns for Predictions {
     }
 
     fn require_sound(&self) -> Result<(), Words> {
-        let columns =
-            [("window_end_us", self.window_end_us.len()), ("flags", self.flags.len()), ("label", self.label.len())];
+        let columns = [
+            ("window_end_us", self.window_end_us.len()),
+            ("flags", self.flags.len()),
+            ("label", self.label.len()),
+        ];
         require_lengths(self.rows(), &columns)?;
         require_within("instance", self.instance.iter().copied(), self.instances.len())?;
         self.instances.iter().try_for_each(Instance::require_sound)?;

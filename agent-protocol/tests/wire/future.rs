@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use dunlin_protocol::batch::{BatchError, Predictions, Stream};
 use dunlin_protocol::exchange::Ask;
 use dunlin_protocol::{
-    DeviceState, EnrollAnswer, EnrollRequest, Envelope, ExchangeAnswer, ExchangeRequest, Message, Problem, RefusalCode,
+    DeviceState, EnrollAnswer, EnrollRequest, Envelope, ExchangeAnswer, ExchangeRequest, Message, Problem,
+    RefusalCode,
 };
 use serde_json::{Value, json};
 
@@ -23,7 +24,10 @@ fn grow(value: &mut Value) {
                     grow(member);
                 }
             }
-            members.insert("from_the_future".to_owned(), json!({ "list": [1, [null, { "deep": true }]], "text": "x" }));
+            members.insert(
+                "from_the_future".to_owned(),
+                json!({ "list": [1, [null, { "deep": true }]], "text": "x" }),
+            );
         }
         Value::Array(elements) => elements.iter_mut().for_each(grow),
         _ => {}

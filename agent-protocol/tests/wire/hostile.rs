@@ -6,8 +6,8 @@ use dunlin_protocol::limits::{
     BATCHES_MAX, INTEGER_MAX, MODELS_MAX, ROWS_MAX, SIGNATURES_MAX, envelope_bytes_max,
 };
 use dunlin_protocol::{
-    EnrollAnswer, EnrollRequest, EnrolmentToken, Envelope, ExchangeAnswer, ExchangeRequest, Form, Message, MessageError,
-    Range,
+    EnrollAnswer, EnrollRequest, EnrolmentToken, Envelope, ExchangeAnswer, ExchangeRequest, Form, Message,
+    MessageError, Range,
 };
 use serde_json::{Value, json};
 
@@ -65,7 +65,8 @@ fn lists_end_at_their_limits() {
         .map(|n| json!({ "stream": "events", "first": n + 1, "count": 1, "columns": {} }))
         .collect();
     refused(&with("/batches", json!(batches)));
-    let labels: Value = (0..65).map(|n| (n.to_string(), json!("x"))).collect::<serde_json::Map<_, _>>().into();
+    let labels: Value =
+        (0..65).map(|n| (n.to_string(), json!("x"))).collect::<serde_json::Map<_, _>>().into();
     refused(&with("/report/full/labels", labels));
 }
 
@@ -109,7 +110,9 @@ fn numbers_that_overflow_or_come_twice_are_refused_with_the_message() {
         request["batches"][0]["count"] = count;
         refused(&request);
     }
-    for offsets in [json!([0, 0, 1]), json!([0, 1, 99]), json!([u64::MAX, 1]), json!([0, 1, 1e2]), json!(null)] {
+    for offsets in
+        [json!([0, 0, 1]), json!([0, 1, 99]), json!([u64::MAX, 1]), json!([0, 1, 1e2]), json!(null)]
+    {
         let request = with("/batches/0/offsets", offsets.clone());
         // Without offsets a batch says that each of its numbers has a row: wrong as a batch alone.
         if offsets.is_null() {
@@ -240,9 +243,12 @@ fn envelopes_that_are_long_crowded_or_spelt_otherwise_are_refused() {
     crowded["signatures"] = json!(vec![value["signatures"][0].clone(); SIGNATURES_MAX + 1]);
     assert!(parse(&crowded).is_err());
     let payload = value["payload"].as_str().unwrap();
-    for spelling in
-        [payload.trim_end_matches('=').to_owned() + "=", format!("{payload}="), format!(" {payload}"), payload.replace('+', "-") + "*"]
-    {
+    for spelling in [
+        payload.trim_end_matches('=').to_owned() + "=",
+        format!("{payload}="),
+        format!(" {payload}"),
+        payload.replace('+', "-") + "*",
+    ] {
         if spelling != payload {
             let mut other = value.clone();
             other["payload"] = json!(spelling);
@@ -277,8 +283,8 @@ fn a_signature_covers_type_and_payload_and_has_one_form() {
     }
     // The same signature with the group's order added to its scalar: valid where checks are not strict.
     let order = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10_u8,
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10_u8,
     ];
     let plain = samples::exchange_request_small().to_plain().unwrap();
     let device_key = samples::device_key();

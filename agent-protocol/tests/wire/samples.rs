@@ -3,25 +3,25 @@
 //! Every member that can be there is there once. Never changed: a message with more members gets a name of its own.
 
 use dunlin_protocol::batch::{
-    Batch, EventRow, Events, Instance, LabelRow, LabelSubject, Labels, LossRow, Losses, PredictionRow, Predictions,
-    Severity, StatisticRow, Statistics, Stream, Summary, quality,
+    Batch, EventRow, Events, Instance, LabelRow, LabelSubject, Labels, LossRow, Losses, PredictionRow,
+    Predictions, Severity, StatisticRow, Statistics, Stream, Summary, quality,
 };
 use dunlin_protocol::enrolment::{DeviceState, EnrollAnswer, EnrollRequest, Facts};
 use dunlin_protocol::exchange::{
-    Ask, Clock, Defer, Desired, DirectorFiles, ExchangeAnswer, ExchangeRequest, Held, Receipt, Rejected, ReportPart,
-    SettingsOffer, Share,
+    Ask, Clock, Defer, Desired, DirectorFiles, ExchangeAnswer, ExchangeRequest, Held, Receipt, Rejected,
+    ReportPart, SettingsOffer, Share,
 };
 use dunlin_protocol::health::{Activity, Counts, Health, Latency, Purpose, Spent, Transfer, Waiting};
 use dunlin_protocol::refusal::{Refusal, RefusalCode};
 use dunlin_protocol::report::{
-    BadRelease, Budget, Candidate, ClockState, DeviceReport, Disk, Lane, LaneRole, ModelPhase, ModelReport, Refused,
-    Release, SettingsReport, SettingsState,
+    BadRelease, Budget, Candidate, ClockState, DeviceReport, Disk, Lane, LaneRole, ModelPhase, ModelReport,
+    Refused, Release, SettingsReport, SettingsState,
 };
 use dunlin_protocol::text::{MetadataText, TargetPath, Text, Url, Words};
 use dunlin_protocol::token::TokenClaim;
 use dunlin_protocol::{
-    Counter, DeviceId, Digest, EnrolmentToken, Incarnation, List, Map, Name, Nonce, PublicKey, Range, Ranges, RolloutId,
-    ServerId, StartId, TokenId,
+    Counter, DeviceId, Digest, EnrolmentToken, Incarnation, List, Map, Name, Nonce, PublicKey, Range, Ranges,
+    RolloutId, ServerId, StartId, TokenId,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 
@@ -258,7 +258,11 @@ fn health() -> Health {
             fetched_bytes: 1_000,
             total_bytes: 4_000,
         }]),
-        spent: List::first_of([Spent { purpose: Purpose::Exchange, sent_bytes: 7_000, received_bytes: 3_000 }]),
+        spent: List::first_of([Spent {
+            purpose: Purpose::Exchange,
+            sent_bytes: 7_000,
+            received_bytes: 3_000,
+        }]),
     }
 }
 
@@ -290,9 +294,10 @@ pub(crate) fn predictions() -> Predictions {
 
 pub(crate) fn events() -> Events {
     let mut events = Events::default();
-    for (at_us, kind, object, words) in
-        [(NOW_US, "alert_raised", "frost", "label `frost` for 3 predictions"), (NOW_US + 5, "restart", "", "")]
-    {
+    for (at_us, kind, object, words) in [
+        (NOW_US, "alert_raised", "frost", "label `frost` for 3 predictions"),
+        (NOW_US + 5, "restart", "", ""),
+    ] {
         events.push(&EventRow { at_us, kind, severity: Severity::WARNING, object, words }).unwrap();
     }
     events

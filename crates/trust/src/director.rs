@@ -116,7 +116,11 @@ pub fn first_root(image: &TrustedSet, raw: &[u8]) -> Result<Verified<Stored>, Fa
     let root = Envelope::<Root>::parse(raw, object)?;
     let owner = image.root();
     let owners_keys = owner.roles.get("root").ok_or_else(|| {
-        Failure::new(Code::Signature, object, "has no owner: the image repository's root names no keys for roots")
+        Failure::new(
+            Code::Signature,
+            object,
+            "has no owner: the image repository's root names no keys for roots",
+        )
     })?;
     root.require_signatures(owners_keys, &owner.keys, &Ed25519Only, object)?;
     if !root.role().roles.contains_key(DIRECTOR_ROLE) {

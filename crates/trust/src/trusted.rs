@@ -108,7 +108,8 @@ impl TrustedSet {
         }
         let is_directors = |root: &Root| root.roles.contains_key(DIRECTOR_ROLE);
         if is_directors(self.root.role()) != is_directors(new.role()) {
-            let reason = "is another repository's: a director's root never follows the owner's, nor the owner's it";
+            let reason =
+                "is another repository's: a director's root never follows the owner's, nor the owner's it";
             return Err(Failure::new(Code::Mismatch, object, reason));
         }
         let timestamp_rotated = is_rotated(self.root.role(), new.role(), "timestamp");

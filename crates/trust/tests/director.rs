@@ -118,8 +118,7 @@ fn statement(custom: serde_json::Value) -> Result<Vec<WithdrawalNote>, Code> {
     director.release();
     let first = Stored::first(director.files["1.root.json"].clone());
     let set = director.refresh(TrustedSet::load(&first).unwrap()).unwrap();
-    let device =
-        Device { id: "gateway-1".to_owned(), architecture: String::new(), engine: String::new() };
+    let device = Device { id: "gateway-1".to_owned(), architecture: String::new(), engine: String::new() };
     let statement = Statement::read(&set, &device, "n1", NOW).map_err(|failure| failure.code)?;
     Ok(statement.withdrawn.clone())
 }
