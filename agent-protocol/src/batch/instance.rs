@@ -66,7 +66,7 @@ pub fn prediction_id(instance: &Instance, window_end_us: i64) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    /// What `dunlind` publishes for this instance; both sides hold the value.
+    /// What `dunlind` publishes for this instance.
     #[test]
     fn the_id_is_the_one_that_gateways_publish() {
         let name = |text: &str| Name::new(text).unwrap();
