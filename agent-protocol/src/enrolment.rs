@@ -4,6 +4,7 @@
 //! Opens and checks messages; never decides whether a device is accepted. The proof of a token stands beside the
 //! signature in the envelope, over the same bytes, so that nobody has to write a message twice in the same form.
 
+use dunlin_kit::digest::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,6 @@ use crate::refusal::Refusal;
 use crate::text::{Name, Url, Words};
 use crate::token::ProofKey;
 use crate::verified::Verified;
-use dunlin_kit::digest::Digest;
 
 open_enum!(
     /// How a device stands with its server.
