@@ -67,6 +67,7 @@ fn sources(target: &str) -> &'static [&'static str] {
             "crates/model-package/src/unit.rs",
         ],
         "topics" => &["crates/model-package/src/topic.rs"],
+        "message" | "sealed" => &["agent-protocol/src/refusal.rs", "agent-protocol/src/report.rs"],
         "bundle" => &["crates/model-package/src/repository_path.rs"],
         "specification" | "compile" | "golden" => &[
             "crates/model-package/src/expression.rs",
@@ -99,6 +100,10 @@ fn inputs(target: &str) -> Vec<Vec<u8>> {
         "words" => (0..5)
             .flat_map(|kind| words_of("words").into_iter().map(move |word| prefixed(&[kind], &word)))
             .collect(),
+        "message" => messages_of_the_wire(),
+        "wire_words" => words_of_the_wire(),
+        // Choices are read from any bytes.
+        "sealed" => (0..6_u8).map(|choice| vec![choice, 7, choice, 40, 0, 2, 65, 66]).collect(),
         "topics" | "delegation" => words_of(target).chunks(6).map(|lines| lines.join(&b'\n')).collect(),
         "decode_json" | "decode_cbor" | "decode_csv" | "decode_senml" | "decode_number" => payloads(target),
         "config" => configurations().into_iter().map(bytes).collect(),
@@ -146,6 +151,34 @@ fn examples(file: &str) -> Vec<String> {
 
 fn manifests() -> Vec<String> {
     examples("package/manifest.json")
+}
+
+/// Golden messages of the device protocol, each as the kind that it is.
+fn messages_of_the_wire() -> Vec<Vec<u8>> {
+    let kinds = [
+        ["enroll-request", "enroll-request"],
+        ["enroll-answer", "enroll-answer-refused"],
+        ["exchange-request", "exchange-request-nothing-new"],
+        ["exchange-answer", "exchange-answer-replayed"],
+        ["problem", "problem"],
+    ];
+    let of_kind = |(kind, names): (u8, [&str; 2])| {
+        names.map(|name| prefixed(&[kind], read(format!("agent-protocol/golden/v1/{name}.json")).as_bytes()))
+    };
+    (0..).zip(kinds).flat_map(of_kind).collect()
+}
+
+/// Ids, a token, ranges and columns, for each of the target's languages.
+fn words_of_the_wire() -> Vec<Vec<u8>> {
+    let [request, token] = ["exchange-request", "token"].map(|name| {
+        let text = read(format!("agent-protocol/golden/v1/{name}.json"));
+        serde_json::from_str::<Value>(&text).unwrap_or_default()
+    });
+    let ids = ["device", "server", "incarnation", "start", "nonce"].map(|name| request[name].clone());
+    let texts = ids.iter().chain([&token["text"]]).filter_map(Value::as_str);
+    let lists = ["[[1,5],[7,7]]", "[1,2,3]", "[1767225600000000,-1000,1000]"];
+    let words = texts.chain(lists).flat_map(|text| (0..9).map(|kind| prefixed(&[kind], text.as_bytes())));
+    words.collect()
 }
 
 fn goldens() -> Vec<String> {

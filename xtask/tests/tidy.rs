@@ -17,12 +17,23 @@ const TEST_LINES_MAX: usize = 1_000;
 /// Which crates of the workspace each may depend on. The daemon never sees the tests, the commands see nobody.
 const EDGES: &[(&str, &[&str])] = &[
     ("dunlin-kit", &[]),
+    ("dunlin-protocol", &["dunlin-kit"]),
     ("dunlin-trust", &["dunlin-kit"]),
     ("dunlin-model-package", &["dunlin-kit", "dunlin-trust"]),
     ("dunlin-pipeline", &["dunlin-kit", "dunlin-trust", "dunlin-model-package"]),
-    ("dunlin-daemon", &["dunlin-kit", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"]),
-    ("dunlin-cli", &["dunlin-kit", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"]),
-    ("dunlin-e2e", &["dunlin-kit", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"]),
+    (
+        "dunlin-daemon",
+        &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"],
+    ),
+    (
+        "dunlin-cli",
+        &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"],
+    ),
+    (
+        "dunlin-e2e",
+        &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"],
+    ),
+    ("dunlin-fleet", &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package"]),
     ("xtask", &[]),
 ];
 

@@ -6,13 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_kit::digest::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::envelope::Envelope;
 use crate::failure::{Code, Failure};
+use crate::key::Ed25519Only;
+use crate::limits::{NOTE_BYTES_MAX, ROOT_BYTES_MAX, WITHDRAWN_MAX};
 use crate::lookup::ApprovedTarget;
-use crate::metadata::{ReleaseNote, TargetDescription};
+use crate::metadata::{ReleaseNote, Root, TargetDescription};
 use crate::time::UnixTime;
-use crate::trusted::TrustedSet;
+use crate::trusted::{Stored, TrustedSet};
 use crate::verified::Verified;
 
 /// What a director writes into `custom` of its targets metadata: for whom and in answer to what they are.
@@ -24,6 +28,23 @@ pub struct StatementNote {
     pub nonce: String,
     /// The server's time when it answered.
     pub server_time: UnixTime,
+    /// Releases that the device is to leave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<WithdrawalNote>,
+}
+
+/// A release that a device is to leave: it goes back to the good one before, by itself and without a download. Taking
+/// back needs no approval by the owner, since the device keeps every release that was good with its approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawalNote {
+    /// Name of the model as signed.
+    pub model: String,
+    /// SHA-256 of the release's manifest.
+    pub digest: Digest,
+    /// The rollout that is taken back.
+    pub rollout: String,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// What a director writes into `custom` of each target.
@@ -69,6 +90,47 @@ pub struct Statement {
     pub server_time: UnixTime,
     /// What to run, by path of the target.
     pub targets: BTreeMap<String, (TargetDescription, AssignmentNote)>,
+    /// What to leave.
+    pub withdrawn: Vec<WithdrawalNote>,
+}
+
+/// The role that a director's root names beside the four, and no other root: its keys sign what a server answers. It
+/// keeps the two kinds of root apart, which the same keys sign: without it a director's root would pass for the image
+/// repository's next one, and a stolen online key could approve models.
+pub const DIRECTOR_ROLE: &str = "director";
+
+/// Takes the first root of a director that a device ever sees: it is the director's because the keys that speak for the
+/// root of the image repository have signed it, as many as that root asks for. Newer ones follow the rules of roots.
+/// Returns what to store.
+///
+/// Any version may be the first: after a rotation of the root keys, those of the day have signed the newest alone.
+///
+/// *Errors*: `endless_data`; `signature` where the owner has not signed it, or it has not signed itself; `mismatch` for
+/// something that is no root, or none of a director. Whether it has expired shows when it is refreshed.
+pub fn first_root(image: &TrustedSet, raw: &[u8]) -> Result<Verified<Stored>, Failure> {
+    let object = "director/root.json";
+    if raw.len() as u64 > ROOT_BYTES_MAX {
+        let reason = format!("is longer than {ROOT_BYTES_MAX} bytes");
+        return Err(Failure::new(Code::EndlessData, object, reason));
+    }
+    let root = Envelope::<Root>::parse(raw, object)?;
+    let owner = image.root();
+    let owners_keys = owner.roles.get("root").ok_or_else(|| {
+        Failure::new(
+            Code::Signature,
+            object,
+            "has no owner: the image repository's root names no keys for roots",
+        )
+    })?;
+    root.require_signatures(owners_keys, &owner.keys, &Ed25519Only, object)?;
+    if !root.role().roles.contains_key(DIRECTOR_ROLE) {
+        let reason = format!("is no director's root: it names no keys for the role `{DIRECTOR_ROLE}`");
+        return Err(Failure::new(Code::Mismatch, object, reason));
+    }
+    let stored = Stored::first(raw.to_owned());
+    let about_director = |failure: Failure| Failure { object: object.to_owned(), ..failure };
+    let set = TrustedSet::load(&stored).map_err(about_director)?;
+    Ok(Verified::attest(set.stored()))
 }
 
 /// What the device is to run: chosen by the director, approved by the owner, fit for the device.
@@ -120,9 +182,21 @@ impl Statement {
                 .map_err(|e| mismatch(format!("gives no slot to `{}`: {e}", path.escape_debug())))?;
             chosen.insert(path.clone(), (description.clone(), note));
         }
-        let (version, server_time) = (targets.version, note.server_time);
-        Ok(Verified::attest(Self { version, server_time, targets: chosen }))
+        let StatementNote { server_time, withdrawn, .. } = note;
+        require_withdrawal_limits(&withdrawn).map_err(mismatch)?;
+        Ok(Verified::attest(Self { version: targets.version, server_time, targets: chosen, withdrawn }))
     }
+}
+
+fn require_withdrawal_limits(withdrawn: &[WithdrawalNote]) -> Result<(), String> {
+    if withdrawn.len() > WITHDRAWN_MAX {
+        return Err(format!("withdraws {} releases; {WITHDRAWN_MAX} are the most", withdrawn.len()));
+    }
+    let texts = withdrawn.iter().flat_map(|note| [&note.model, &note.rollout, &note.reason]);
+    if texts.into_iter().any(|text| text.len() > NOTE_BYTES_MAX) {
+        return Err(format!("withdraws a release with a text of more than {NOTE_BYTES_MAX} bytes"));
+    }
+    Ok(())
 }
 
 impl Assignment {

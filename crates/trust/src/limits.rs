@@ -35,6 +35,11 @@ pub const ROOT_ROTATIONS_MAX: u64 = 256;
 pub const VISITED_ROLES_MAX: usize = 32;
 /// Longest path of a target and longest pattern: what file systems take as a path is four times this.
 pub const PATH_BYTES_MAX: usize = 1024;
+/// Most releases that one statement of a director takes back: a gateway runs some tens of models, and each holds three
+/// releases.
+pub const WITHDRAWN_MAX: usize = 256;
+/// Longest text of such a note; its reason is for people.
+pub const NOTE_BYTES_MAX: usize = 1024;
 /// Longest name of a role: with a version before it and percent signs within it, it fits a file name of 255 bytes if it
 /// is plain.
 pub const ROLE_NAME_BYTES_MAX: usize = 200;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_kit::digest::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::director::DIRECTOR_ROLE;
 use crate::envelope::Envelope;
 use crate::failure::{Code, Failure};
 use crate::hashes;
@@ -89,8 +90,8 @@ impl std::fmt::Debug for TrustedSet {
 impl TrustedSet {
     /// Takes the next root.
     ///
-    /// *Errors*: `endless_data`, `mismatch`, `rollback` for an older version, `signature` where the old or the new keys
-    /// have not signed it.
+    /// *Errors*: `endless_data`, `rollback` for an older version, `signature` where the old or the new keys have not signed
+    /// it, `mismatch` for no root, a gap, or a root of the other kind of repository.
     pub fn update_root(&mut self, raw: &[u8]) -> Result<(), Failure> {
         let object = "root.json";
         require_bytes(raw, ROOT_BYTES_MAX, object)?;
@@ -103,6 +104,12 @@ impl TrustedSet {
         }
         if old.checked_add(1) != Some(version) {
             let reason = format!("has version {version}, which does not follow {old}");
+            return Err(Failure::new(Code::Mismatch, object, reason));
+        }
+        let is_directors = |root: &Root| root.roles.contains_key(DIRECTOR_ROLE);
+        if is_directors(self.root.role()) != is_directors(new.role()) {
+            let reason =
+                "is another repository's: a director's root never follows the owner's, nor the owner's it";
             return Err(Failure::new(Code::Mismatch, object, reason));
         }
         let timestamp_rotated = is_rotated(self.root.role(), new.role(), "timestamp");

@@ -251,3 +251,53 @@ pub(super) fn answers(all: &mut Vec<Attack>) {
         |s| s.director().floor = 6,
     );
 }
+
+/// Statements that take releases back, and the root of one repository in the place of another's.
+pub(super) fn directors_word(all: &mut Vec<Attack>) {
+    let withdraw = |s: &mut Scene, count: usize, reason: &str| {
+        let note = json!({
+            "model": "frost", "digest": "0".repeat(64), "rollout": "r1", "reason": reason, "from_the_future": 1,
+        });
+        let mut custom = statement("gateway-1", "n2");
+        custom["withdrawn"] = json!(vec![note; count]);
+        s.director().repository.targets.custom = Some(custom);
+        s.director().repository.release();
+    };
+    add(
+        all,
+        ("director-withdraws-a-release", "a rollout that is taken back", "", ""),
+        Scene::with_director(),
+        |s| withdraw(s, 1, "halted by its gate"),
+    );
+    let object = "director/targets.json";
+    add(
+        all,
+        ("director-withdraws-without-end", "a statement to keep a gateway busy", "mismatch", object),
+        Scene::with_director(),
+        |s| withdraw(s, 257, ""),
+    );
+    add(
+        all,
+        ("director-withdraws-with-a-long-reason", "a reason that fills the log", "mismatch", object),
+        Scene::with_director(),
+        |s| withdraw(s, 1, &"x".repeat(1025)),
+    );
+    add(
+        all,
+        (
+            "director-root-as-the-next-root",
+            "the owner's keys signed it, and it would let the online key approve models",
+            "mismatch",
+            "root.json",
+        ),
+        Scene::new(),
+        |s| {
+            s.repository.set_keys("targets", &[22], 1);
+            s.repository.set_keys("director", &[22], 1);
+            s.repository.root.version = 2;
+            s.repository.publish_root();
+            s.repository.targets.targets.insert(FROST.to_owned(), TargetDescription::of(b"evil", None));
+            s.repository.release();
+        },
+    );
+}

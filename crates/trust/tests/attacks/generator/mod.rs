@@ -160,6 +160,7 @@ pub(crate) fn attacks() -> Vec<Attack> {
         choices::searches,
         choices::directors,
         choices::answers,
+        choices::directors_word,
     ] {
         add_some(&mut all);
     }
