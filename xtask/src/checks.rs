@@ -21,6 +21,7 @@ const EXPOSURE_MAX: &str = "--threshold=12";
 pub(crate) fn test() -> Result<(), String> {
     let mut steps = Steps::default();
     steps.run("broker", || tools::install_broker().map_or_else(Outcome::Failed, |()| Outcome::Passed));
+    steps.run("database", || tools::install_postgres().map_or_else(Outcome::Failed, |()| Outcome::Passed));
     steps.run("wrong clocks", || {
         tools::install_faketime().map_or_else(Outcome::Skipped, |()| Outcome::Passed)
     });

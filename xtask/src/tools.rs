@@ -73,6 +73,15 @@ pub(crate) fn install_faketime() -> Result<(), String> {
     if find("faketime").is_some() { Ok(()) } else { install_packages(&["faketime"]) }
 }
 
+/// Installs PostgreSQL's server from the system's packages where it is missing: the fleet's store is tested with it.
+///
+/// *Errors*: as [`install_broker`].
+pub(crate) fn install_postgres() -> Result<(), String> {
+    let is_there = |folder: std::fs::DirEntry| folder.path().join("bin/initdb").is_file();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
+    if versions.into_iter().any(is_there) { Ok(()) } else { install_packages(&["postgresql"]) }
+}
+
 fn install_packages(packages: &[&str]) -> Result<(), String> {
     println!("installing {} from the system's packages", packages.join(", "));
     let by_hand = || format!("install {} by hand and try again", packages.join(", "));

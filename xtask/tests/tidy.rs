@@ -31,7 +31,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "dunlin-e2e",
-        &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"],
+        &[
+            "dunlin-kit",
+            "dunlin-fleet",
+            "dunlin-protocol",
+            "dunlin-trust",
+            "dunlin-model-package",
+            "dunlin-pipeline",
+        ],
     ),
     ("dunlin-fleet", &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package"]),
     ("xtask", &[]),
@@ -39,8 +46,12 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Names in source code, and the folders where they may stand.
 const HOMES: &[(&str, &[&str], &str)] = &[
-    ("rusqlite", &["daemon/src/store"], "SQL has one home, so that a schema can change"),
-    ("refinery", &["daemon/src/store"], "migrations belong to the store"),
+    (
+        "rusqlite",
+        &["daemon/src/store", "fleet-server/src/store"],
+        "SQL has one home, so that a schema can change",
+    ),
+    ("refinery", &["daemon/src/store", "fleet-server/src/store"], "migrations belong to the store"),
     (
         "rumqttc",
         &["daemon/src/mqtt", "daemon/tests/", "tests/"],

@@ -1,6 +1,5 @@
 //! Rollouts over simulated fleets: every seed is a fleet with its own behaviour, and what must hold is checked at every
 //! step.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
 
@@ -416,7 +415,7 @@ proptest! {
             Status::Reverted => {
                 // Nobody who is heard of has the release, and nobody was told after the halt.
                 let fleet = world.fleet();
-                for (id, gateway) in world.gateways.iter().filter(|(_, gateway)| is_told(gateway)) {
+                for (id, _) in world.gateways.iter().filter(|(_, gateway)| is_told(gateway)) {
                     let device = &fleet[id];
                     let has_it = device.standing(&release()) == Standing::Good;
                     prop_assert!(!has_it || !device.is_online(world.now_ms), "{} has the release", id);

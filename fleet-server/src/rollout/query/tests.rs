@@ -1,5 +1,4 @@
 //! Queries as they are written, printed and evaluated.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
 
