@@ -21,6 +21,7 @@ mod resident;
 mod rows;
 mod side_by_side;
 mod supervision;
+mod ties;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

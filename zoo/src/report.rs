@@ -34,6 +34,9 @@ pub(crate) struct Report {
     /// Largest difference of a float, relative to the range of its output; nothing where a value that is not finite
     /// differs, or nothing was compared.
     pub(crate) difference: Option<f64>,
+    /// Rows that lie at a tie of rounding and agree with a neighbour.
+    #[serde(default)]
+    pub(crate) ties: usize,
     pub(crate) outputs: Vec<OutputReport>,
     pub(crate) latency: Vec<LatencyReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +89,7 @@ impl Report {
             bytes,
             rows: 0,
             difference: None,
+            ties: 0,
             outputs: Vec::new(),
             latency: Vec::new(),
             resident: None,

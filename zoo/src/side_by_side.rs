@@ -12,7 +12,7 @@ use dunlin_pipeline::engine::{Engine, TractEngine};
 use crate::peer::{Column, Peer};
 use crate::report::{Outcome, OutputReport, Report};
 use crate::rows::Rows;
-use crate::{Task, comparison, latency, package};
+use crate::{Task, comparison, latency, package, ties};
 
 /// Rows that are run at a time where the model takes several: what the engine makes its largest plan for.
 const BATCH_MAX: usize = 32;
@@ -45,11 +45,17 @@ pub(crate) fn compare(task: &Task) -> Result<Report, String> {
         Ok(engine) => engine,
         Err(reason) => return Ok(empty(Outcome::Refused, reason)),
     };
-    let outputs = match agreement(&mut engine, &rows, &theirs) {
+    let mut outputs = match agreement(&mut engine, &rows, &theirs, &[]) {
         Ok(outputs) => outputs,
         Err(reason) => return Ok(empty(Outcome::Failed, reason)),
     };
+    let mut at_ties = Vec::new();
+    if !outputs.iter().all(comparison::agrees) {
+        at_ties = ties::find(&model, &mut engine, &mut peer, &rows, &theirs)?;
+        outputs = agreement(&mut engine, &rows, &theirs, &at_ties)?;
+    }
     let mut report = judged(empty(Outcome::Runs, String::new()), outputs, rows.count);
+    report.ties = at_ties.len();
     if task.measure_ms > 0 {
         let time = Duration::from_millis(task.measure_ms);
         let sizes = task.batch.iter().copied().filter(|&size| size == 1 || peer.is_batch_free());
@@ -69,8 +75,14 @@ fn load(package: &Package) -> Result<TractEngine, String> {
     TractEngine::load(package, BATCH_MAX).map_err(|error| error.to_string())
 }
 
-/// Runs all rows in full batches and once more row by row; of each output the worse of the two is returned.
-fn agreement(engine: &mut TractEngine, rows: &Rows, theirs: &[Column]) -> Result<Vec<OutputReport>, String> {
+/// Runs all rows in full batches and once more row by row; of each output the worse of the two is returned. Rows `but`
+/// are run and not compared.
+fn agreement(
+    engine: &mut TractEngine,
+    rows: &Rows,
+    theirs: &[Column],
+    but: &[usize],
+) -> Result<Vec<OutputReport>, String> {
     let mut worse: Vec<OutputReport> = Vec::new();
     for size in [BATCH_MAX, 1] {
         let mut ours = Vec::new();
@@ -79,7 +91,7 @@ fn agreement(engine: &mut TractEngine, rows: &Rows, theirs: &[Column]) -> Result
             let outputs = engine.run(count, &rows.windows(first, count));
             ours.extend(outputs.map_err(|error| format!("rows from {first} on: {error}"))?);
         }
-        let reports = comparison::compare(&ours, theirs);
+        let reports = comparison::compare(&ours, theirs, but);
         if worse.is_empty() {
             worse = reports;
         } else {

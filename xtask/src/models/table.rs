@@ -24,6 +24,11 @@ impl Row<'_> {
         self.result?["difference"].as_f64()
     }
 
+    /// Rows of a model that runs which agree with a neighbour's alone.
+    fn ties(&self) -> Option<u64> {
+        self.result?["ties"].as_u64().filter(|rows| *rows > 0)
+    }
+
     /// The measurement of a batch size; of models that run right alone, so that no wrong result counts as a fast one.
     fn latency(&self, batch: u64, key: &str) -> Option<f64> {
         let measured = self.result.filter(|_| self.outcome() == "runs")?["latency"].as_array()?;
@@ -169,7 +174,10 @@ fn model_line(row: &Row<'_>) -> String {
         .collect();
     let reason = row.result.map_or(&row.model["reason"], |result| &result["reason"]);
     let outcome = match (row.outcome(), reason.as_str()) {
-        ("runs", _) | (_, None) => row.outcome().to_owned(),
+        ("runs", _) => {
+            row.ties().map_or_else(|| "runs".to_owned(), |rows| format!("runs, {rows} rows at ties"))
+        }
+        (_, None) => row.outcome().to_owned(),
         (outcome, Some(reason)) => format!("**{outcome}**: {}", shortened(reason)),
     };
     let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.1}"));
@@ -242,7 +250,8 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_said_in_words() {
         let index = json!({ "models": [{ "name": "a", "family": "trees" }] });
-        let results = [json!({ "model": "a", "outcome": "runs", "difference": 0.0, "latency": [] })];
+        let results =
+            [json!({ "model": "a", "outcome": "runs", "difference": 0.0, "ties": 2, "latency": [] })];
         assert_eq!(page("{{means}}", &index, &results, ""), "Neither latency nor memory was measured.");
     }
 

@@ -138,9 +138,29 @@ pub(super) fn add_products<A: Arithmetic, const GATES: usize, const WIDTH: usize
         for row in &mut rows {
             *row = &row[..depth];
         }
-        for k in 0..depth {
-            for row in 0..ROWS {
-                add_product::<A, GATES, WIDTH>(&mut sums[row], &weights[k], rows[row][k]);
+        // One by one, since sums that a loop counts through do not stay in registers.
+        if let Ok(four) = <&mut Sums<GATES, WIDTH, 4>>::try_from(&mut sums[..]) {
+            let [mut a, mut b, mut c, mut d] = *four;
+            for k in 0..depth {
+                let weights = &weights[k];
+                add_product::<A, GATES, WIDTH>(&mut a, weights, rows[0][k]);
+                add_product::<A, GATES, WIDTH>(&mut b, weights, rows[1][k]);
+                add_product::<A, GATES, WIDTH>(&mut c, weights, rows[2][k]);
+                add_product::<A, GATES, WIDTH>(&mut d, weights, rows[3][k]);
+            }
+            *four = [a, b, c, d];
+        } else if let Ok(two) = <&mut Sums<GATES, WIDTH, 2>>::try_from(&mut sums[..]) {
+            let [mut a, mut b] = *two;
+            for k in 0..depth {
+                add_product::<A, GATES, WIDTH>(&mut a, &weights[k], rows[0][k]);
+                add_product::<A, GATES, WIDTH>(&mut b, &weights[k], rows[1][k]);
+            }
+            *two = [a, b];
+        } else {
+            for k in 0..depth {
+                for row in 0..ROWS {
+                    add_product::<A, GATES, WIDTH>(&mut sums[row], &weights[k], rows[row][k]);
+                }
             }
         }
         return sums;
