@@ -232,7 +232,7 @@ mod tests {
             { "name": "d", "family": "trees", "reason": "exporter | failed" }
         ] });
         let results = [
-            json!({ "model": "a", "outcome": "runs", "difference": 1e-6, "latency": latency(0.5),
+            json!({ "model": "a", "outcome": "runs", "difference": 1e-6, "ties": 2, "latency": latency(0.5),
                 "resident": { "ours_bytes": 10e6, "theirs_bytes": 40e6 } }),
             json!({ "model": "b", "outcome": "wrong", "difference": 0.5, "latency": latency(0.001), "reason": "output `y`" }),
             json!({ "model": "c", "outcome": "refused", "reason": "no operator", "latency": [] }),
@@ -245,13 +245,13 @@ mod tests {
             "{page}"
         );
         assert!(!page.contains("0.001"), "{page}");
+        assert!(page.contains("| runs, 2 rows at ties |"), "{page}");
     }
 
     #[test]
     fn what_was_not_measured_is_said_in_words() {
         let index = json!({ "models": [{ "name": "a", "family": "trees" }] });
-        let results =
-            [json!({ "model": "a", "outcome": "runs", "difference": 0.0, "ties": 2, "latency": [] })];
+        let results = [json!({ "model": "a", "outcome": "runs", "difference": 0.0, "latency": [] })];
         assert_eq!(page("{{means}}", &index, &results, ""), "Neither latency nor memory was measured.");
     }
 
