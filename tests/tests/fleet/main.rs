@@ -3,4 +3,3 @@
 //! Apart from the gateway's tests so that these link no server. Each test has its own folders, databases and ports.
 
 mod store;
-mod store_cases;

@@ -1,13 +1,15 @@
 //! The store over each of its databases: the same cases, one after the other, each with a database of its own.
 //!
-//! What a case asks stands in `store_cases`; here are the databases.
+//! What a case asks stands in `cases`; here are the databases.
+
+mod cases;
 
 use dunlin_e2e::postgres::Postgres;
 use dunlin_e2e::workspace::skip;
 use dunlin_e2e::{Failure, Outcome};
 use dunlin_fleet::store::{Store, StoreError};
 
-use super::store_cases::CASES;
+use cases::CASES;
 
 fn on_threads<T>(work: impl Future<Output = T>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
