@@ -278,9 +278,13 @@ fn values(node: &NodeProto, around: Surroundings<'_>) -> Option<String> {
             let is_border = text("padding_mode").as_deref() == Some("border");
             (is_cubic && is_border).then_some("`mode` is cubic and `padding_mode` is `border`")
         }
-        // tract aligns the slopes with the last axes, as later sets say.
+        // tract aligns the slopes with the last axes, as later sets say; a single one is the same in all.
         "PRelu" => {
-            (version < 7).then_some("before operator set 7 its slopes are by channel; export a later one")
+            let is_single = |tensor: &TensorProto| tensor.dims.iter().product::<i64>() == 1;
+            let slopes = node.input.get(1);
+            let mut constants = around.graph.initializer.iter().filter(|tensor| Some(&tensor.name) == slopes);
+            (version < 7 && !constants.next().is_some_and(is_single))
+                .then_some("before operator set 7 its slopes are by channel; export a later one")
         }
         "Slice" => {
             // tract's plan would read symbols of another graph.
@@ -388,6 +392,21 @@ mod tests {
         let slopes = || node("PRelu", 2, 1, vec![]);
         assert!(said(slopes(), &[("", 6)]).contains("operator set 7"));
         assert_eq!(said(slopes(), &[("", 7)]), "");
+        let slope = |dims: &[i64]| TensorProto {
+            name: slopes().input[1].clone(),
+            dims: dims.to_vec(),
+            ..TensorProto::default()
+        };
+        let of = |dims: &[i64]| {
+            let graph = GraphProto { initializer: vec![slope(dims)], ..GraphProto::default() };
+            let model = ModelProto {
+                opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 6 }],
+                ..ModelProto::default()
+            };
+            values(&slopes(), Surroundings { model: &model, graph: &graph })
+        };
+        assert_eq!(of(&[1, 1]), None);
+        assert!(of(&[2]).is_some());
     }
 
     #[test]
