@@ -89,14 +89,24 @@ pub fn doubling_but_no_number_above(limit: f32) -> Vec<u8> {
 /// of the batch is above `limit`: some 34 million operations a round.
 #[must_use]
 pub fn doubling_but_slow_above(limit: f32, rounds: usize) -> Vec<u8> {
-    const SIDE: usize = 256;
+    doubling_but_multiplying_above(limit, 256, rounds)
+}
+
+/// Returns a model that doubles its input, and is busy for half a second and longer where the highest input of the batch is
+/// above `limit`. Its graph is short: preparing a long one takes a build with debug checks many seconds.
+#[must_use]
+pub fn doubling_but_hanging_above(limit: f32) -> Vec<u8> {
+    doubling_but_multiplying_above(limit, 1_024, 40)
+}
+
+fn doubling_but_multiplying_above(limit: f32, side: usize, rounds: usize) -> Vec<u8> {
     let mut work = vec![node("Add", &["top", "matrix"], "m0", &[])];
     for round in 0..rounds {
         let (from, to) = (format!("m{round}"), format!("m{}", round + 1));
         work.push(node("MatMul", &[&from, "matrix"], &to, &[]));
     }
     work.push(node("ReduceMax", &[&format!("m{rounds}")], "end", &[attribute_int("keepdims", 0)]));
-    let slow = graph(&work, &[zeros("matrix", &[SIDE, SIDE])], &[], &[value_of("end", &[])]);
+    let slow = graph(&work, &[zeros("matrix", &[side, side])], &[], &[value_of("end", &[])]);
     let quick = graph(&[node("Sub", &["top", "top"], "none", &[])], &[], &[], &[value_of("none", &[])]);
     let nodes = [
         node("ReduceMax", &["x"], "top", &[attribute_int("keepdims", 0)]),

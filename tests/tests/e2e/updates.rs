@@ -204,7 +204,7 @@ fn a_release_that_answers_no_number_is_rolled_back() -> Outcome<()> {
 #[test]
 fn a_release_that_hangs_until_its_worker_is_killed_is_rolled_back() -> Outcome<()> {
     let codes = ["rolled_back:failed", "rolled_back:crash"];
-    rolls_back(&onnx::doubling_but_slow_above(BORDER, 1_000), json!({ "deadline": "200ms" }), &codes)
+    rolls_back(&onnx::doubling_but_hanging_above(BORDER), json!({ "deadline": "200ms" }), &codes)
 }
 
 #[test]
