@@ -6,11 +6,15 @@
 pub mod audit;
 pub mod devices;
 mod error;
+pub mod fleet;
+pub mod image;
 pub mod leases;
+pub mod messages;
 mod postgres;
 mod queue;
 mod sql;
 mod sqlite;
+pub mod tokens;
 
 use std::fmt;
 use std::path::Path;
