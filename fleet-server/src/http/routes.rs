@@ -19,7 +19,7 @@ use super::body::read_envelope;
 use crate::enrolment;
 use crate::exchange::{self, Answered};
 use crate::fleet::Fleet;
-use crate::store::image;
+use crate::store::{fleet, image};
 
 #[derive(Debug, Clone)]
 struct Shared {
@@ -43,7 +43,7 @@ pub fn router(fleet: Arc<Fleet>, body_time: Duration) -> Router {
 
 /// Healthy is who can use its store.
 async fn healthz(State(shared): State<Shared>) -> Result<Response, Rejection> {
-    shared.fleet.store.read(|sql| sql.query("SELECT 1", &[])).await?;
+    shared.fleet.store.read(fleet::require_reachable).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], "{\"healthy\":true}").into_response())
 }
 

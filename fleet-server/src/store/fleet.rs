@@ -15,3 +15,10 @@ pub fn server_id(sql: &mut dyn Sql, made: &str, now_ms: u64) -> Result<String, S
     let row = sql.query_optional("SELECT server FROM fleet WHERE id = 1", &[])?;
     row.ok_or_else(|| StoreError::Damaged("the server has no id".to_owned()))?.take(0)
 }
+
+/// Asks the database for anything at all.
+///
+/// *Errors*: the store's.
+pub fn require_reachable(sql: &mut dyn Sql) -> Result<(), StoreError> {
+    sql.query("SELECT 1", &[]).map(drop)
+}

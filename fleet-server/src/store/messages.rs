@@ -137,3 +137,19 @@ pub fn upload(
     )?;
     Ok(())
 }
+
+/// Returns the numbers that pieces of a stream were kept for, first and last, from the number `from` on.
+///
+/// *Errors*: the store's.
+pub fn pieces(
+    sql: &mut dyn Sql,
+    (device, stream): (&str, &str),
+    from: u64,
+    limit: u32,
+) -> Result<Vec<(u64, u64)>, StoreError> {
+    let rows = sql.query(
+        "SELECT first, last FROM upload WHERE device = $1 AND stream = $2 AND first >= $3 ORDER BY first LIMIT $4",
+        &[device.into(), stream.into(), from.into(), limit.into()],
+    )?;
+    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?))).collect()
+}

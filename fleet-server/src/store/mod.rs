@@ -91,8 +91,9 @@ impl Store {
 
     /// Waits until all work that was handed in is done, and closes the database.
     pub fn close(self) {
-        self.writes.close();
+        // The last to close folds the log into the file, which a reader cannot.
         self.reads.close();
+        self.writes.close();
     }
 }
 

@@ -37,14 +37,8 @@ fn rows_are_kept_once_and_acknowledged_across_a_restart() -> Outcome<()> {
     assert_eq!(ranges(&device.exchange(vec![losses(2, 9)])?), "[[2,10]]");
     let id = device.id().to_string();
     let rows = running.write(move |sql| {
-        let kept = sql.query(
-            "SELECT first, last FROM upload WHERE device = $1 ORDER BY first",
-            &[id.as_str().into()],
-        )?;
         assert_eq!(serde_json::to_string(&messages::received(sql, &id, "losses")?).unwrap(), "[[1,10]]");
-        kept.into_iter()
-            .map(|mut row| Ok((row.take::<u64>(0)?, row.take::<u64>(1)?)))
-            .collect::<Result<Vec<_>, _>>()
+        messages::pieces(sql, (&id, "losses"), 1, 100)
     })?;
     assert_eq!(rows, [(1, 3), (4, 6), (7, 8), (9, 10)]);
     let again = Running::start_within(Bounds::default(), running.stop())?;
