@@ -224,3 +224,11 @@ pub fn note_seen(sql: &mut dyn Sql, seen: &[(String, u64)]) -> Result<(), StoreE
     }
     Ok(())
 }
+
+/// Returns the key of a gateway.
+///
+/// *Errors*: the store's.
+pub fn public_key(sql: &mut dyn Sql, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = sql.query_optional("SELECT public_key FROM device WHERE id = $1", &[id.into()])?;
+    row.map(|mut row| row.take(0)).transpose()
+}

@@ -6,11 +6,15 @@
 pub mod audit;
 pub mod devices;
 mod error;
+pub mod fleet;
+pub mod image;
 pub mod leases;
+pub mod messages;
 mod postgres;
 mod queue;
 mod sql;
 mod sqlite;
+pub mod tokens;
 
 use std::fmt;
 use std::path::Path;
@@ -87,8 +91,9 @@ impl Store {
 
     /// Waits until all work that was handed in is done, and closes the database.
     pub fn close(self) {
-        self.writes.close();
+        // The last to close folds the log into the file, which a reader cannot.
         self.reads.close();
+        self.writes.close();
     }
 }
 

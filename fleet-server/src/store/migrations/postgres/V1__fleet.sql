@@ -44,6 +44,21 @@ CREATE TABLE device_start (
     until_counter BIGINT NOT NULL,
     PRIMARY KEY (device, start)
 );
+-- Enrolments that were answered, by their marks: one that is sent again is answered with the same life.
+CREATE TABLE device_enrolment (
+    device TEXT NOT NULL REFERENCES device (id) ON DELETE CASCADE,
+    nonce TEXT NOT NULL,
+    incarnation TEXT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    PRIMARY KEY (device, nonce)
+);
+-- Gateways whose keys were named before they came: they need no token.
+CREATE TABLE device_expected (
+    id TEXT PRIMARY KEY,
+    labels TEXT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    created_by TEXT NOT NULL
+);
 CREATE TABLE enrol_token (
     id TEXT PRIMARY KEY,
     secret_key BYTEA NOT NULL,

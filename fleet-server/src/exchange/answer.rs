@@ -1,0 +1,193 @@
+//! From the envelope of a question to the envelope of its answer.
+//!
+//! The signature is checked before the payload is decompressed or read. Never touches a table: the transaction stands in
+//! `judge`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_kit::backoff::random_unit;
+use dunlin_protocol::enrolment::DeviceState as WireState;
+use dunlin_protocol::exchange::Ask;
+use dunlin_protocol::limits::WAIT_SECONDS_MAX;
+use dunlin_protocol::message::MessageError;
+use dunlin_protocol::refusal::{Refusal, RefusalCode};
+use dunlin_protocol::{
+    Counter, DeviceId, Envelope, ExchangeAnswer, ExchangeRequest, List, Message as _, PublicKey, Verified,
+    Words,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::ingest;
+use super::judge::{Judgement, Question, judge};
+use crate::fleet::{Fleet, now_ms};
+use crate::http::{Rejection, zstd_frame};
+use crate::store::StoreError;
+use crate::store::devices::{self, DeviceState};
+
+/// When a gateway that is served asks again, on average: what a rollout waits for at most where no question waits.
+const NEXT_MS: u64 = 60_000;
+/// The same for one that a person has to decide about.
+const NEXT_UNDECIDED_MS: u64 = 300_000;
+/// The same for one that is not served any more.
+const NEXT_REVOKED_MS: u64 = 24 * 3_600 * 1_000;
+
+/// An answer, with its HTTP status.
+#[derive(Debug)]
+pub struct Answered {
+    /// The status.
+    pub status: u16,
+    /// The signed answer.
+    pub envelope: Vec<u8>,
+}
+
+/// Answers a question; where there is nothing new, after `wait_seconds` or when there is.
+///
+/// *Errors*: refusals that are not signed.
+pub async fn exchange(fleet: &Fleet, raw: &[u8], wait_seconds: u64) -> Result<Answered, Rejection> {
+    let question = Arc::new(open(fleet, raw).await?);
+    let request = &question.request;
+    // The place is taken before the state is read, so that no change falls in between.
+    let waiter = (wait_seconds > 0).then(|| fleet.waiters.join(request.device)).flatten();
+    let mut answer = judged(fleet, &question).await?;
+    if let Some(waiter) = waiter.filter(|_| brings_nothing(&answer)) {
+        let wait = Duration::from_secs(wait_seconds.min(WAIT_SECONDS_MAX));
+        if tokio::time::timeout(wait, waiter.woken()).await.is_ok() {
+            answer = judged(fleet, &question).await?;
+        }
+        answer.server_time_ms = now_ms();
+    }
+    let status = answer.refusal.as_ref().map_or(200, |refusal| refusal.code.http_status());
+    let sealed = Envelope::of(&answer, &fleet.key.public().to_string(), |message| fleet.key.sign(message));
+    let sealed = sealed.map_err(|error| Rejection::internal("an answer cannot be written", &error))?;
+    Ok(Answered { status, envelope: sealed.to_bytes() })
+}
+
+fn brings_nothing(answer: &ExchangeAnswer) -> bool {
+    answer.receipts.is_empty()
+        && answer.rejected.is_empty()
+        && answer.asks.is_empty()
+        && answer.refusal.is_none()
+        && answer.desired.is_none()
+}
+
+/// Checks who sent an envelope, then reads it.
+async fn open(fleet: &Fleet, raw: &[u8]) -> Result<Question, Rejection> {
+    let envelope = Envelope::parse(raw, ExchangeRequest::BYTES_MAX)
+        .map_err(|error| Rejection::of(RefusalCode::Malformed, &error.to_string()))?;
+    if ExchangeRequest::form_of(envelope.payload_type()).is_none() {
+        return Err(Rejection::of(RefusalCode::Unsupported, "the payload is no question of version 1"));
+    }
+    let device = envelope.key_ids().find_map(|id| id.parse::<DeviceId>().ok());
+    let device =
+        device.ok_or_else(|| Rejection::of(RefusalCode::Signature, "no signature names a device"))?;
+    let key = key_of(fleet, device).await?;
+    let digest = Sha256::digest(envelope.signed_bytes()).into();
+    let payload =
+        envelope.verify(&[key]).map_err(|error| Rejection::of(RefusalCode::Signature, &error.to_string()))?;
+    let request: Verified<ExchangeRequest> = payload.read(zstd_frame).map_err(|error| {
+        let code = match error {
+            MessageError::Compressed => RefusalCode::TooLarge,
+            MessageError::Type(_) => RefusalCode::Unsupported,
+            MessageError::Json(_) | MessageError::Unsound(_) => RefusalCode::Malformed,
+        };
+        Rejection::of(code, &error.to_string())
+    })?;
+    let request = request.into_inner();
+    if request.device != device {
+        return Err(Rejection::of(RefusalCode::Signature, "the message is another device's"));
+    }
+    if request.server != fleet.server {
+        return Err(Rejection::of(RefusalCode::WrongServer, "the message is meant for another server"));
+    }
+    let write = |error| Rejection::internal("a message cannot be kept", &error);
+    let health = serde_json::to_string(&request.health).map_err(write)?;
+    let report = request.report.full.as_ref().map(serde_json::to_string).transpose().map_err(write)?;
+    let sound = ingest::inspect(&request.batches);
+    Ok(Question { request, digest, sound, health, report, now_ms: now_ms() })
+}
+
+async fn key_of(fleet: &Fleet, device: DeviceId) -> Result<PublicKey, Rejection> {
+    let id = device.to_string();
+    let key = fleet.store.read(move |sql| devices::public_key(sql, &id)).await?;
+    let unknown = || Rejection::of(RefusalCode::UnknownDevice, "no such device is enrolled here");
+    let key = <[u8; 32]>::try_from(key.ok_or_else(unknown)?.as_slice()).ok();
+    let key = key.and_then(|key| PublicKey::from_bytes(&key).ok());
+    key.ok_or_else(|| StoreError::Damaged("a gateway's key is none".to_owned()).into())
+}
+
+async fn judged(fleet: &Fleet, question: &Arc<Question>) -> Result<ExchangeAnswer, Rejection> {
+    let work = Arc::clone(question);
+    let judgement = fleet.store.write(move |sql| judge(sql, &work)).await?;
+    let request = &question.request;
+    let mut answer = ExchangeAnswer {
+        device: request.device,
+        server: fleet.server,
+        incarnation: request.incarnation,
+        counter: request.counter,
+        nonce: request.nonce,
+        server_time_ms: now_ms(),
+        state: WireState::Active,
+        next_ms: next_ms(NEXT_MS),
+        report_known: None,
+        receipts: List::default(),
+        rejected: List::default(),
+        desired: None,
+        settings: None,
+        asks: List::default(),
+        refusal: None,
+    };
+    match judgement {
+        Judgement::Unknown => {
+            return Err(Rejection::of(RefusalCode::UnknownDevice, "no such device is enrolled here"));
+        }
+        Judgement::Refused { code, state, highest } => {
+            answer.state = wire_state(state);
+            answer.next_ms = next_of(state);
+            let highest = highest.and_then(|highest| Counter::new(highest).ok());
+            answer.refusal =
+                Some(Refusal { words: Words::cut(&code.as_str().replace('_', " ")), code, highest });
+        }
+        Judgement::Taken { taken, report_known } => {
+            answer.receipts = List::first_of(taken.receipts);
+            answer.rejected = List::first_of(taken.rejected);
+            if report_known != Some(request.report.digest) {
+                answer.asks = List::first_of([Ask::Report]);
+            }
+            answer.report_known = report_known;
+        }
+    }
+    Ok(answer)
+}
+
+/// Spreads a time by a quarter either way, so that gateways which were switched on together drift apart.
+fn next_ms(mean: u64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a day in ms times at most 1.25"
+    )]
+    let spread = (mean as f64 * (0.75 + random_unit() / 2.0)) as u64;
+    spread
+}
+
+/// Returns when a gateway of a state asks next.
+pub(crate) fn next_of(state: DeviceState) -> u64 {
+    next_ms(match state {
+        DeviceState::Active => NEXT_MS,
+        DeviceState::Pending | DeviceState::Suspended => NEXT_UNDECIDED_MS,
+        DeviceState::Revoked => NEXT_REVOKED_MS,
+    })
+}
+
+/// Returns a state as the wire has it.
+pub(crate) const fn wire_state(state: DeviceState) -> WireState {
+    match state {
+        DeviceState::Active => WireState::Active,
+        DeviceState::Pending => WireState::Pending,
+        DeviceState::Suspended => WireState::Suspended,
+        DeviceState::Revoked => WireState::Revoked,
+    }
+}

@@ -1,0 +1,120 @@
+//! One message of a gateway in one transaction: who speaks, whether it is new, and what is kept of it.
+//!
+//! Whatever counters accept is on disk before an answer leaves: nothing is kept in memory for it, so that a restart or
+//! another process never takes what was taken before. That costs no flush a message, since the store commits messages
+//! that arrive together at once. Never signs or sends.
+
+use dunlin_protocol::refusal::RefusalCode;
+use dunlin_protocol::{Digest, ExchangeRequest};
+
+use super::counter::Verdict;
+use super::ingest::{self, Sound, Taken};
+use crate::store::audit::{self, Deed};
+use crate::store::devices::{self, Device, DeviceState};
+use crate::store::messages::{self, Heard};
+use crate::store::{Sql, StoreError};
+
+/// Why a gateway is suspended whose key speaks twice.
+const CLONED: &str = "cloned_identity";
+
+/// A message whose signature was checked, ready for the transaction.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) request: ExchangeRequest,
+    /// Over the bytes that are signed: what stands around them in the envelope is anybody's on the way.
+    pub(super) digest: [u8; 32],
+    pub(super) sound: Sound,
+    pub(super) health: String,
+    pub(super) report: Option<String>,
+    pub(super) now_ms: u64,
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+pub(super) enum Judgement {
+    /// There is no such gateway.
+    Unknown,
+    /// It is refused by a signed answer.
+    Refused { code: RefusalCode, state: DeviceState, highest: Option<u64> },
+    /// It was taken, now or before.
+    Taken { taken: Taken, report_known: Option<Digest> },
+}
+
+pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement, StoreError> {
+    let request = &question.request;
+    let id = request.device.to_string();
+    let Some(device) = devices::get(sql, &id)? else { return Ok(Judgement::Unknown) };
+    let refused = |code| Ok(Judgement::Refused { code, state: device.state, highest: None });
+    if device.state == DeviceState::Revoked {
+        return refused(RefusalCode::Revoked);
+    }
+    if device.incarnation != request.incarnation.to_string() {
+        return refused(RefusalCode::WrongIncarnation);
+    }
+    let (counter, start) = (request.counter.get(), request.start.to_string());
+    let known = messages::known(sql, &id, device.counter, device.start.clone(), counter)?;
+    let replayed = || Judgement::Refused {
+        code: RefusalCode::Replayed,
+        state: device.state,
+        highest: Some(device.counter),
+    };
+    match known.judge(counter, &start, &question.digest) {
+        Verdict::Cloned => return suspend(sql, &device, counter, &start, question.now_ms),
+        Verdict::Replayed => return Ok(replayed()),
+        Verdict::Repeated if counter < device.counter => return Ok(replayed()),
+        Verdict::Repeated => {}
+        Verdict::New => {
+            let digest = request.report.digest.to_string();
+            let heard = Heard {
+                device: &id,
+                counter,
+                start: &start,
+                digest: question.digest,
+                now_ms: question.now_ms,
+                health: &question.health,
+                report: question.report.as_deref().map(|report| (report, digest.as_str())),
+            };
+            messages::take(sql, &heard, device.start.as_deref())?;
+        }
+    }
+    match device.state {
+        DeviceState::Pending => return refused(RefusalCode::Pending),
+        DeviceState::Suspended if device.reason.as_deref() == Some(CLONED) => {
+            return refused(RefusalCode::ClonedIdentity);
+        }
+        DeviceState::Suspended => return refused(RefusalCode::Suspended),
+        DeviceState::Active | DeviceState::Revoked => {}
+    }
+    let taken = ingest::take(sql, &id, &question.sound, question.now_ms)?;
+    let report_known = match &question.report {
+        Some(_) => Some(request.report.digest),
+        None => device.report.and_then(|(_, digest)| digest.parse().ok()),
+    };
+    Ok(Judgement::Taken { taken, report_known })
+}
+
+/// Suspends a gateway whose key speaks twice: both of them, since nobody can tell which is the right one.
+fn suspend(
+    sql: &mut dyn Sql,
+    device: &Device,
+    counter: u64,
+    start: &str,
+    now_ms: u64,
+) -> Result<Judgement, StoreError> {
+    if device.reason.as_deref() != Some(CLONED) {
+        devices::set_state(sql, &device.id, DeviceState::Suspended, Some(CLONED))?;
+        let detail = serde_json::json!({ "counter": counter, "highest": device.counter, "start": start });
+        audit::add(
+            sql,
+            &Deed {
+                at_ms: now_ms,
+                who: "server".to_owned(),
+                action: "device.suspend".to_owned(),
+                object: device.id.clone(),
+                reason: CLONED.to_owned(),
+                detail: detail.to_string(),
+            },
+        )?;
+    }
+    Ok(Judgement::Refused { code: RefusalCode::ClonedIdentity, state: DeviceState::Suspended, highest: None })
+}

@@ -1,0 +1,42 @@
+//! What all requests share: the store, the online key, the server's names.
+//!
+//! Never holds what another process over the same store would need.
+
+use std::sync::Arc;
+
+use dunlin_kit::clock;
+use dunlin_protocol::ServerId;
+
+use crate::exchange::waiters::Waiters;
+use crate::online_key::OnlineKey;
+use crate::store::Store;
+
+/// The server's parts.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Everything that is kept.
+    pub store: Store,
+    /// Signs answers.
+    pub key: OnlineKey,
+    /// The server's id.
+    pub server: ServerId,
+    /// Where gateways find it, without a slash at its end.
+    pub public_url: String,
+    /// Gateways that wait for something new.
+    pub waiters: Arc<Waiters>,
+}
+
+/// Returns the time in ms since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    u64::try_from(clock::wall_micros() / 1_000).unwrap_or(0)
+}
+
+/// Returns random bytes.
+///
+/// *Errors*: the system has none.
+pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}

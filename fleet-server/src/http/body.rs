@@ -1,0 +1,98 @@
+//! The body of a POST: its media type, its coding, and no more bytes or time than allowed.
+//!
+//! Never decompresses more than asked for, whatever a frame promises.
+
+use std::future::poll_fn;
+use std::io::Read as _;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use dunlin_protocol::limits::envelope_bytes_max;
+use dunlin_protocol::refusal::RefusalCode;
+use dunlin_protocol::routes::ENVELOPE_MEDIA_TYPE;
+
+use super::Rejection;
+
+/// Largest window of a frame: as much memory as reading one takes, whatever its length.
+const WINDOW_LOG_MAX: u32 = 23;
+
+/// Decompresses one frame of Zstandard; none where it is broken or comes to more.
+pub(crate) fn zstd_frame(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).ok()?.single_frame();
+    decoder.window_log_max(WINDOW_LOG_MAX).ok()?;
+    let mut plain = Vec::new();
+    decoder.by_ref().take(bytes_max as u64 + 1).read_to_end(&mut plain).ok()?;
+    // Nothing may follow the frame.
+    (plain.len() <= bytes_max && decoder.finish().is_empty()).then_some(plain)
+}
+
+/// Reads the envelope of a request, whose payload has at most `payload_bytes_max` bytes.
+pub(super) async fn read_envelope(
+    request: Request<Body>,
+    payload_bytes_max: usize,
+    time_max: Duration,
+) -> Result<Vec<u8>, Rejection> {
+    let bytes_max = envelope_bytes_max(payload_bytes_max);
+    let (parts, body) = request.into_parts();
+    let is_compressed = require_readable(&parts.headers)?;
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > bytes_max) {
+        return Err(too_large(bytes_max));
+    }
+    let raw = tokio::time::timeout(time_max, collect(body, bytes_max)).await.map_err(|_| {
+        Rejection::http(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")
+    })??;
+    if is_compressed { zstd_frame(&raw, bytes_max).ok_or_else(|| too_large(bytes_max)) } else { Ok(raw) }
+}
+
+fn too_large(bytes_max: usize) -> Rejection {
+    let detail = format!("the body is broken or longer than {bytes_max} bytes");
+    Rejection::of(RefusalCode::TooLarge, &detail)
+}
+
+/// Checks media type and coding; tells whether the body is compressed.
+fn require_readable(headers: &HeaderMap) -> Result<bool, Rejection> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
+    let media_type = text(header::CONTENT_TYPE).and_then(|media_type| media_type.split(';').next());
+    if !media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(ENVELOPE_MEDIA_TYPE)) {
+        let detail = format!("the media type is not `{ENVELOPE_MEDIA_TYPE}`");
+        return Err(Rejection::of(RefusalCode::Unsupported, &detail));
+    }
+    match text(header::CONTENT_ENCODING) {
+        None | Some("identity") => Ok(false),
+        Some("zstd") => Ok(true),
+        Some(_) => {
+            Err(Rejection::of(RefusalCode::Unsupported, "the coding is neither `identity` nor `zstd`"))
+        }
+    }
+}
+
+async fn collect(mut body: Body, bytes_max: usize) -> Result<Vec<u8>, Rejection> {
+    let mut raw = Vec::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|_| Rejection::of(RefusalCode::Malformed, "the body broke off"))?;
+        if let Ok(piece) = frame.into_data() {
+            if raw.len() + piece.len() > bytes_max {
+                return Err(too_large(bytes_max));
+            }
+            raw.extend_from_slice(&piece);
+        }
+    }
+    Ok(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_up_to_its_limit_and_alone() {
+        let frame = zstd::encode_all([7_u8; 1_000].as_slice(), 3).unwrap();
+        assert_eq!(zstd_frame(&frame, 1_000).map(|plain| plain.len()), Some(1_000));
+        assert_eq!(zstd_frame(&frame, 999), None);
+        assert_eq!(zstd_frame(&[frame.clone(), frame.clone()].concat(), 10_000), None);
+        assert_eq!(zstd_frame(&frame[..frame.len() - 1], 1_000), None);
+    }
+}

@@ -1,0 +1,14 @@
+//! HTTP: routes, how a body is read, and what a refusal looks like.
+//!
+//! Bounds everything before it is looked at: bytes before and after decompression, time, connections. Decides nothing
+//! about gateways.
+
+mod body;
+mod connections;
+mod rejection;
+mod routes;
+
+pub(crate) use body::zstd_frame;
+pub use connections::{Bounds, serve};
+pub use rejection::Rejection;
+pub use routes::router;

@@ -1,0 +1,90 @@
+//! `dunlin-fleet`: the fleet server's program.
+//!
+//! Reads the command line, starts the log, and serves until it is told to stop; holds no logic of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use dunlin_fleet::http::Bounds;
+use dunlin_fleet::server::{ServeError, Server, Settings};
+use dunlin_kit::error_chain::Chain;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Rolls models out to gateways, and keeps what they report.
+#[derive(Debug, Parser)]
+#[command(name = "dunlin-fleet", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Folder of the database, the keys and the blobs; made where it is missing
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where gateways find the server, as in `https://fleet.example`
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// A PostgreSQL database in place of the one in the folder
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let Command::Serve(args) = Arguments::parse().command;
+    start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start threads");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot serve");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<(), ServeError> {
+    let ServeArgs { data, listen, public_url, database_url } = args;
+    let server =
+        Server::open(Settings { data, listen, public_url, database_url, bounds: Bounds::default() }).await?;
+    server.serve(told_to_stop()).await;
+    Ok(())
+}
+
+/// Is over when the service manager or the terminal asks to stop.
+async fn told_to_stop() {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        tracing::error!("signals cannot be listened to");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Lines go to the standard error output; `RUST_LOG` says which.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,140 @@
+//! The server from its folder to its last answer.
+//!
+//! Opens what it needs, serves, and ends in order. Never decides about gateways.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dunlin_protocol::ServerId;
+use tokio::net::TcpListener;
+
+use crate::fleet::{Fleet, now_ms, random};
+use crate::http::{self, Bounds};
+use crate::online_key::OnlineKey;
+use crate::store::{Store, StoreError, fleet};
+
+/// Entered by its owner alone.
+const FOLDER_MODE: u32 = 0o700;
+
+/// How the server is started.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folder with the database, the keys and the blobs.
+    pub data: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where gateways find it; the address where it listens if it is not said.
+    pub public_url: Option<String>,
+    /// A PostgreSQL database in place of the one in the folder.
+    pub database_url: Option<String>,
+    /// How much is allowed.
+    pub bounds: Bounds,
+}
+
+/// Why the server does not start.
+#[derive(Debug)]
+pub enum ServeError {
+    /// A file or folder cannot be used.
+    File(PathBuf, io::Error),
+    /// The store cannot be used.
+    Store(StoreError),
+    /// The address cannot be listened at.
+    Listen(SocketAddr, io::Error),
+    /// The system gives no randomness.
+    Random(getrandom::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, _) => write!(f, "cannot use `{}`", path.display()),
+            Self::Store(_) => f.write_str("cannot open the database"),
+            Self::Listen(address, _) => write!(f, "cannot listen at `{address}`"),
+            Self::Random(_) => f.write_str("the system gives no randomness"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File(_, error) | Self::Listen(_, error) => Some(error),
+            Self::Store(error) => Some(error),
+            Self::Random(error) => Some(error),
+        }
+    }
+}
+
+/// A server that is ready to serve.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    bounds: Bounds,
+    fleet: Arc<Fleet>,
+}
+
+impl Server {
+    /// Opens the folder, and makes what is missing there.
+    ///
+    /// *Errors*: see [`ServeError`].
+    pub async fn open(settings: Settings) -> Result<Self, ServeError> {
+        let keys = settings.data.join("keys");
+        for folder in [&settings.data, &keys, &settings.data.join("blobs")] {
+            make_private(folder).map_err(|error| ServeError::File(folder.clone(), error))?;
+        }
+        let file = keys.join("online.pem");
+        let key = OnlineKey::open(&file).map_err(|error| ServeError::File(file, error))?;
+        let store = match &settings.database_url {
+            Some(url) => Store::open_postgres(url),
+            None => Store::open_sqlite(&settings.data.join("fleet.db")),
+        };
+        let store = store.map_err(ServeError::Store)?;
+        let now = now_ms();
+        let made = ServerId::new(now, random().map_err(ServeError::Random)?).to_string();
+        let id = store.write(move |sql| fleet::server_id(sql, &made, now)).await;
+        let server = id.map_err(ServeError::Store)?.parse();
+        let server =
+            server.map_err(|_| ServeError::Store(StoreError::Damaged("the server's id".to_owned())))?;
+        let listen = |error| ServeError::Listen(settings.listen, error);
+        let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
+        let public_url = public_url.trim_end_matches('/').to_owned();
+        let fleet = Fleet { store, key, server, public_url, waiters: Arc::default() };
+        Ok(Self { listener, address, bounds: settings.bounds, fleet: Arc::new(fleet) })
+    }
+
+    /// Returns the address with its port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns what requests share.
+    #[must_use]
+    pub const fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// Serves until `stop` is over, then lets requests under way end.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let Self { listener, address, bounds, fleet } = self;
+        tracing::info!(%address, server = %fleet.server, key = %fleet.key.public(), "serving");
+        let router = http::router(Arc::clone(&fleet), bounds.body);
+        http::serve(listener, router, bounds, stop, || fleet.waiters.wake_all()).await;
+        if let Some(fleet) = Arc::into_inner(fleet) {
+            fleet.store.close();
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(FOLDER_MODE))
+}
