@@ -10,4 +10,5 @@ pub mod http;
 pub mod online_key;
 pub mod rollout;
 pub mod server;
+pub mod service_manager;
 pub mod store;

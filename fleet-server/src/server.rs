@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::{self, Bounds};
 use crate::online_key::OnlineKey;
+use crate::service_manager;
 use crate::store::{Store, StoreError, fleet};
 
 /// Entered by its owner alone.
@@ -126,7 +127,15 @@ impl Server {
         let Self { listener, address, bounds, fleet } = self;
         tracing::info!(%address, server = %fleet.server, key = %fleet.key.public(), "serving");
         let router = http::router(Arc::clone(&fleet), bounds.body);
-        http::serve(listener, router, bounds, stop, || fleet.waiters.wake_all()).await;
+        service_manager::ready();
+        let stopping = || {
+            service_manager::stopping();
+            fleet.waiters.wake_all();
+        };
+        tokio::select! {
+            () = http::serve(listener, router, bounds, stop, stopping) => {}
+            () = service_manager::feed_watchdog(&fleet.store) => {}
+        }
         if let Some(fleet) = Arc::into_inner(fleet) {
             fleet.store.close();
         }
