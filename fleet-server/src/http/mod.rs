@@ -8,7 +8,7 @@ mod connections;
 mod rejection;
 mod routes;
 
-pub(crate) use body::zstd_frame;
+pub(crate) use body::{read_body, zstd_frame};
 pub use connections::{Bounds, serve};
 pub use rejection::Rejection;
 pub use routes::router;

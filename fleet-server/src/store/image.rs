@@ -43,3 +43,11 @@ pub fn has_root(sql: &mut dyn Sql, digest: &Digest) -> Result<bool, StoreError> 
     let found = "SELECT version FROM image_file WHERE name = 'root' AND sha256 = $1 LIMIT 1";
     Ok(sql.query_optional(found, &[digest.into()])?.is_some())
 }
+
+/// Returns the version of a role's newest file.
+///
+/// *Errors*: the store's.
+pub fn newest_version(sql: &mut dyn Sql, role: &str) -> Result<Option<u64>, StoreError> {
+    let query = "SELECT version FROM image_file WHERE name = $1 ORDER BY version DESC LIMIT 1";
+    sql.query_optional(query, &[role.into()])?.map(|mut row| row.take(0)).transpose()
+}
