@@ -3,6 +3,8 @@
 //! A process holds no state that another could need: everything is in the store and among the blobs. It cannot approve a
 //! model; it chooses among what the owner signed. `dunlin-fleet` starts it.
 
+pub mod background;
+pub mod director;
 pub mod enrolment;
 pub mod exchange;
 pub mod fleet;
@@ -11,3 +13,4 @@ pub mod online_key;
 pub mod rollout;
 pub mod server;
 pub mod store;
+mod waking;

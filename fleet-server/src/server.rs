@@ -12,6 +12,7 @@ use std::sync::Arc;
 use dunlin_protocol::ServerId;
 use tokio::net::TcpListener;
 
+use crate::background::Background;
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::{self, Bounds};
 use crate::online_key::OnlineKey;
@@ -126,7 +127,9 @@ impl Server {
         let Self { listener, address, bounds, fleet } = self;
         tracing::info!(%address, server = %fleet.server, key = %fleet.key.public(), "serving");
         let router = http::router(Arc::clone(&fleet), bounds.body);
+        let background = Background::start(&fleet);
         http::serve(listener, router, bounds, stop, || fleet.waiters.wake_all()).await;
+        background.end().await;
         if let Some(fleet) = Arc::into_inner(fleet) {
             fleet.store.close();
         }
