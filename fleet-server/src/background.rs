@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::fleet::Fleet;
+use crate::image;
 use crate::waking;
 
 /// The tasks.
@@ -36,6 +37,7 @@ impl Background {
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let stopping = Stopping(stopping);
+        tasks.spawn(image::renew_in_time(Arc::clone(fleet), stopping.clone()));
         if fleet.store.is_shared() {
             tasks.spawn(waking::listen(Arc::clone(fleet), stopping));
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +27,7 @@ const MODE: u32 = 0o600;
 pub struct OnlineKey {
     key: SigningKey,
     public: PublicKey,
-    role: dunlin_trust::sign::SigningKey,
+    role: Arc<dunlin_trust::sign::SigningKey>,
 }
 
 impl fmt::Debug for OnlineKey {
@@ -69,7 +70,7 @@ impl OnlineKey {
     fn of_seed(seed: &[u8; 32]) -> io::Result<Self> {
         let key = SigningKey::from_bytes(seed);
         let public = PublicKey::from_bytes(key.verifying_key().as_bytes()).map_err(io::Error::other)?;
-        Ok(Self { key, public, role: dunlin_trust::sign::SigningKey::from_seed(seed) })
+        Ok(Self { key, public, role: Arc::new(dunlin_trust::sign::SigningKey::from_seed(seed)) })
     }
 
     /// Returns the public key: what the owner's root names.
@@ -80,7 +81,7 @@ impl OnlineKey {
 
     /// Returns the same key as one that signs metadata.
     #[must_use]
-    pub const fn role(&self) -> &dunlin_trust::sign::SigningKey {
+    pub const fn role(&self) -> &Arc<dunlin_trust::sign::SigningKey> {
         &self.role
     }
 

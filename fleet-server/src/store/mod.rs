@@ -4,6 +4,7 @@
 //! one text for both databases. Decides nothing about devices or rollouts.
 
 pub mod audit;
+pub mod blobs;
 pub mod desired;
 pub mod devices;
 pub mod director;

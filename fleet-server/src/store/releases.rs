@@ -88,6 +88,25 @@ pub fn put(sql: &mut dyn Sql, release: &Release) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Notes that a release is named, by which path and signed by whom.
+///
+/// *Errors*: the store's.
+pub fn name_again(sql: &mut dyn Sql, digest: &str, path: &str, signers: &str) -> Result<(), StoreError> {
+    sql.execute(
+        "UPDATE release SET removed_ms = NULL, path = $2, signers = $3 WHERE digest = $1",
+        &[digest.into(), path.into(), signers.into()],
+    )?;
+    Ok(())
+}
+
+/// Tells whether there is a release of a model with a counter, named at present or not.
+///
+/// *Errors*: the store's.
+pub fn has_counter(sql: &mut dyn Sql, model: &str, counter: u64) -> Result<bool, StoreError> {
+    let found = "SELECT 1 FROM release WHERE model = $1 AND counter = $2";
+    Ok(sql.query_optional(found, &[model.into(), counter.into()])?.is_some())
+}
+
 /// Returns a release, named at present or not.
 ///
 /// *Errors*: the store's.

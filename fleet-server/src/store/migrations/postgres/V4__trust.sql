@@ -33,3 +33,11 @@ CREATE TABLE blob_patch (
     made_ms BIGINT NOT NULL,
     PRIMARY KEY (sha256, base)
 );
+-- Which file of which model a blob is: what may be patched from what.
+CREATE TABLE release_file (
+    model TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (model, name, sha256)
+);
+CREATE INDEX release_file_by_blob ON release_file (sha256);
