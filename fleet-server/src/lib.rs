@@ -14,5 +14,6 @@ pub mod image;
 pub mod online_key;
 pub mod rollout;
 pub mod server;
+pub mod service_manager;
 pub mod store;
 mod waking;

@@ -17,6 +17,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::{self, Bounds};
 use crate::online_key::OnlineKey;
+use crate::service_manager;
 use crate::store::{Store, StoreError, fleet};
 
 /// Entered by its owner alone.
@@ -142,7 +143,15 @@ impl Server {
         tracing::info!(%address, server = %fleet.server, key = %fleet.key.public(), "serving");
         let router = http::router(Arc::clone(&fleet), bounds.body);
         let background = Background::start(&fleet);
-        http::serve(listener, router, bounds, stop, || fleet.waiters.wake_all()).await;
+        service_manager::ready();
+        let stopping = || {
+            service_manager::stopping();
+            fleet.waiters.wake_all();
+        };
+        tokio::select! {
+            () = http::serve(listener, router, bounds, stop, stopping) => {}
+            () = service_manager::feed_watchdog(&fleet.store) => {}
+        }
         background.end().await;
         if let Some(fleet) = Arc::into_inner(fleet) {
             fleet.store.close();

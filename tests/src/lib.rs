@@ -7,6 +7,7 @@ pub mod broker;
 pub mod campaign;
 pub mod daemon;
 pub mod failure;
+pub mod fleet_server;
 pub mod golden;
 pub mod killing;
 pub mod link;

@@ -4,6 +4,7 @@ mod attacks;
 mod enrolling;
 mod exchanging;
 mod http;
+mod process;
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
