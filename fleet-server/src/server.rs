@@ -99,11 +99,7 @@ impl Server {
         }
         let file = keys.join("online.pem");
         let key = OnlineKey::open(&file).map_err(|error| ServeError::File(file, error))?;
-        let store = match &settings.database_url {
-            Some(url) => Store::open_postgres(url),
-            None => Store::open_sqlite(&settings.data.join("fleet.db")),
-        };
-        let store = store.map_err(ServeError::Store)?;
+        let store = open_store(&settings).map_err(ServeError::Store)?;
         let blobs = match &settings.blob_url {
             Some(url) => Blobs::open_url(url),
             None => Blobs::open_folder(&blob_folder),
@@ -158,6 +154,16 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Opens the store on a thread of its own: the client of PostgreSQL brings its own runtime, which cannot be begun within
+/// another.
+fn open_store(settings: &Settings) -> Result<Store, StoreError> {
+    let open = || match &settings.database_url {
+        Some(url) => Store::open_postgres(url),
+        None => Store::open_sqlite(&settings.data.join("fleet.db")),
+    };
+    std::thread::scope(|scope| scope.spawn(open).join().unwrap_or(Err(StoreError::Panicked)))
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {

@@ -62,8 +62,12 @@ pub(super) async fn blob(
     Path(sha256): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    let sha256: Digest = sha256.parse().map_err(|_| missing())?;
-    respond(&shared, sha256, &headers).await
+    respond(&shared, digest(&sha256)?, &headers).await
+}
+
+/// Reads a digest in its one spelling.
+fn digest(text: &str) -> Result<Digest, Rejection> {
+    text.parse().ok().filter(|digest: &Digest| digest.to_string() == text).ok_or_else(missing)
 }
 
 /// GET of what makes one blob of another.
@@ -72,8 +76,7 @@ pub(super) async fn delta(
     Path((sha256, base)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    let (sha256, base): (Digest, Digest) =
-        (sha256.parse().map_err(|_| missing())?, base.parse().map_err(|_| missing())?);
+    let (sha256, base) = (digest(&sha256)?, digest(&base)?);
     let patch = shared.fleet.blobs.patch(&shared.fleet.store, sha256, base).await.map_err(rejection)?;
     respond(&shared, patch.ok_or_else(missing)?.sha256, &headers).await
 }

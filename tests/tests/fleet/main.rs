@@ -7,3 +7,4 @@ mod device;
 mod rows;
 mod serving;
 mod store;
+mod trust;
