@@ -14,7 +14,8 @@ use super::Caller;
 use super::document::Problems;
 use crate::fleet::Fleet;
 use crate::http::Rejection;
-use crate::store::{Sql, StoreError, devices, image};
+use crate::image::standing;
+use crate::store::{Sql, devices};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Fleet>> {
     OpenApiRouter::new().routes(routes!(server))
@@ -24,22 +25,23 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Fleet>> {
 #[utoipa::path(get, operation_id = "server.get", path = "/v1/server", tag = "server", responses((status = 200, body = ServerStatus), Problems))]
 async fn server(State(fleet): State<Arc<Fleet>>, caller: Caller) -> Result<Json<ServerStatus>, Rejection> {
     caller.require(&fleet, Scope::Viewer, "server.get").await?;
-    let counts_devices = caller.has_all_devices();
-    let (image, devices) = fleet.store.read(move |sql| read(sql, counts_devices)).await?;
+    let (counts_devices, key) = (caller.has_all_devices(), fleet.key.role().public());
+    let read = move |sql: &mut dyn Sql| {
+        let devices = if counts_devices { devices::count_by_state(sql)? } else { BTreeMap::new() };
+        Ok((standing(sql, &key)?, devices))
+    };
+    let (standing, devices) = fleet.store.read(read).await?;
     Ok(Json(ServerStatus {
         server: fleet.server.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         public_key: fleet.key.public().to_string(),
         public_url: fleet.public_url.clone(),
-        image,
-        director_root_version: 0,
+        image: ImageStatus {
+            root_version: standing.root_version,
+            is_adopted: standing.is_adopted,
+            timestamp_expires: standing.timestamp_expires.map(|expires| expires.to_string()),
+        },
+        director_root_version: standing.director_root_version,
         devices,
     }))
-}
-
-fn read(sql: &mut dyn Sql, counts_devices: bool) -> Result<(ImageStatus, BTreeMap<String, u64>), StoreError> {
-    let root_version = image::newest_version(sql, "root")?.unwrap_or(0);
-    let status = ImageStatus { root_version, is_adopted: false, timestamp_expires: None };
-    let devices = if counts_devices { devices::count_by_state(sql)? } else { BTreeMap::new() };
-    Ok((status, devices))
 }

@@ -5,6 +5,7 @@
 
 mod body;
 mod connections;
+mod files;
 mod rejection;
 mod routes;
 

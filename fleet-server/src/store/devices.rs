@@ -77,12 +77,14 @@ pub struct Device {
     pub desired_revision: u64,
     /// Version of the last statement that was made for it.
     pub director_version: u64,
+    /// When that statement was made, in ms.
+    pub director_ms: u64,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }
 
 const COLUMNS: &str = "id, public_key, state, reason, incarnation, counter, start, enrolled_ms, enrolled_by, seen_ms, \
-    utc_offset_min, facts, report, report_digest, health, desired_revision, director_version";
+    utc_offset_min, facts, report, report_digest, health, desired_revision, director_version, director_ms";
 
 fn device(row: &mut Row) -> Result<Device, StoreError> {
     let report: Option<String> = row.take(12)?;
@@ -104,6 +106,7 @@ fn device(row: &mut Row) -> Result<Device, StoreError> {
         health: row.take(14)?,
         desired_revision: row.take(15)?,
         director_version: row.take(16)?,
+        director_ms: row.take(17)?,
         labels: BTreeMap::new(),
     })
 }

@@ -8,3 +8,4 @@ mod device;
 mod rows;
 mod serving;
 mod store;
+mod trust;
