@@ -12,6 +12,7 @@ use std::sync::Arc;
 use dunlin_protocol::{Incarnation, ServerId};
 use tokio::net::TcpListener;
 
+use crate::api::{self, RateLimits};
 use crate::background::Background;
 use crate::blobs::{BlobError, Blobs};
 use crate::fleet::{Fleet, now_ms, random};
@@ -117,7 +118,21 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
         let public_url = public_url.trim_end_matches('/').to_owned();
-        let fleet = Fleet { store, blobs, key, server, public_url, holder, waiters: Arc::default() };
+        let token = keys.join("admin.token");
+        if api::first_token(&store, &token).await.map_err(|error| ServeError::File(token.clone(), error))? {
+            tracing::info!(file = %token.display(), "the first token, an administrator's, is in this file");
+        }
+        let fleet = Fleet {
+            store,
+            blobs,
+            key,
+            server,
+            public_url,
+            holder,
+            waiters: Arc::default(),
+            rate_limits: RateLimits::default(),
+            body_time: settings.bounds.body,
+        };
         Ok(Self { listener, address, bounds: settings.bounds, fleet: Arc::new(fleet) })
     }
 
@@ -137,7 +152,7 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { listener, address, bounds, fleet } = self;
         tracing::info!(%address, server = %fleet.server, key = %fleet.key.public(), "serving");
-        let router = http::router(Arc::clone(&fleet), bounds.body);
+        let router = http::router(Arc::clone(&fleet));
         let background = Background::start(&fleet);
         service_manager::ready();
         let stopping = || {

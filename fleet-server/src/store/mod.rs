@@ -3,6 +3,7 @@
 //! Work is a plain function over [`Sql`], handed to the store's threads; each is one transaction. SQL stands here alone,
 //! one text for both databases. Decides nothing about devices or rollouts.
 
+pub mod api_tokens;
 pub mod audit;
 pub mod blobs;
 pub mod desired;
@@ -10,6 +11,7 @@ pub mod devices;
 pub mod director;
 mod error;
 pub mod fleet;
+pub mod idempotency;
 pub mod image;
 pub mod leases;
 pub mod messages;
