@@ -216,6 +216,16 @@ fn a_question_that_waits_is_answered_when_there_is_something_new() -> Outcome<()
 }
 
 #[test]
+fn who_waits_is_asked_to_wait_on_and_others_come_back_later() -> Outcome<()> {
+    let site = Site::new(None)?;
+    let mut gateway = site.gateway(1)?;
+    gateway.ask(0)?;
+    assert_eq!(gateway.ask(1)?.0.next_ms, 0);
+    assert!(gateway.ask(0)?.0.next_ms > 30_000);
+    Ok(())
+}
+
+#[test]
 fn a_question_that_waits_at_one_server_is_answered_when_another_has_something_new() -> Outcome<()> {
     use dunlin_e2e::postgres::Postgres;
     if !Postgres::is_installed() {
