@@ -25,6 +25,9 @@ use crate::store::{StoreError, StoredRelease};
 /// The check of a statement, as its refusals are filed.
 pub const STATEMENT_CHECK: &str = "director";
 
+/// Targets that are settings for the gateway and no releases; the gateway keeps to its own file.
+const SETTINGS: &str = "settings/";
+
 /// A statement as it came.
 #[derive(Debug, Clone, Copy)]
 pub struct Letter<'a> {
@@ -115,6 +118,7 @@ impl Import<'_> {
         for note in &statement.withdrawn {
             self.withdraw(note, book)?;
         }
+        let targets = || statement.targets.iter().filter(|(path, _)| !path.starts_with(SETTINGS));
         let before = image.kept();
         let kept = self.store.releases()?;
         let is_known = |(path, description): (&String, &dunlin_trust::metadata::TargetDescription)| {
@@ -124,7 +128,7 @@ impl Import<'_> {
             })
         };
         let mut passed = vec![STATEMENT_CHECK.to_owned()];
-        if !statement.targets.iter().all(|(path, (description, _))| is_known((path, description))) {
+        if !targets().all(|(path, (description, _))| is_known((path, description))) {
             if let Err(interruption) = image.refresh(source, now) {
                 self.keep(&before, &image, Cycle::default())?;
                 return Err(self.refresh_failed(interruption));
@@ -133,7 +137,7 @@ impl Import<'_> {
         }
         let mut cycle = Cycle { passed, director: Some(director.kept_of_director()), ..Cycle::default() };
         let mut offers = Vec::new();
-        for (path, (_, note)) in &statement.targets {
+        for (path, (_, note)) in targets() {
             match self.choose(&mut image, source, &statement, path, now, book) {
                 Ok(Chosen::Runs) => cycle.passed.push(model_check(&note.slot)),
                 Ok(Chosen::Offer(slot, release)) => {
@@ -186,15 +190,21 @@ impl Import<'_> {
         Ok((director, statement))
     }
 
-    fn withdraw(&self, note: &WithdrawalNote, book: &ReleaseBook) -> Result<(), ImportError> {
+    fn withdraw(&mut self, note: &WithdrawalNote, book: &ReleaseBook) -> Result<(), ImportError> {
         let detail = format!("{}: {}", note.rollout, note.reason);
         match book.apply(&note.model, &Event::Withdraw { digest: note.digest, detail }) {
             Ok(Outcome::Changed) => {
                 tracing::warn!(model = note.model, release = %note.digest, "the fleet takes a release back");
                 Ok(())
             }
+            Ok(Outcome::Refused(refusal)) => {
+                let object = format!("models/{}", note.model);
+                let refusal = Refusal { code: refusal.code().to_owned(), object, reason: refusal.to_string() };
+                let refused = vec![kept_refusal(model_check(&note.model), &refusal)];
+                Ok(self.store.save(&Cycle { refused, ..Cycle::default() })?)
+            }
             // A model that is not configured runs nothing.
-            Ok(_) | Err(BookError::UnknownModel(_)) => Ok(()),
+            Ok(Outcome::Unchanged) | Err(BookError::UnknownModel(_)) => Ok(()),
             Err(BookError::Store(error)) => Err(error.into()),
             Err(error @ BookError::StateLost(_)) => Err(Refusal::state_lost(error).into()),
         }

@@ -396,11 +396,15 @@ impl ModelState {
         }
     }
 
-    /// What is taken back is left even where nothing was before it: then the gateway is as it was before the rollout.
+    /// What is taken back is left for the good one before it; where there is none, what was good goes on, as with an
+    /// operator's wish.
     fn withdraw(&mut self, digest: &Digest, detail: &str, now_us: i64) -> Outcome {
         let reason = Reason::RolledBack(Cause::Fleet);
         if self.candidate.as_ref().is_some_and(|candidate| candidate.release.digest == *digest) {
             return self.end_candidate(reason, detail, now_us);
+        }
+        if is(&self.active, digest) && self.previous.is_none() {
+            return Outcome::Refused(Refusal::NothingToGoBackTo);
         }
         if is(&self.active, digest) {
             return self.leave_active(reason, detail, now_us);
