@@ -42,6 +42,9 @@ struct ServeArgs {
     /// A PostgreSQL database in place of the one in the folder
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
+    /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`; credentials come from the environment
+    #[arg(long, value_name = "URL")]
+    blob_url: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -64,9 +67,16 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let ServeArgs { data, listen, public_url, database_url } = args;
-    let server =
-        Server::open(Settings { data, listen, public_url, database_url, bounds: Bounds::default() }).await?;
+    let ServeArgs { data, listen, public_url, database_url, blob_url } = args;
+    let server = Server::open(Settings {
+        data,
+        listen,
+        public_url,
+        database_url,
+        blob_url,
+        bounds: Bounds::default(),
+    })
+    .await?;
     server.serve(told_to_stop()).await;
     Ok(())
 }
