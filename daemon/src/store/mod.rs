@@ -11,6 +11,7 @@ pub mod batch;
 pub mod body;
 pub mod clock_fix;
 pub mod error;
+pub mod fleet;
 pub mod folder_lock;
 pub mod ledger;
 pub mod open;
@@ -31,6 +32,7 @@ mod wire;
 pub mod writer;
 
 pub use error::{FailureClass, StoreError};
+pub use fleet::{FleetLife, FleetStore};
 pub use folder_lock::FolderLock;
 pub use open::{DeliveryMark, Moment, Recovery, Store};
 pub use reader::StoreReader;
