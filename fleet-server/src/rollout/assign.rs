@@ -22,9 +22,7 @@ impl Rollout {
         let Some(deferral) = &device.deferral else { return false };
         let is_meant = deferral.rollout.as_ref().is_none_or(|rollout| *rollout == self.id);
         let since_ms = self.deferred.get(id).copied().unwrap_or(now_ms);
-        is_meant
-            && now_ms < deferral.until_ms
-            && now_ms.saturating_sub(since_ms) < self.spec.defer_ms_max
+        is_meant && now_ms < deferral.until_ms && now_ms.saturating_sub(since_ms) < self.spec.defer_ms_max
     }
 
     /// Notes who asks to be left alone, so that nobody is for ever.

@@ -200,7 +200,10 @@ fn at_most(kind: GateKind, value: f64, bound: Option<f64>, words: String) -> Gat
 fn restarts(bounds: &Bounds, seen: &Seen) -> Gate {
     let again = seen.counts.iter().map(|counts| counts.starts.saturating_sub(1));
     let most = again.clone().max().unwrap_or(0);
-    let words = format!("the worker was started again at most {most} times on one gateway, {} times on all", again.sum::<u64>());
+    let words = format!(
+        "the worker was started again at most {most} times on one gateway, {} times on all",
+        again.sum::<u64>()
+    );
     at_most(GateKind::Restarts, most as f64, bounds.restarts.map(f64::from), words)
 }
 
@@ -285,9 +288,13 @@ fn abstention(bounds: &Bounds, seen: &Seen) -> Gate {
     let words = match old {
         Some(old) => {
             let old_percent = old * 100.0;
-            format!("the model abstains from {new_percent:.1} % of predictions, the release before from {old_percent:.1} %")
+            format!(
+                "the model abstains from {new_percent:.1} % of predictions, the release before from {old_percent:.1} %"
+            )
         }
-        None => format!("the model abstains from {new_percent:.1} % of predictions; nothing is known of a release before"),
+        None => format!(
+            "the model abstains from {new_percent:.1} % of predictions; nothing is known of a release before"
+        ),
     };
     // Of a new model nobody knows how often is right, and of a handful of predictions nothing follows.
     let bound = bounds.abstention_rise.filter(|_| old.is_some() && total >= bounds.compared_min);
@@ -304,6 +311,7 @@ fn output_change(bounds: &Bounds, seen: &Seen) -> Gate {
         let words = "no prediction was compared with the release before".to_owned();
         return gate(kind, None, bounds.output_change, Verdict::Pass, words);
     };
-    let words = format!("an output changed by at most {value:.3} of its size over {compared} compared predictions");
+    let words =
+        format!("an output changed by at most {value:.3} of its size over {compared} compared predictions");
     at_most(kind, value, bounds.output_change, words)
 }

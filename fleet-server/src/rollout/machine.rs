@@ -124,9 +124,8 @@ impl Rollout {
 
     /// Tells whether a phase waits for a member: it is heard of and has not come to an end.
     pub(super) fn holds_up(&self, id: &str, member: &Member, fleet: &Fleet, now_ms: u64) -> bool {
-        let is_waited_for = |device: &DeviceFacts| {
-            self.is_heard(device, now_ms) && !self.is_deferred(id, device, now_ms)
-        };
+        let is_waited_for =
+            |device: &DeviceFacts| self.is_heard(device, now_ms) && !self.is_deferred(id, device, now_ms);
         member.outcome == Outcome::Assigned && fleet.get(id).is_some_and(is_waited_for)
     }
 

@@ -274,7 +274,8 @@ impl Rollout {
     #[must_use]
     pub fn stands_as(&self, other: &Self) -> bool {
         let stage = |rollout: &Self| std::mem::discriminant(&rollout.stage);
-        (self.status, self.phase, &self.halt, &self.approved_by) == (other.status, other.phase, &other.halt, &other.approved_by)
+        (self.status, self.phase, &self.halt, &self.approved_by)
+            == (other.status, other.phase, &other.halt, &other.approved_by)
             && stage(self) == stage(other)
     }
 }

@@ -99,7 +99,11 @@ impl Gateway {
                 };
                 if let Some(cause) = cause {
                     model.candidate = None;
-                    model.bad.push(Bad { digest: "new".into(), cause: cause.into(), at_ms: Some(i64::from(step)) });
+                    model.bad.push(Bad {
+                        digest: "new".into(),
+                        cause: cause.into(),
+                        at_ms: Some(i64::from(step)),
+                    });
                 } else if self.manner == Manner::Good && self.progress > 2 {
                     model.candidate = None;
                     model.good = Some("new".into());

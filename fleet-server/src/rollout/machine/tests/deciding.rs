@@ -222,7 +222,8 @@ fn who_published_a_release_does_not_approve_it() {
 
 /// Returns the gates over one good gateway that counted this, and counted `old` before.
 fn gates_of(counts: Counts, old: Counts, bounds: Bounds) -> Vec<Gate> {
-    let mut world = World::new(RolloutSpec { gates: bounds, ..spec(vec![Reach::Percent(100)]) }, "a", good(1));
+    let mut world =
+        World::new(RolloutSpec { gates: bounds, ..spec(vec![Reach::Percent(100)]) }, "a", good(1));
     let gateway = world.gateways.get_mut("d000").unwrap();
     let model = gateway.facts.models.get_mut("pump").unwrap();
     model.counts.insert("old".into(), old);
