@@ -3,10 +3,12 @@
 //! Never holds what another process over the same store would need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dunlin_kit::clock;
 use dunlin_protocol::ServerId;
 
+use crate::api::RateLimits;
 use crate::blobs::Blobs;
 use crate::exchange::waiters::Waiters;
 use crate::online_key::OnlineKey;
@@ -29,6 +31,10 @@ pub struct Fleet {
     pub holder: String,
     /// Gateways that wait for something new.
     pub waiters: Arc<Waiters>,
+    /// How often each token may ask.
+    pub rate_limits: RateLimits,
+    /// Longest time for the body of a request.
+    pub body_time: Duration,
 }
 
 /// Returns the time in ms since 1970.

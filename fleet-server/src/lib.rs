@@ -3,6 +3,7 @@
 //! A process holds no state that another could need: everything is in the store and among the blobs. It cannot approve a
 //! model; it chooses among what the owner signed. `dunlin-fleet` starts it.
 
+pub mod api;
 pub mod background;
 pub mod blobs;
 pub mod director;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use dunlin_protocol::{Incarnation, ServerId};
 use tokio::net::TcpListener;
 
+use crate::api::{self, RateLimits};
 use crate::background::Background;
 use crate::blobs::{BlobError, Blobs};
 use crate::fleet::{Fleet, now_ms, random};
@@ -99,11 +100,7 @@ impl Server {
         }
         let file = keys.join("online.pem");
         let key = OnlineKey::open(&file).map_err(|error| ServeError::File(file, error))?;
-        let store = match &settings.database_url {
-            Some(url) => Store::open_postgres(url),
-            None => Store::open_sqlite(&settings.data.join("fleet.db")),
-        };
-        let store = store.map_err(ServeError::Store)?;
+        let store = open_store(&settings).map_err(ServeError::Store)?;
         let blobs = match &settings.blob_url {
             Some(url) => Blobs::open_url(url),
             None => Blobs::open_folder(&blob_folder),
@@ -121,7 +118,21 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
         let public_url = public_url.trim_end_matches('/').to_owned();
-        let fleet = Fleet { store, blobs, key, server, public_url, holder, waiters: Arc::default() };
+        let token = keys.join("admin.token");
+        if api::first_token(&store, &token).await.map_err(|error| ServeError::File(token.clone(), error))? {
+            tracing::info!(file = %token.display(), "the first token, an administrator's, is in this file");
+        }
+        let fleet = Fleet {
+            store,
+            blobs,
+            key,
+            server,
+            public_url,
+            holder,
+            waiters: Arc::default(),
+            rate_limits: RateLimits::default(),
+            body_time: settings.bounds.body,
+        };
         Ok(Self { listener, address, bounds: settings.bounds, fleet: Arc::new(fleet) })
     }
 
@@ -141,7 +152,7 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { listener, address, bounds, fleet } = self;
         tracing::info!(%address, server = %fleet.server, key = %fleet.key.public(), "serving");
-        let router = http::router(Arc::clone(&fleet), bounds.body);
+        let router = http::router(Arc::clone(&fleet));
         let background = Background::start(&fleet);
         service_manager::ready();
         let stopping = || {
@@ -158,6 +169,16 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Opens the store on a thread of its own: the client of PostgreSQL brings its own runtime, which cannot be begun within
+/// another.
+fn open_store(settings: &Settings) -> Result<Store, StoreError> {
+    let open = || match &settings.database_url {
+        Some(url) => Store::open_postgres(url),
+        None => Store::open_sqlite(&settings.data.join("fleet.db")),
+    };
+    std::thread::scope(|scope| scope.spawn(open).join().unwrap_or(Err(StoreError::Panicked)))
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {

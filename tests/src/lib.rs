@@ -4,10 +4,13 @@
 //! full oracle runs and the benchmark are written with it.
 
 pub mod broker;
+pub mod bucket;
 pub mod campaign;
 pub mod daemon;
 pub mod failure;
+pub mod fleet_owner;
 pub mod fleet_server;
+pub mod gateway_trust;
 pub mod golden;
 pub mod killing;
 pub mod link;

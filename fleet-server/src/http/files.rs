@@ -3,6 +3,7 @@
 //! Nothing here knows who asks: all of it is signed or named by its hash. Never serves a path that it was not given.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -11,8 +12,13 @@ use axum::response::{IntoResponse, Response};
 use dunlin_protocol::Digest;
 
 use super::Rejection;
-use super::routes::Shared;
+<<<<<<< HEAD
+
 use crate::blobs::{BlobError, Reading};
+=======
+use crate::blobs::Reading;
+>>>>>>> w-trust
+use crate::fleet::Fleet;
 use crate::store::{director, image};
 
 /// What is named by its version or hash stays as it is.
@@ -30,10 +36,15 @@ fn metadata(raw: Vec<u8>, kept: &'static str) -> Response {
 
 /// GET of a file of the image repository.
 pub(super) async fn image_file(
-    State(shared): State<Shared>,
+    State(fleet): State<Arc<Fleet>>,
     Path(file): Path<String>,
 ) -> Result<Response, Rejection> {
-    let name = file.strip_suffix(".json").ok_or_else(missing)?;
+    image_response(&fleet, &file).await
+}
+
+/// Answers with a file of the image repository.
+pub(crate) async fn image_response(fleet: &Fleet, file: &str) -> Result<Response, Rejection> {
+    let name = file.strip_suffix(".json").filter(|name| !name.contains('\0')).ok_or_else(missing)?;
     let (role, version) = match name.split_once('.') {
         Some((version, role)) => (role, Some(version.parse::<u64>().map_err(|_| missing())?)),
         // The one file that keeps its name when it changes.
@@ -41,46 +52,57 @@ pub(super) async fn image_file(
         None => return Err(missing()),
     };
     let role = role.to_owned();
-    let raw = shared.fleet.store.read(move |sql| image::get(sql, &role, version)).await?;
+    let raw = fleet.store.read(move |sql| image::get(sql, &role, version)).await?;
     Ok(metadata(raw.ok_or_else(missing)?, if version.is_some() { FOR_EVER } else { ASK_AGAIN }))
 }
 
 /// GET of a root of the director.
 pub(super) async fn director_file(
-    State(shared): State<Shared>,
+    State(fleet): State<Arc<Fleet>>,
     Path(file): Path<String>,
 ) -> Result<Response, Rejection> {
     let version = file.strip_suffix(".root.json").and_then(|version| version.parse::<u64>().ok());
     let version = version.filter(|version| format!("{version}.root.json") == file).ok_or_else(missing)?;
-    let raw = shared.fleet.store.read(move |sql| director::root(sql, version)).await?;
+    let raw = fleet.store.read(move |sql| director::root(sql, version)).await?;
     Ok(metadata(raw.ok_or_else(missing)?, FOR_EVER))
 }
 
 /// GET of a blob, or of a part of it.
 pub(super) async fn blob(
-    State(shared): State<Shared>,
+    State(fleet): State<Arc<Fleet>>,
     Path(sha256): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    let sha256: Digest = sha256.parse().map_err(|_| missing())?;
-    respond(&shared, sha256, &headers).await
+    respond(&fleet, digest(&sha256)?, &headers).await
+}
+
+/// Reads a digest in its one spelling.
+fn digest(text: &str) -> Result<Digest, Rejection> {
+    text.parse().ok().filter(|digest: &Digest| digest.to_string() == text).ok_or_else(missing)
 }
 
 /// GET of what makes one blob of another.
 pub(super) async fn delta(
-    State(shared): State<Shared>,
+    State(fleet): State<Arc<Fleet>>,
     Path((sha256, base)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    let (sha256, base): (Digest, Digest) =
-        (sha256.parse().map_err(|_| missing())?, base.parse().map_err(|_| missing())?);
-    let patch = shared.fleet.blobs.patch(&shared.fleet.store, sha256, base).await.map_err(rejection)?;
-    respond(&shared, patch.ok_or_else(missing)?.sha256, &headers).await
+    let (sha256, base) = (digest(&sha256)?, digest(&base)?);
+<<<<<<< HEAD
+    let patch = fleet.blobs.patch(&fleet.store, sha256, base).await.map_err(rejection)?;
+=======
+    let patch = fleet.blobs.patch(&fleet.store, sha256, base).await?;
+>>>>>>> w-trust
+    respond(&fleet, patch.ok_or_else(missing)?.sha256, &headers).await
 }
 
 /// Answers with a blob as RFC 9110 has it: one range at most, conditions by its tag.
-async fn respond(shared: &Shared, sha256: Digest, headers: &HeaderMap) -> Result<Response, Rejection> {
-    let bytes = shared.fleet.blobs.bytes(&sha256).await.map_err(rejection)?.ok_or_else(missing)?;
+async fn respond(fleet: &Fleet, sha256: Digest, headers: &HeaderMap) -> Result<Response, Rejection> {
+<<<<<<< HEAD
+    let bytes = fleet.blobs.bytes(&sha256).await.map_err(rejection)?.ok_or_else(missing)?;
+=======
+    let bytes = fleet.blobs.bytes(&sha256).await?.ok_or_else(missing)?;
+>>>>>>> w-trust
     let tag = format!("\"{sha256}\"");
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH).is_some_and(|tags| names_tag(tags, &tag)) {
@@ -103,7 +125,11 @@ async fn respond(shared: &Shared, sha256: Digest, headers: &HeaderMap) -> Result
             return Ok(response);
         }
     };
-    let reading = shared.fleet.blobs.stream(&sha256, range.clone()).await.map_err(rejection)?;
+<<<<<<< HEAD
+    let reading = fleet.blobs.stream(&sha256, range.clone()).await.map_err(rejection)?;
+=======
+    let reading = fleet.blobs.stream(&sha256, range.clone()).await?;
+>>>>>>> w-trust
     let Reading { range: got, body, .. } = reading.ok_or_else(missing)?;
     let mut response = Response::new(Body::empty());
     *response.body_mut() = body;
@@ -167,17 +193,6 @@ fn wanted(text: &str, bytes: u64) -> Wanted {
 
 fn part(first: u64, end: u64, bytes: u64) -> Wanted {
     if first < bytes { Wanted::Part(first..end.min(bytes)) } else { Wanted::Nothing }
-}
-
-/// Turns a failure of the blobs into an answer.
-pub(crate) fn rejection(error: BlobError) -> Rejection {
-    match error {
-        BlobError::Store(error) => error.into(),
-        error @ (BlobError::Mismatch { .. } | BlobError::TooLong) => {
-            Rejection::internal("a blob is not as it was written", &error)
-        }
-        error => Rejection::internal("the blobs cannot be read", &error),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Reads requests and writes responses; what they mean is elsewhere.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,19 +15,13 @@ use dunlin_protocol::routes::{BLOB, DELTA, DIRECTOR, ENROLL, ENVELOPE_MEDIA_TYPE
 
 use super::body::read_envelope;
 use super::{Rejection, files};
-use crate::enrolment;
 use crate::exchange::{self, Answered};
 use crate::fleet::Fleet;
-use crate::store::fleet;
-
-#[derive(Debug, Clone)]
-pub(super) struct Shared {
-    pub(super) fleet: Arc<Fleet>,
-    pub(super) body_time: Duration,
-}
+use crate::store::fleet as identity;
+use crate::{api, enrolment};
 
 /// Returns all routes.
-pub fn router(fleet: Arc<Fleet>, body_time: Duration) -> Router {
+pub fn router(fleet: Arc<Fleet>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route(ENROLL, post(enroll))
@@ -37,31 +30,32 @@ pub fn router(fleet: Arc<Fleet>, body_time: Duration) -> Router {
         .route(DIRECTOR, get(files::director_file))
         .route(BLOB, get(files::blob))
         .route(DELTA, get(files::delta))
+        .with_state(Arc::clone(&fleet))
+        .merge(api::router(&fleet))
         .fallback(async || Rejection::http(StatusCode::NOT_FOUND, "not_found", "there is no such path"))
         .method_not_allowed_fallback(async || {
             Rejection::http(StatusCode::METHOD_NOT_ALLOWED, "method", "the path does not take this method")
         })
-        .with_state(Shared { fleet, body_time })
 }
 
 /// Healthy is who can use its store.
-async fn healthz(State(shared): State<Shared>) -> Result<Response, Rejection> {
-    shared.fleet.store.read(fleet::require_reachable).await?;
+async fn healthz(State(fleet): State<Arc<Fleet>>) -> Result<Response, Rejection> {
+    fleet.store.read(identity::require_reachable).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], "{\"healthy\":true}").into_response())
 }
 
-async fn enroll(State(shared): State<Shared>, request: Request<Body>) -> Result<Response, Rejection> {
-    let raw = read_envelope(request, ENROLMENT_BYTES_MAX, shared.body_time).await?;
-    enrolment::enrol(&shared.fleet, &raw).await.map(respond)
+async fn enroll(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Result<Response, Rejection> {
+    let raw = read_envelope(request, ENROLMENT_BYTES_MAX, fleet.body_time).await?;
+    enrolment::enrol(&fleet, &raw).await.map(respond)
 }
 
 async fn exchange_messages(
-    State(shared): State<Shared>,
+    State(fleet): State<Arc<Fleet>>,
     request: Request<Body>,
 ) -> Result<Response, Rejection> {
     let wait_seconds = wait_of(request.uri().query().unwrap_or_default());
-    let raw = read_envelope(request, REQUEST_BYTES_MAX, shared.body_time).await?;
-    exchange::exchange(&shared.fleet, &raw, wait_seconds).await.map(respond)
+    let raw = read_envelope(request, REQUEST_BYTES_MAX, fleet.body_time).await?;
+    exchange::exchange(&fleet, &raw, wait_seconds).await.map(respond)
 }
 
 /// Returns how long a question may wait; one that says it in another way does not wait.

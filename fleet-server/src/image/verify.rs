@@ -82,14 +82,12 @@ fn news(held: &Files, uploaded: &Files) -> Result<Files, ImageRefusal> {
         match held.get(name) {
             Some(other) if other == raw => {}
             Some(_) => return Err(ImageRefusal::Taken(name.clone())),
-            None if role != "root" && newest(held) > Some(version) => {
-                let reason = format!(
-                    "is older than what is here; sign the change anew on version {}",
-                    newest(held).unwrap_or(0)
-                );
+            None if role != "root" && newest(uploaded) < newest(held) => {
+                let here = newest(held).unwrap_or(0);
+                let reason = format!("is older than what is here; sign the change anew on version {here}");
                 return Err(Failure::new(Code::Rollback, name.as_str(), reason).into());
             }
-            None if role != "root" && newest(uploaded) > Some(version) => {}
+            None if role != "root" && Some(version) < newest(uploaded) => {}
             None => drop(new.insert(name.clone(), raw.clone())),
         }
     }

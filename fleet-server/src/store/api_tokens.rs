@@ -84,10 +84,8 @@ pub fn get(sql: &mut dyn Sql, id: &str) -> Result<Option<ApiToken>, StoreError> 
 ///
 /// *Errors*: the store's.
 pub fn has_name(sql: &mut dyn Sql, name: &str) -> Result<bool, StoreError> {
-    let found = sql.query(
-        "SELECT id FROM api_token WHERE name = $1 AND revoked_ms IS NULL LIMIT 1",
-        &[name.into()],
-    )?;
+    let found =
+        sql.query("SELECT id FROM api_token WHERE name = $1 AND revoked_ms IS NULL LIMIT 1", &[name.into()])?;
     Ok(!found.is_empty())
 }
 

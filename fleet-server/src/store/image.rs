@@ -69,3 +69,11 @@ pub fn release_digests(sql: &mut dyn Sql) -> Result<BTreeSet<Digest>, StoreError
     };
     rows.into_iter().map(digest).collect()
 }
+
+/// Returns the version of a role's newest file.
+///
+/// *Errors*: the store's.
+pub fn newest_version(sql: &mut dyn Sql, role: &str) -> Result<Option<u64>, StoreError> {
+    let query = "SELECT version FROM image_file WHERE name = $1 ORDER BY version DESC LIMIT 1";
+    sql.query_optional(query, &[role.into()])?.map(|mut row| row.take(0)).transpose()
+}

@@ -3,6 +3,7 @@
 //! Work is a plain function over [`Sql`], handed to the store's threads; each is one transaction. SQL stands here alone,
 //! one text for both databases. Decides nothing about devices or rollouts.
 
+pub mod api_tokens;
 pub mod audit;
 pub mod blobs;
 pub mod desired;
@@ -11,6 +12,7 @@ pub mod director;
 mod error;
 pub mod events;
 pub mod fleet;
+pub mod idempotency;
 pub mod image;
 pub mod leases;
 pub mod messages;
