@@ -15,13 +15,8 @@ use super::Caller;
 use super::document::Problems;
 use crate::fleet::Fleet;
 use crate::http::Rejection;
-<<<<<<< HEAD
-use crate::image::standing;
-use crate::store::{Sql, devices};
-=======
 use crate::image::{self, ImageStanding};
 use crate::store::{Sql, StoreError, devices};
->>>>>>> w-trust
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Fleet>> {
     OpenApiRouter::new().routes(routes!(server))
@@ -31,14 +26,6 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Fleet>> {
 #[utoipa::path(get, operation_id = "server.get", path = "/v1/server", tag = "server", responses((status = 200, body = ServerStatus), Problems))]
 async fn server(State(fleet): State<Arc<Fleet>>, caller: Caller) -> Result<Json<ServerStatus>, Rejection> {
     caller.require(&fleet, Scope::Viewer, "server.get").await?;
-<<<<<<< HEAD
-    let (counts_devices, key) = (caller.has_all_devices(), fleet.key.role().public());
-    let read = move |sql: &mut dyn Sql| {
-        let devices = if counts_devices { devices::count_by_state(sql)? } else { BTreeMap::new() };
-        Ok((standing(sql, &key)?, devices))
-    };
-    let (standing, devices) = fleet.store.read(read).await?;
-=======
     let counts_devices = caller.has_all_devices();
     let key = fleet.key.role().public();
     let (standing, devices) = fleet.store.read(move |sql| read(sql, &key, counts_devices)).await?;
@@ -47,27 +34,16 @@ async fn server(State(fleet): State<Arc<Fleet>>, caller: Caller) -> Result<Json<
         is_adopted: standing.is_adopted,
         timestamp_expires: standing.timestamp_expires.map(|expires| expires.to_string()),
     };
->>>>>>> w-trust
     Ok(Json(ServerStatus {
         server: fleet.server.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         public_key: fleet.key.public().to_string(),
         public_url: fleet.public_url.clone(),
-<<<<<<< HEAD
-        image: ImageStatus {
-            root_version: standing.root_version,
-            is_adopted: standing.is_adopted,
-            timestamp_expires: standing.timestamp_expires.map(|expires| expires.to_string()),
-        },
-=======
         image,
->>>>>>> w-trust
         director_root_version: standing.director_root_version,
         devices,
     }))
 }
-<<<<<<< HEAD
-=======
 
 fn read(
     sql: &mut dyn Sql,
@@ -77,4 +53,3 @@ fn read(
     let devices = if counts_devices { devices::count_by_state(sql)? } else { BTreeMap::new() };
     Ok((image::standing(sql, key)?, devices))
 }
->>>>>>> w-trust

@@ -12,12 +12,7 @@ use axum::response::{IntoResponse, Response};
 use dunlin_protocol::Digest;
 
 use super::Rejection;
-<<<<<<< HEAD
-
-use crate::blobs::{BlobError, Reading};
-=======
 use crate::blobs::Reading;
->>>>>>> w-trust
 use crate::fleet::Fleet;
 use crate::store::{director, image};
 
@@ -88,21 +83,13 @@ pub(super) async fn delta(
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
     let (sha256, base) = (digest(&sha256)?, digest(&base)?);
-<<<<<<< HEAD
-    let patch = fleet.blobs.patch(&fleet.store, sha256, base).await.map_err(rejection)?;
-=======
     let patch = fleet.blobs.patch(&fleet.store, sha256, base).await?;
->>>>>>> w-trust
     respond(&fleet, patch.ok_or_else(missing)?.sha256, &headers).await
 }
 
 /// Answers with a blob as RFC 9110 has it: one range at most, conditions by its tag.
 async fn respond(fleet: &Fleet, sha256: Digest, headers: &HeaderMap) -> Result<Response, Rejection> {
-<<<<<<< HEAD
-    let bytes = fleet.blobs.bytes(&sha256).await.map_err(rejection)?.ok_or_else(missing)?;
-=======
     let bytes = fleet.blobs.bytes(&sha256).await?.ok_or_else(missing)?;
->>>>>>> w-trust
     let tag = format!("\"{sha256}\"");
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH).is_some_and(|tags| names_tag(tags, &tag)) {
@@ -125,11 +112,7 @@ async fn respond(fleet: &Fleet, sha256: Digest, headers: &HeaderMap) -> Result<R
             return Ok(response);
         }
     };
-<<<<<<< HEAD
-    let reading = fleet.blobs.stream(&sha256, range.clone()).await.map_err(rejection)?;
-=======
     let reading = fleet.blobs.stream(&sha256, range.clone()).await?;
->>>>>>> w-trust
     let Reading { range: got, body, .. } = reading.ok_or_else(missing)?;
     let mut response = Response::new(Body::empty());
     *response.body_mut() = body;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Counts;
 use super::gate::{Gate, GateKind};
+use super::query::Query;
 use super::spec::RolloutSpec;
 
 /// A rollout.
@@ -19,6 +20,9 @@ pub struct Rollout {
     pub spec: RolloutSpec,
     /// Who made it: no approval of theirs counts.
     pub author: String,
+    /// The gateways that there are for who made it: it reaches no others, and others of the same view see it.
+    #[serde(default = "Query::all")]
+    pub limited_to: Query,
     /// Who signed or published what it gives: no approval of theirs counts either.
     #[serde(default)]
     pub signers: BTreeSet<String>,
@@ -190,6 +194,23 @@ pub enum Outcome {
     Dropped,
 }
 
+impl Outcome {
+    /// Returns the word that it has on the wire, and the code of a failure.
+    #[must_use]
+    pub fn word(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Assigned => ("assigned", None),
+            Self::Good => ("good", None),
+            Self::Failed(failure) => ("failed", Some(&failure.cause)),
+            Self::Retrying => ("retrying", None),
+            Self::Superseded => ("superseded", None),
+            Self::Reverting => ("reverting", None),
+            Self::Reverted => ("reverted", None),
+            Self::Dropped => ("dropped", None),
+        }
+    }
+}
+
 /// Why a rollout halted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halt {
@@ -253,6 +274,7 @@ impl Rollout {
             approvals: spec.approvals,
             spec,
             author,
+            limited_to: Query::all(),
             signers,
             status: Status::Draft,
             started_ms: 0,

@@ -48,6 +48,13 @@ impl Census {
         &self.fleet
     }
 
+    /// Returns the releases whose files gateways have, by their digests.
+    #[must_use]
+    pub fn releases(&self) -> BTreeSet<String> {
+        let reports = self.marks.values().filter_map(|mark| mark.report.as_deref());
+        reports.flat_map(super::plan::releases_of).collect()
+    }
+
     pub(super) fn mark(&self, device: &str) -> Option<&Mark> {
         self.marks.get(device)
     }

@@ -12,4 +12,4 @@ mod telling;
 
 pub use census::Census;
 pub use plan::{Plan, PlannedDevice, plan};
-pub(crate) use reconcile::reconcile;
+pub(crate) use reconcile::{keep, reconcile};

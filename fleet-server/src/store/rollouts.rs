@@ -215,11 +215,13 @@ pub fn put(
         }
         let bare = Member { settings_before: None, settings_revision: None, ..member.clone() };
         let body = serde_json::to_string(&bare).map_err(|_| damaged("a member", &after.id))?;
-        let values: [Value; 3] = [after.id.as_str().into(), device.as_str().into(), body.into()];
+        let (outcome, _) = member.outcome.word();
+        let values: [Value; 4] =
+            [after.id.as_str().into(), device.as_str().into(), body.into(), outcome.into()];
         // A gateway that is new comes in once: another row of it is a conflict.
         let statement = match earlier {
-            None => "INSERT INTO rollout_member (rollout, device, body) VALUES ($1, $2, $3)",
-            Some(_) => "UPDATE rollout_member SET body = $3 WHERE rollout = $1 AND device = $2",
+            None => "INSERT INTO rollout_member (rollout, device, body, outcome) VALUES ($1, $2, $3, $4)",
+            Some(_) => "UPDATE rollout_member SET body = $3, outcome = $4 WHERE rollout = $1 AND device = $2",
         };
         sql.execute(statement, &values)?;
     }
@@ -303,6 +305,28 @@ pub fn intents(sql: &mut dyn Sql) -> Result<Vec<(String, String, Intent)>, Store
         Ok((row.take(0)?, row.take(1)?, intent))
     };
     rows.into_iter().map(intent).collect()
+}
+
+/// Returns the path of settings that the owner names at present, by their digest.
+///
+/// *Errors*: the store's.
+pub fn settings_path(sql: &mut dyn Sql, digest: &str) -> Result<Option<String>, StoreError> {
+    let row = sql.query_optional(
+        "SELECT path FROM settings_release WHERE digest = $1 AND removed_ms IS NULL",
+        &[digest.into()],
+    )?;
+    row.map(|mut row| row.take(0)).transpose()
+}
+
+/// Returns how many members stand as each outcome says.
+///
+/// *Errors*: the store's.
+pub fn outcomes(sql: &mut dyn Sql, id: &str) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows = sql.query(
+        "SELECT outcome, CAST(count(*) AS BIGINT) FROM rollout_member WHERE rollout = $1 GROUP BY outcome",
+        &[id.into()],
+    )?;
+    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?))).collect()
 }
 
 /// Returns the approval policy with its revision.

@@ -5,6 +5,7 @@ ALTER TABLE rollout ADD COLUMN started_ms BIGINT NOT NULL DEFAULT 0;
 CREATE TABLE rollout_member (
     rollout TEXT NOT NULL REFERENCES rollout (id) ON DELETE CASCADE,
     device TEXT NOT NULL,
+    outcome TEXT NOT NULL,
     body TEXT NOT NULL,
     pending TEXT CHECK (pending IN ('assign', 'withdraw', 'drop')),
     settings_before TEXT,
