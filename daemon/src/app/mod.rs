@@ -29,7 +29,7 @@ use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
 use crate::status::report::StatusFacts;
 use crate::status::socket::StatusSocket;
-use crate::store::{FolderLock, LastStop, StoreError};
+use crate::store::{FolderLock, LastStop, SettledNumbers, StoreError, WriterCommand, queue};
 use crate::systemd::{self, Watchdog};
 use generation::{Ended, Generation};
 use signals::{Signal, Signals};
@@ -49,6 +49,10 @@ pub(crate) struct Surroundings {
     pub(crate) control: watch::Sender<Option<mpsc::Sender<ControlRequest>>>,
     /// Tells the update how to change the lanes of the present generation.
     pub(crate) lanes: watch::Sender<Option<LaneControl>>,
+    /// Tells the upload where the present writer takes orders.
+    pub(crate) writer: watch::Sender<Option<queue::Sender<WriterCommand>>>,
+    /// Numbers that the fleet server has answered for, for retention to count on.
+    pub(crate) settled: SettledNumbers,
 }
 
 /// Compiles a configuration's sources, and its models with what runs in their lanes.
@@ -112,6 +116,8 @@ async fn serve(request: &LoadRequest, loaded: Loaded, filter: &LogFilter) -> Res
         worker_program,
         control,
         lanes: watch::channel(None).0,
+        writer: watch::channel(None).0,
+        settled: SettledNumbers::default(),
     };
     start_status(&loaded, &surroundings, present).await?;
     tokio::spawn(surroundings.watchdog.clone().feed());
