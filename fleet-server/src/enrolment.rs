@@ -150,6 +150,7 @@ fn decide(
         health: None,
         desired_revision: known.as_ref().map_or(0, |known| known.desired_revision),
         director_version: known.as_ref().map_or(0, |known| known.director_version),
+        director_ms: known.as_ref().map_or(0, |known| known.director_ms),
         labels,
     };
     devices::enrol(sql, &device)?;

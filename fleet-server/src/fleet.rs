@@ -3,10 +3,13 @@
 //! Never holds what another process over the same store would need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dunlin_kit::clock;
 use dunlin_protocol::ServerId;
 
+use crate::api::RateLimits;
+use crate::blobs::Blobs;
 use crate::exchange::waiters::Waiters;
 use crate::online_key::OnlineKey;
 use crate::store::Store;
@@ -16,14 +19,22 @@ use crate::store::Store;
 pub struct Fleet {
     /// Everything that is kept.
     pub store: Store,
+    /// Files by their SHA-256.
+    pub blobs: Blobs,
     /// Signs answers.
     pub key: OnlineKey,
     /// The server's id.
     pub server: ServerId,
     /// Where gateways find it, without a slash at its end.
     pub public_url: String,
+    /// What this process is called where it holds a lease; another one after a restart.
+    pub holder: String,
     /// Gateways that wait for something new.
     pub waiters: Arc<Waiters>,
+    /// How often each token may ask.
+    pub rate_limits: RateLimits,
+    /// Longest time for the body of a request.
+    pub body_time: Duration,
 }
 
 /// Returns the time in ms since 1970.

@@ -3,11 +3,18 @@
 //! A process holds no state that another could need: everything is in the store and among the blobs. It cannot approve a
 //! model; it chooses among what the owner signed. `dunlin-fleet` starts it.
 
+pub mod api;
+pub mod background;
+pub mod blobs;
+pub mod director;
 pub mod enrolment;
 pub mod exchange;
 pub mod fleet;
 pub mod http;
+pub mod image;
 pub mod online_key;
 pub mod rollout;
 pub mod server;
+pub mod service_manager;
 pub mod store;
+mod waking;

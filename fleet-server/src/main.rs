@@ -2,6 +2,7 @@
 //!
 //! Reads the command line, starts the log, and serves until it is told to stop; holds no logic of its own.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ struct ServeArgs {
     /// A PostgreSQL database in place of the one in the folder
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
+    /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`; credentials come from the environment
+    #[arg(long, value_name = "URL")]
+    blob_url: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -63,9 +67,16 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let ServeArgs { data, listen, public_url, database_url } = args;
-    let server =
-        Server::open(Settings { data, listen, public_url, database_url, bounds: Bounds::default() }).await?;
+    let ServeArgs { data, listen, public_url, database_url, blob_url } = args;
+    let server = Server::open(Settings {
+        data,
+        listen,
+        public_url,
+        database_url,
+        blob_url,
+        bounds: Bounds::default(),
+    })
+    .await?;
     server.serve(told_to_stop()).await;
     Ok(())
 }
@@ -86,5 +97,10 @@ async fn told_to_stop() {
 /// Lines go to the standard error output; `RUST_LOG` says which.
 fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -1,4 +1,4 @@
-//! The server's online key: signs its answers.
+//! The server's online key: signs its answers, and the online roles of both repositories.
 //!
 //! Made at the first start and kept in one file that its owner alone reads; never printed, never sent.
 
@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +27,7 @@ const MODE: u32 = 0o600;
 pub struct OnlineKey {
     key: SigningKey,
     public: PublicKey,
+    role: Arc<dunlin_trust::sign::SigningKey>,
 }
 
 impl fmt::Debug for OnlineKey {
@@ -68,13 +70,19 @@ impl OnlineKey {
     fn of_seed(seed: &[u8; 32]) -> io::Result<Self> {
         let key = SigningKey::from_bytes(seed);
         let public = PublicKey::from_bytes(key.verifying_key().as_bytes()).map_err(io::Error::other)?;
-        Ok(Self { key, public })
+        Ok(Self { key, public, role: Arc::new(dunlin_trust::sign::SigningKey::from_seed(seed)) })
     }
 
     /// Returns the public key: what the owner's root names.
     #[must_use]
     pub const fn public(&self) -> PublicKey {
         self.public
+    }
+
+    /// Returns the same key as one that signs metadata.
+    #[must_use]
+    pub const fn role(&self) -> &Arc<dunlin_trust::sign::SigningKey> {
+        &self.role
     }
 
     /// Signs bytes.

@@ -9,12 +9,16 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dunlin_protocol::ServerId;
+use dunlin_protocol::{Incarnation, ServerId};
 use tokio::net::TcpListener;
 
+use crate::api::{self, RateLimits};
+use crate::background::Background;
+use crate::blobs::{BlobError, Blobs};
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::{self, Bounds};
 use crate::online_key::OnlineKey;
+use crate::service_manager;
 use crate::store::{Store, StoreError, fleet};
 
 /// Entered by its owner alone.
@@ -31,6 +35,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// A PostgreSQL database in place of the one in the folder.
     pub database_url: Option<String>,
+    /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`.
+    pub blob_url: Option<String>,
     /// How much is allowed.
     pub bounds: Bounds,
 }
@@ -40,6 +46,8 @@ pub struct Settings {
 pub enum ServeError {
     /// A file or folder cannot be used.
     File(PathBuf, io::Error),
+    /// The folder or bucket of blobs cannot be used.
+    Blobs(BlobError),
     /// The store cannot be used.
     Store(StoreError),
     /// The address cannot be listened at.
@@ -52,6 +60,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, _) => write!(f, "cannot use `{}`", path.display()),
+            Self::Blobs(_) => f.write_str("cannot open the blobs"),
             Self::Store(_) => f.write_str("cannot open the database"),
             Self::Listen(address, _) => write!(f, "cannot listen at `{address}`"),
             Self::Random(_) => f.write_str("the system gives no randomness"),
@@ -63,6 +72,7 @@ impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::File(_, error) | Self::Listen(_, error) => Some(error),
+            Self::Blobs(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Random(error) => Some(error),
         }
@@ -84,16 +94,19 @@ impl Server {
     /// *Errors*: see [`ServeError`].
     pub async fn open(settings: Settings) -> Result<Self, ServeError> {
         let keys = settings.data.join("keys");
-        for folder in [&settings.data, &keys, &settings.data.join("blobs")] {
+        let blob_folder = settings.data.join("blobs");
+        for folder in [&settings.data, &keys, &blob_folder] {
             make_private(folder).map_err(|error| ServeError::File(folder.clone(), error))?;
         }
         let file = keys.join("online.pem");
         let key = OnlineKey::open(&file).map_err(|error| ServeError::File(file, error))?;
-        let store = match &settings.database_url {
-            Some(url) => Store::open_postgres(url),
-            None => Store::open_sqlite(&settings.data.join("fleet.db")),
+        let store = open_store(&settings).map_err(ServeError::Store)?;
+        let blobs = match &settings.blob_url {
+            Some(url) => Blobs::open_url(url),
+            None => Blobs::open_folder(&blob_folder),
         };
-        let store = store.map_err(ServeError::Store)?;
+        let blobs = blobs.map_err(ServeError::Blobs)?;
+        let holder = Incarnation::from_bytes(random().map_err(ServeError::Random)?).to_string();
         let now = now_ms();
         let made = ServerId::new(now, random().map_err(ServeError::Random)?).to_string();
         let id = store.write(move |sql| fleet::server_id(sql, &made, now)).await;
@@ -105,7 +118,21 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
         let public_url = public_url.trim_end_matches('/').to_owned();
-        let fleet = Fleet { store, key, server, public_url, waiters: Arc::default() };
+        let token = keys.join("admin.token");
+        if api::first_token(&store, &token).await.map_err(|error| ServeError::File(token.clone(), error))? {
+            tracing::info!(file = %token.display(), "the first token, an administrator's, is in this file");
+        }
+        let fleet = Fleet {
+            store,
+            blobs,
+            key,
+            server,
+            public_url,
+            holder,
+            waiters: Arc::default(),
+            rate_limits: RateLimits::default(),
+            body_time: settings.bounds.body,
+        };
         Ok(Self { listener, address, bounds: settings.bounds, fleet: Arc::new(fleet) })
     }
 
@@ -125,13 +152,33 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { listener, address, bounds, fleet } = self;
         tracing::info!(%address, server = %fleet.server, key = %fleet.key.public(), "serving");
-        let router = http::router(Arc::clone(&fleet), bounds.body);
-        http::serve(listener, router, bounds, stop, || fleet.waiters.wake_all()).await;
+        let router = http::router(Arc::clone(&fleet));
+        let background = Background::start(&fleet);
+        service_manager::ready();
+        let stopping = || {
+            service_manager::stopping();
+            fleet.waiters.wake_all();
+        };
+        tokio::select! {
+            () = http::serve(listener, router, bounds, stop, stopping) => {}
+            () = service_manager::feed_watchdog(&fleet.store) => {}
+        }
+        background.end().await;
         if let Some(fleet) = Arc::into_inner(fleet) {
             fleet.store.close();
         }
         tracing::info!("stopped");
     }
+}
+
+/// Opens the store on a thread of its own: the client of PostgreSQL brings its own runtime, which cannot be begun within
+/// another.
+fn open_store(settings: &Settings) -> Result<Store, StoreError> {
+    let open = || match &settings.database_url {
+        Some(url) => Store::open_postgres(url),
+        None => Store::open_sqlite(&settings.data.join("fleet.db")),
+    };
+    std::thread::scope(|scope| scope.spawn(open).join().unwrap_or(Err(StoreError::Panicked)))
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {

@@ -47,7 +47,7 @@ pub fn daemon_program() -> Outcome<PathBuf> {
         Some(given) => {
             fs::canonicalize(&given).map_err(Failure::of(format!("DUNLIND_BIN={}", given.display())))
         }
-        None => find_program("dunlind", "daemon"),
+        None => find_program("dunlind", "daemon", "daemon"),
     };
     FOUND.get_or_init(find).clone()
 }
@@ -58,11 +58,20 @@ pub fn daemon_program() -> Outcome<PathBuf> {
 /// *Errors*: there is none and it cannot be built.
 pub fn owner_program() -> Outcome<PathBuf> {
     static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(|| find_program("dunlin", "cli")).clone()
+    FOUND.get_or_init(|| find_program("dunlin", "cli", "cli")).clone()
 }
 
-/// Finds a program whose package `dunlin-FOLDER` is in a folder of the workspace.
-fn find_program(name: &str, package: &str) -> Outcome<PathBuf> {
+/// Returns the path of `dunlin-fleet`, of the running program's profile, built where it is missing or older than its
+/// source.
+///
+/// *Errors*: there is none and it cannot be built.
+pub fn fleet_program() -> Outcome<PathBuf> {
+    static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| find_program("dunlin-fleet", "fleet", "fleet-server")).clone()
+}
+
+/// Finds a program of the package `dunlin-PACKAGE`, which is in a folder of the workspace.
+fn find_program(name: &str, package: &str, source: &str) -> Outcome<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
     let folder = folder.ok_or_else(|| Failure::new("the running program has no folder"))?;
@@ -70,7 +79,7 @@ fn find_program(name: &str, package: &str) -> Outcome<PathBuf> {
     // Other test processes look at the same moment: one builds, the others wait.
     let gate = File::options().create(true).append(true).open(folder.join(format!(".{name}-build.lock")))?;
     gate.lock()?;
-    if !is_current(&program, package) {
+    if !is_current(&program, source) {
         build(name, package, folder.ends_with("release"))?;
     }
     if program.is_file() {
@@ -81,9 +90,11 @@ fn find_program(name: &str, package: &str) -> Outcome<PathBuf> {
 }
 
 /// Tells whether the binary is newer than everything it is built from.
-fn is_current(program: &Path, package: &str) -> bool {
+fn is_current(program: &Path, source: &str) -> bool {
     let Ok(built) = fs::metadata(program).and_then(|meta| meta.modified()) else { return false };
-    let mut folders = vec![root().join("crates"), root().join(package)];
+    let shared = ["crates", "agent-protocol"];
+    let mut folders: Vec<PathBuf> =
+        shared.iter().chain([&source]).map(|folder| root().join(folder)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();

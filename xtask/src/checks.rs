@@ -3,12 +3,15 @@
 //! Starts the checks and tells what became of them. All run, even after a failure, so that one run shows all there is to
 //! mend. The test runner's own summary stands at the end.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::step::{Outcome, Steps, passes, passes_and_tells};
 use crate::{fuzz, nodes, tools};
 
-const UNIT: &str = "systemd/system/dunlind.service";
+/// The units, and the programs that they start.
+const UNITS: [(&str, &str); 2] =
+    [("dunlind.service", "/usr/bin/dunlind"), ("dunlin-fleet.service", "/usr/bin/dunlin-fleet")];
 /// Workspaces of their own: the fuzz targets, and the comparison with ONNX Runtime.
 const BESIDE: [&str; 2] = ["fuzz/Cargo.toml", "zoo/Cargo.toml"];
 
@@ -77,7 +80,7 @@ pub(crate) fn test() -> Result<(), String> {
     steps.run("fuzz targets", fuzz::stretch);
     steps.run("dependencies", dependencies);
     steps.run("advisories", advisories);
-    steps.run("systemd unit", unit);
+    steps.run("systemd units", units);
     steps.print();
     println!();
     for line in &summary {
@@ -140,23 +143,28 @@ fn advisories() -> Outcome {
     }
 }
 
-fn unit() -> Outcome {
+fn units() -> Outcome {
     let Some(analyze) = tools::find("systemd-analyze") else {
         return Outcome::Skipped("systemd-analyze is not installed".to_owned());
     };
-    let unit = tools::root().join(UNIT);
+    let outcomes = UNITS.iter().map(|(name, program)| unit_of(&analyze, name, program));
+    outcomes.into_iter().find(|outcome| *outcome != Outcome::Passed).unwrap_or(Outcome::Passed)
+}
+
+fn unit_of(analyze: &Path, name: &str, program: &str) -> Outcome {
+    let unit = tools::root().join("systemd/system").join(name);
     // `verify` wants the program to be installed: it gets a copy that names one that is.
     let folder = tools::root().join("target/xtask-unit");
-    let copy = folder.join("dunlind.service");
+    let copy = folder.join(name);
     let written = std::fs::read_to_string(&unit).and_then(|text| {
         std::fs::create_dir_all(&folder)?;
         let mut file = std::fs::File::create(&copy)?;
-        std::io::Write::write_all(&mut file, text.replace("/usr/bin/dunlind", "/bin/true").as_bytes())
+        std::io::Write::write_all(&mut file, text.replace(program, "/bin/true").as_bytes())
     });
     if let Err(error) = written {
-        return Outcome::Failed(format!("cannot copy `{UNIT}`: {error}"));
+        return Outcome::Failed(format!("cannot copy `{name}`: {error}"));
     }
-    let (verified, lines) = passes_and_tells(Command::new(&analyze).arg("verify").arg(&copy));
+    let (verified, lines) = passes_and_tells(Command::new(analyze).arg("verify").arg(&copy));
     if verified != Outcome::Passed {
         return verified;
     }
@@ -164,7 +172,7 @@ fn unit() -> Outcome {
         return Outcome::Failed("`systemd-analyze verify` is not clean".to_owned());
     }
     exposure(
-        Command::new(&analyze).args(["security", "--offline=true", "--no-pager", EXPOSURE_MAX]).arg(&unit),
+        Command::new(analyze).args(["security", "--offline=true", "--no-pager", EXPOSURE_MAX]).arg(&unit),
     )
 }
 

@@ -34,13 +34,18 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "dunlin-kit",
             "dunlin-fleet",
+            "dunlin-fleet-api",
             "dunlin-protocol",
             "dunlin-trust",
             "dunlin-model-package",
             "dunlin-pipeline",
         ],
     ),
-    ("dunlin-fleet", &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package"]),
+    ("dunlin-fleet-api", &[]),
+    (
+        "dunlin-fleet",
+        &["dunlin-fleet-api", "dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package"],
+    ),
     ("xtask", &[]),
 ];
 

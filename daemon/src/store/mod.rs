@@ -14,6 +14,7 @@ pub mod batch;
 pub mod body;
 pub mod clock_fix;
 pub mod error;
+pub mod fleet;
 pub mod folder_lock;
 pub mod ledger;
 mod numbers;
@@ -38,6 +39,7 @@ mod wire;
 pub mod writer;
 
 pub use error::{FailureClass, StoreError};
+pub use fleet::{FleetLife, FleetStore};
 pub use folder_lock::FolderLock;
 pub use open::{DeliveryMark, Moment, Recovery, Store};
 pub use outbox::SettledNumbers;

@@ -70,6 +70,7 @@ fn brings_nothing(answer: &ExchangeAnswer) -> bool {
         && answer.asks.is_empty()
         && answer.refusal.is_none()
         && answer.desired.is_none()
+        && answer.settings.is_none()
 }
 
 /// Checks who sent an envelope, then reads it.
@@ -149,7 +150,11 @@ async fn judged(fleet: &Fleet, question: &Arc<Question>) -> Result<ExchangeAnswe
             answer.refusal =
                 Some(Refusal { words: Words::cut(&code.as_str().replace('_', " ")), code, highest });
         }
-        Judgement::Taken { taken, report_known } => {
+        Judgement::Taken { taken, report_known, statement, settings } => {
+            let desired = statement.map(|draft| draft.sign(fleet.key.role())).transpose();
+            let desired = desired.map_err(|error| Rejection::internal("a statement is too long", &error))?;
+            answer.desired = desired.map(Box::new);
+            answer.settings = settings;
             answer.receipts = List::first_of(taken.receipts);
             answer.rejected = List::first_of(taken.rejected);
             if report_known != Some(request.report.digest) {

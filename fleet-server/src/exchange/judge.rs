@@ -4,11 +4,13 @@
 //! another process never takes what was taken before. That costs no flush a message, since the store commits messages
 //! that arrive together at once. Never signs or sends.
 
+use dunlin_protocol::exchange::SettingsOffer;
 use dunlin_protocol::refusal::RefusalCode;
 use dunlin_protocol::{Digest, ExchangeRequest};
 
 use super::counter::Verdict;
 use super::ingest::{self, Sound, Taken};
+use crate::director::{self, Draft, Standing};
 use crate::store::audit::{self, Deed};
 use crate::store::devices::{self, Device, DeviceState};
 use crate::store::messages::{self, Heard};
@@ -37,7 +39,12 @@ pub(super) enum Judgement {
     /// It is refused by a signed answer.
     Refused { code: RefusalCode, state: DeviceState, highest: Option<u64> },
     /// It was taken, now or before.
-    Taken { taken: Taken, report_known: Option<Digest> },
+    Taken {
+        taken: Taken,
+        report_known: Option<Digest>,
+        statement: Option<Box<Draft>>,
+        settings: Option<SettingsOffer>,
+    },
 }
 
 pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement, StoreError> {
@@ -90,7 +97,15 @@ pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement,
         Some(_) => Some(request.report.digest),
         None => device.report.and_then(|(_, digest)| digest.parse().ok()),
     };
-    Ok(Judgement::Taken { taken, report_known })
+    let standing = Standing {
+        device: &id,
+        revision: device.desired_revision,
+        version: device.director_version,
+        made_ms: device.director_ms,
+    };
+    let statement = director::draft(sql, standing, &request.held, request.nonce, question.now_ms)?;
+    let settings = director::settings_for(sql, standing, &request.held)?;
+    Ok(Judgement::Taken { taken, report_known, statement: statement.map(Box::new), settings })
 }
 
 /// Suspends a gateway whose key speaks twice: both of them, since nobody can tell which is the right one.

@@ -46,6 +46,12 @@ impl Waiters {
         Some(Waiter { waiters: self, device, notify, _place: place })
     }
 
+    /// Tells whether a gateway's question has a place.
+    #[must_use]
+    pub fn has(&self, device: DeviceId) -> bool {
+        self.by_device.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&device)
+    }
+
     /// Wakes a gateway's question: there is something new for it.
     pub fn wake(&self, device: DeviceId) {
         if let Some((notify, _)) = self.by_device.lock().unwrap_or_else(PoisonError::into_inner).get(&device)

@@ -41,10 +41,19 @@ pub(super) async fn read_envelope(
     if length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    let raw = tokio::time::timeout(time_max, collect(body, bytes_max)).await.map_err(|_| {
-        Rejection::http(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")
-    })??;
+    let raw = read_body(body, bytes_max, time_max).await?;
     if is_compressed { zstd_frame(&raw, bytes_max).ok_or_else(|| too_large(bytes_max)) } else { Ok(raw) }
+}
+
+/// Reads a body as it comes, within a number of bytes and a time.
+pub(crate) async fn read_body(
+    body: Body,
+    bytes_max: usize,
+    time_max: Duration,
+) -> Result<Vec<u8>, Rejection> {
+    tokio::time::timeout(time_max, collect(body, bytes_max)).await.map_err(|_| {
+        Rejection::http(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")
+    })?
 }
 
 fn too_large(bytes_max: usize) -> Rejection {

@@ -5,10 +5,11 @@
 
 mod body;
 mod connections;
+mod files;
 mod rejection;
 mod routes;
 
-pub(crate) use body::zstd_frame;
+pub(crate) use body::{read_body, zstd_frame};
 pub use connections::{Bounds, serve};
 pub use rejection::Rejection;
 pub use routes::router;

@@ -19,6 +19,7 @@ const RETRY_AFTER_SECONDS: u32 = 10;
 pub struct Rejection {
     problem: Problem,
     retry_after: Option<u32>,
+    asks_for_token: bool,
 }
 
 impl Rejection {
@@ -26,14 +27,28 @@ impl Rejection {
     #[must_use]
     pub fn of(code: RefusalCode, detail: &str) -> Self {
         let comes_back = matches!(code, RefusalCode::TooMany | RefusalCode::Unavailable);
-        Self { problem: Problem::new(code, detail), retry_after: comes_back.then_some(RETRY_AFTER_SECONDS) }
+        Self {
+            problem: Problem::new(code, detail),
+            retry_after: comes_back.then_some(RETRY_AFTER_SECONDS),
+            asks_for_token: false,
+        }
     }
 
     /// Makes the refusal of a status that is none of the protocol's.
     pub(crate) fn http(status: StatusCode, code: &str, detail: &str) -> Self {
         let mut problem = Problem::new(RefusalCode::from(Text::cut(code)), detail);
         problem.status = status.as_u16();
-        Self { problem, retry_after: None }
+        Self { problem, retry_after: None, asks_for_token: false }
+    }
+
+    /// Makes the refusal of one who has not said who he is.
+    pub(crate) fn unauthorised(detail: &str) -> Self {
+        Self { asks_for_token: true, ..Self::http(StatusCode::UNAUTHORIZED, "token", detail) }
+    }
+
+    /// Makes the refusal of one who asks too often.
+    pub(crate) fn too_many(detail: &str) -> Self {
+        Self { retry_after: Some(1), ..Self::of(RefusalCode::TooMany, detail) }
     }
 
     /// Makes the refusal after a fault of the server, which is written to the log.
@@ -62,6 +77,9 @@ impl IntoResponse for Rejection {
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_MEDIA_TYPE)], body).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.asks_for_token {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::PAYLOAD_TOO_LARGE {
             // What is left of the body is not read.

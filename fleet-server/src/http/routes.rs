@@ -3,62 +3,59 @@
 //! Reads requests and writes responses; what they mean is elsewhere.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::extract::State;
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dunlin_protocol::limits::{ENROLMENT_BYTES_MAX, REQUEST_BYTES_MAX};
-use dunlin_protocol::routes::{ENROLL, ENVELOPE_MEDIA_TYPE, EXCHANGE, IMAGE, WAIT};
+use dunlin_protocol::routes::{BLOB, DELTA, DIRECTOR, ENROLL, ENVELOPE_MEDIA_TYPE, EXCHANGE, IMAGE, WAIT};
 
-use super::Rejection;
 use super::body::read_envelope;
-use crate::enrolment;
+use super::{Rejection, files};
 use crate::exchange::{self, Answered};
 use crate::fleet::Fleet;
-use crate::store::{fleet, image};
-
-#[derive(Debug, Clone)]
-struct Shared {
-    fleet: Arc<Fleet>,
-    body_time: Duration,
-}
+use crate::store::fleet as identity;
+use crate::{api, enrolment};
 
 /// Returns all routes.
-pub fn router(fleet: Arc<Fleet>, body_time: Duration) -> Router {
+pub fn router(fleet: Arc<Fleet>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route(ENROLL, post(enroll))
         .route(EXCHANGE, post(exchange_messages))
-        .route(IMAGE, get(image_file))
+        .route(IMAGE, get(files::image_file))
+        .route(DIRECTOR, get(files::director_file))
+        .route(BLOB, get(files::blob))
+        .route(DELTA, get(files::delta))
+        .with_state(Arc::clone(&fleet))
+        .merge(api::router(&fleet))
         .fallback(async || Rejection::http(StatusCode::NOT_FOUND, "not_found", "there is no such path"))
         .method_not_allowed_fallback(async || {
             Rejection::http(StatusCode::METHOD_NOT_ALLOWED, "method", "the path does not take this method")
         })
-        .with_state(Shared { fleet, body_time })
 }
 
 /// Healthy is who can use its store.
-async fn healthz(State(shared): State<Shared>) -> Result<Response, Rejection> {
-    shared.fleet.store.read(fleet::require_reachable).await?;
+async fn healthz(State(fleet): State<Arc<Fleet>>) -> Result<Response, Rejection> {
+    fleet.store.read(identity::require_reachable).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], "{\"healthy\":true}").into_response())
 }
 
-async fn enroll(State(shared): State<Shared>, request: Request<Body>) -> Result<Response, Rejection> {
-    let raw = read_envelope(request, ENROLMENT_BYTES_MAX, shared.body_time).await?;
-    enrolment::enrol(&shared.fleet, &raw).await.map(respond)
+async fn enroll(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Result<Response, Rejection> {
+    let raw = read_envelope(request, ENROLMENT_BYTES_MAX, fleet.body_time).await?;
+    enrolment::enrol(&fleet, &raw).await.map(respond)
 }
 
 async fn exchange_messages(
-    State(shared): State<Shared>,
+    State(fleet): State<Arc<Fleet>>,
     request: Request<Body>,
 ) -> Result<Response, Rejection> {
     let wait_seconds = wait_of(request.uri().query().unwrap_or_default());
-    let raw = read_envelope(request, REQUEST_BYTES_MAX, shared.body_time).await?;
-    exchange::exchange(&shared.fleet, &raw, wait_seconds).await.map(respond)
+    let raw = read_envelope(request, REQUEST_BYTES_MAX, fleet.body_time).await?;
+    exchange::exchange(&fleet, &raw, wait_seconds).await.map(respond)
 }
 
 /// Returns how long a question may wait; one that says it in another way does not wait.
@@ -70,22 +67,4 @@ fn wait_of(query: &str) -> u64 {
 fn respond(answered: Answered) -> Response {
     let status = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, ENVELOPE_MEDIA_TYPE)], answered.envelope).into_response()
-}
-
-async fn image_file(State(shared): State<Shared>, Path(file): Path<String>) -> Result<Response, Rejection> {
-    let missing = || Rejection::http(StatusCode::NOT_FOUND, "not_found", "there is no such file");
-    let name = file.strip_suffix(".json").ok_or_else(missing)?;
-    let (role, version) = match name.split_once('.') {
-        Some((version, role)) => (role, Some(version.parse::<u64>().map_err(|_| missing())?)),
-        // The one file that keeps its name when it changes.
-        None if name == "timestamp" => (name, None),
-        None => return Err(missing()),
-    };
-    let role = role.to_owned();
-    let raw = shared.fleet.store.read(move |sql| image::get(sql, &role, version)).await?;
-    let kept = if version.is_some() { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let mut response =
-        ([(header::CONTENT_TYPE, "application/json")], raw.ok_or_else(missing)?).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(kept));
-    Ok(response)
 }

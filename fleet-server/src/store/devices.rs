@@ -77,12 +77,14 @@ pub struct Device {
     pub desired_revision: u64,
     /// Version of the last statement that was made for it.
     pub director_version: u64,
+    /// When that statement was made, in ms.
+    pub director_ms: u64,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }
 
 const COLUMNS: &str = "id, public_key, state, reason, incarnation, counter, start, enrolled_ms, enrolled_by, seen_ms, \
-    utc_offset_min, facts, report, report_digest, health, desired_revision, director_version";
+    utc_offset_min, facts, report, report_digest, health, desired_revision, director_version, director_ms";
 
 fn device(row: &mut Row) -> Result<Device, StoreError> {
     let report: Option<String> = row.take(12)?;
@@ -104,6 +106,7 @@ fn device(row: &mut Row) -> Result<Device, StoreError> {
         health: row.take(14)?,
         desired_revision: row.take(15)?,
         director_version: row.take(16)?,
+        director_ms: row.take(17)?,
         labels: BTreeMap::new(),
     })
 }
@@ -183,13 +186,7 @@ pub fn page(sql: &mut dyn Sql, after: &str, limit: u32) -> Result<Vec<Device>, S
     let mut rows = sql.query(&found, &[after.into(), limit.into()])?;
     let mut devices = rows.iter_mut().map(device).collect::<Result<Vec<_>, _>>()?;
     let (Some(first), Some(last)) = (devices.first(), devices.last()) else { return Ok(devices) };
-    let bounds: [Value; 2] = [first.id.as_str().into(), last.id.as_str().into()];
-    let labels =
-        sql.query("SELECT device, name, value FROM device_label WHERE device BETWEEN $1 AND $2", &bounds)?;
-    let mut of_device: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for mut row in labels {
-        of_device.entry(row.take(0)?).or_default().insert(row.take(1)?, row.take(2)?);
-    }
+    let mut of_device = labels_between(sql, &first.id, &last.id)?;
     for device in &mut devices {
         device.labels = of_device.remove(&device.id).unwrap_or_default();
     }
@@ -231,4 +228,70 @@ pub fn note_seen(sql: &mut dyn Sql, seen: &[(String, u64)]) -> Result<(), StoreE
 pub fn public_key(sql: &mut dyn Sql, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let row = sql.query_optional("SELECT public_key FROM device WHERE id = $1", &[id.into()])?;
     row.map(|mut row| row.take(0)).transpose()
+}
+
+/// Gateways that are looked at together in a search.
+const SEARCHED_TOGETHER: u32 = 5_000;
+
+/// Returns the gateways after this id whose state and labels are meant, in the order of their ids, at most `limit`.
+///
+/// *Errors*: the store's.
+pub fn search(
+    sql: &mut dyn Sql,
+    after: &str,
+    limit: u32,
+    is_meant: &dyn Fn(DeviceState, &BTreeMap<String, String>) -> bool,
+) -> Result<Vec<Device>, StoreError> {
+    let mut found = Vec::new();
+    let mut after = after.to_owned();
+    loop {
+        let narrow = "SELECT id, state FROM device WHERE id > $1 ORDER BY id LIMIT $2";
+        let rows = sql.query(narrow, &[after.as_str().into(), SEARCHED_TOGETHER.into()])?;
+        let is_last = rows.len() < SEARCHED_TOGETHER as usize;
+        let mut ids = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            ids.push((row.take::<String>(0)?, DeviceState::of(&row.take::<String>(1)?)?));
+        }
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(found) };
+        let last = last.0.clone();
+        let mut labels = labels_between(sql, &first.0, &last)?;
+        for (id, state) in ids {
+            let own = labels.remove(&id).unwrap_or_default();
+            if !is_meant(state, &own) {
+                continue;
+            }
+            found.extend(get(sql, &id)?);
+            if found.len() >= limit as usize {
+                return Ok(found);
+            }
+        }
+        if is_last {
+            return Ok(found);
+        }
+        after = last;
+    }
+}
+
+/// Counts gateways by the word of their state.
+///
+/// *Errors*: the store's.
+pub fn count_by_state(sql: &mut dyn Sql) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows = sql.query("SELECT state, COUNT(*) FROM device GROUP BY state", &[])?;
+    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?))).collect()
+}
+
+/// Returns the labels of the gateways from one id to another, both included.
+fn labels_between(
+    sql: &mut dyn Sql,
+    first: &str,
+    last: &str,
+) -> Result<BTreeMap<String, BTreeMap<String, String>>, StoreError> {
+    let bounds: [Value; 2] = [first.into(), last.into()];
+    let rows =
+        sql.query("SELECT device, name, value FROM device_label WHERE device BETWEEN $1 AND $2", &bounds)?;
+    let mut of_device: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for mut row in rows {
+        of_device.entry(row.take(0)?).or_default().insert(row.take(1)?, row.take(2)?);
+    }
+    Ok(of_device)
 }

@@ -2,6 +2,8 @@
 //!
 //! Bytes in and out; never reads or verifies what they say.
 
+use std::collections::BTreeSet;
+
 use dunlin_kit::digest::Digest;
 
 use super::{Sql, StoreError};
@@ -42,4 +44,36 @@ pub fn has_root(sql: &mut dyn Sql, digest: &Digest) -> Result<bool, StoreError> 
     let digest = digest.to_string().into_bytes();
     let found = "SELECT version FROM image_file WHERE name = 'root' AND sha256 = $1 LIMIT 1";
     Ok(sql.query_optional(found, &[digest.into()])?.is_some())
+}
+
+/// Returns the version of a role's newest file.
+///
+/// *Errors*: the store's.
+pub fn newest_version(sql: &mut dyn Sql, role: &str) -> Result<Option<u64>, StoreError> {
+    let query = "SELECT version FROM image_file WHERE name = $1 ORDER BY version DESC LIMIT 1";
+    sql.query_optional(query, &[role.into()])?.map(|mut row| row.take(0)).transpose()
+}
+
+/// Returns all roots, and the newest file of each other role: role, version, bytes.
+///
+/// *Errors*: the store's.
+pub fn newest(sql: &mut dyn Sql) -> Result<Vec<(String, u64, Vec<u8>)>, StoreError> {
+    let rows = sql.query(
+        "SELECT f.name, f.version, f.raw FROM image_file f WHERE f.name = 'root' OR f.version = \
+         (SELECT max(g.version) FROM image_file g WHERE g.name = f.name)",
+        &[],
+    )?;
+    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?, row.take(2)?))).collect()
+}
+
+/// Returns the digests of all releases that ever were named.
+///
+/// *Errors*: the store's.
+pub fn release_digests(sql: &mut dyn Sql) -> Result<BTreeSet<Digest>, StoreError> {
+    let rows = sql.query("SELECT digest FROM release", &[])?;
+    let digest = |mut row: super::Row| {
+        let text: String = row.take(0)?;
+        text.parse().map_err(|_| StoreError::Damaged(format!("the digest `{text}` of a release")))
+    };
+    rows.into_iter().map(digest).collect()
 }

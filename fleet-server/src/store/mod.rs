@@ -3,15 +3,21 @@
 //! Work is a plain function over [`Sql`], handed to the store's threads; each is one transaction. SQL stands here alone,
 //! one text for both databases. Decides nothing about devices or rollouts.
 
+pub mod api_tokens;
 pub mod audit;
+pub mod blobs;
+pub mod desired;
 pub mod devices;
+pub mod director;
 mod error;
 pub mod fleet;
+pub mod idempotency;
 pub mod image;
 pub mod leases;
 pub mod messages;
 mod postgres;
 mod queue;
+pub mod releases;
 mod sql;
 mod sqlite;
 pub mod tokens;
@@ -36,6 +42,7 @@ const NOTE_ORIGIN: &str = "INSERT INTO origin VALUES (1, $1) ON CONFLICT (id) DO
 pub struct Store {
     reads: Lane,
     writes: Lane,
+    is_shared: bool,
 }
 
 impl Store {
@@ -48,6 +55,7 @@ impl Store {
         Ok(Self {
             writes: Lane::start("store-writer", [writer].into_iter()),
             reads: Lane::start("store-reader", readers.into_iter()),
+            is_shared: false,
         })
     }
 
@@ -63,6 +71,7 @@ impl Store {
         Ok(Self {
             writes: Lane::start("store-writer", writers.into_iter()),
             reads: Lane::start("store-reader", readers.into_iter()),
+            is_shared: true,
         })
     }
 
@@ -87,6 +96,12 @@ impl Store {
         W: FnMut(&mut dyn Sql) -> Result<T, StoreError> + Send + 'static,
     {
         self.reads.hand_in(work).await
+    }
+
+    /// Tells whether other servers may use the same database.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// Waits until all work that was handed in is done, and closes the database.

@@ -3,7 +3,7 @@
 //! Reads and writes rows; whether a proof is good is decided elsewhere. The secret of a token is not here, only the key of
 //! its proof.
 
-use super::{Sql, StoreError};
+use super::{Row, Sql, StoreError};
 
 /// A token, as the server keeps it.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,6 +24,21 @@ pub struct Token {
     pub created_by: String,
     /// When it was revoked, in ms.
     pub revoked_ms: Option<u64>,
+}
+
+const COLUMNS: &str = "id, secret_key, labels, expires_ms, uses_left, created_ms, created_by, revoked_ms";
+
+fn token(row: &mut Row) -> Result<Token, StoreError> {
+    Ok(Token {
+        id: row.take(0)?,
+        proof_key: row.take(1)?,
+        labels: row.take(2)?,
+        expires_ms: row.take(3)?,
+        uses_left: row.take(4)?,
+        created_ms: row.take(5)?,
+        created_by: row.take(6)?,
+        revoked_ms: row.take(7)?,
+    })
 }
 
 /// Adds a token.
@@ -50,22 +65,8 @@ pub fn insert(sql: &mut dyn Sql, token: &Token) -> Result<(), StoreError> {
 ///
 /// *Errors*: the store's.
 pub fn get(sql: &mut dyn Sql, id: &str) -> Result<Option<Token>, StoreError> {
-    let row = sql.query_optional(
-        "SELECT id, secret_key, labels, expires_ms, uses_left, created_ms, created_by, revoked_ms \
-         FROM enrol_token WHERE id = $1",
-        &[id.into()],
-    )?;
-    let Some(mut row) = row else { return Ok(None) };
-    Ok(Some(Token {
-        id: row.take(0)?,
-        proof_key: row.take(1)?,
-        labels: row.take(2)?,
-        expires_ms: row.take(3)?,
-        uses_left: row.take(4)?,
-        created_ms: row.take(5)?,
-        created_by: row.take(6)?,
-        revoked_ms: row.take(7)?,
-    }))
+    let query = format!("SELECT {COLUMNS} FROM enrol_token WHERE id = $1");
+    sql.query_optional(&query, &[id.into()])?.map(|mut row| token(&mut row)).transpose()
 }
 
 /// Takes one use of a token; false where none is left.
@@ -162,4 +163,51 @@ pub fn count_pending(sql: &mut dyn Sql) -> Result<u64, StoreError> {
 fn count(sql: &mut dyn Sql, query: &str, value: &str) -> Result<u64, StoreError> {
     let row = sql.query_optional(query, &[value.into()])?;
     row.ok_or_else(|| StoreError::Damaged("nothing was counted".to_owned()))?.take(0)
+}
+
+/// A gateway that is expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Its id.
+    pub id: String,
+    /// Its labels, as JSON.
+    pub labels: String,
+    /// Since when, in ms.
+    pub created_ms: u64,
+    /// Who expects it.
+    pub created_by: String,
+}
+
+fn expected(row: &mut Row) -> Result<Expected, StoreError> {
+    Ok(Expected {
+        id: row.take(0)?,
+        labels: row.take(1)?,
+        created_ms: row.take(2)?,
+        created_by: row.take(3)?,
+    })
+}
+
+/// Returns a gateway that is expected.
+///
+/// *Errors*: the store's.
+pub fn get_expected(sql: &mut dyn Sql, id: &str) -> Result<Option<Expected>, StoreError> {
+    let query = "SELECT id, labels, created_ms, created_by FROM device_expected WHERE id = $1";
+    sql.query_optional(query, &[id.into()])?.map(|mut row| expected(&mut row)).transpose()
+}
+
+/// Returns the expected gateways after an id, at most `limit`.
+///
+/// *Errors*: the store's.
+pub fn expected_page(sql: &mut dyn Sql, after: &str, limit: u32) -> Result<Vec<Expected>, StoreError> {
+    let query =
+        "SELECT id, labels, created_ms, created_by FROM device_expected WHERE id > $1 ORDER BY id LIMIT $2";
+    sql.query(query, &[after.into(), limit.into()])?.iter_mut().map(expected).collect()
+}
+
+/// Returns the tokens after an id, at most `limit`.
+///
+/// *Errors*: the store's.
+pub fn page(sql: &mut dyn Sql, after: &str, limit: u32) -> Result<Vec<Token>, StoreError> {
+    let query = format!("SELECT {COLUMNS} FROM enrol_token WHERE id > $1 ORDER BY id LIMIT $2");
+    sql.query(&query, &[after.into(), limit.into()])?.iter_mut().map(token).collect()
 }

@@ -3,7 +3,9 @@
 //! Apart from the gateway's tests so that these link no server. Each test has its own folders, databases and ports.
 #![expect(clippy::unwrap_used, reason = "what a test makes itself is sound, or the test fails")]
 
+mod api;
 mod device;
 mod rows;
 mod serving;
 mod store;
+mod trust;

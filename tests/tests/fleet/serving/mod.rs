@@ -4,6 +4,7 @@ mod attacks;
 mod enrolling;
 mod exchanging;
 mod http;
+mod process;
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -35,8 +36,9 @@ pub(crate) struct Running {
     runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    key: dunlin_protocol::PublicKey,
-    id: dunlin_protocol::ServerId,
+    pub(crate) key: dunlin_protocol::PublicKey,
+    pub(crate) id: dunlin_protocol::ServerId,
+    root: Vec<u8>,
 }
 
 impl Running {
@@ -45,12 +47,25 @@ impl Running {
     }
 
     pub(crate) fn start_within(bounds: Bounds, folder: TempDir) -> Outcome<Self> {
+        let running = Self::open(bounds, folder, None, None)?;
+        running.write(|sql| image::put(sql, "root", 1, ROOT))?;
+        Ok(running)
+    }
+
+    /// Starts a server that nobody has adopted, over a database and a bucket where they are named.
+    pub(crate) fn open(
+        bounds: Bounds,
+        folder: TempDir,
+        database_url: Option<String>,
+        blob_url: Option<String>,
+    ) -> Outcome<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let settings = Settings {
             data: folder.path().join("data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             public_url: None,
-            database_url: None,
+            database_url,
+            blob_url,
             bounds,
         };
         let server = runtime.block_on(Server::open(settings)).map_err(Failure::of("open"))?;
@@ -63,10 +78,19 @@ impl Running {
                 let _ = stopped.await;
             }));
         });
-        let running =
-            Self { address, folder, fleet, runtime, stop: Some(stop), thread: Some(thread), key, id };
-        running.write(|sql| image::put(sql, "root", 1, ROOT))?;
-        Ok(running)
+        let (stop, thread, root) = (Some(stop), Some(thread), ROOT.to_vec());
+        Ok(Self { address, folder, fleet, runtime, stop, thread, key, id, root })
+    }
+
+    /// Gives gateways this root from now on.
+    pub(crate) fn set_root(&mut self, root: &[u8]) {
+        self.root = root.to_vec();
+    }
+
+    /// Does work with the server's parts.
+    pub(crate) fn with_fleet<T>(&self, work: impl AsyncFnOnce(&Fleet) -> T) -> Outcome<T> {
+        let fleet = self.fleet.upgrade().ok_or_else(|| Failure::new("the server has stopped"))?;
+        Ok(self.runtime.block_on(work(&fleet)))
     }
 
     pub(crate) fn write<T: Send + 'static>(
@@ -83,7 +107,7 @@ impl Running {
     }
 
     pub(crate) fn device(&self, seed: u8) -> Device {
-        Device::new(seed, self.address, self.key, self.id, Digest::of(ROOT))
+        Device::new(seed, self.address, self.key, self.id, Digest::of(&self.root))
     }
 
     /// Makes a token that lasts, and can be used so often.
@@ -91,7 +115,7 @@ impl Running {
         let id = TokenId::new(now_ms(), dunlin_fleet::fleet::random().map_err(Failure::of("random"))?);
         let claim = TokenClaim {
             server_url: Url::new(format!("http://{}", self.address)).unwrap(),
-            root: Digest::of(ROOT),
+            root: Digest::of(&self.root),
             root_version: 1,
             group: Some(Name::new("plant-1").unwrap()),
             expires_s: expires_ms / 1_000,

@@ -317,6 +317,7 @@ fn gateway(number: u32) -> Device {
         health: None,
         desired_revision: 0,
         director_version: 0,
+        director_ms: 0,
         labels: [("site".to_owned(), format!("s{}", number % 3))].into(),
     }
 }
