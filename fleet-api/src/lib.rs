@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod device;
 pub mod enrolment;
+pub mod image;
 pub mod order;
 pub mod page;
 pub mod server;

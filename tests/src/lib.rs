@@ -4,6 +4,7 @@
 //! full oracle runs and the benchmark are written with it.
 
 pub mod broker;
+pub mod bucket;
 pub mod campaign;
 pub mod daemon;
 pub mod failure;

@@ -4,13 +4,16 @@
 //! beside them. Rules about gateways and rollouts are elsewhere.
 
 mod audit;
+mod blobs;
 mod body;
 mod caller;
 mod change;
 mod devices;
 mod document;
 mod enrolment;
+mod image;
 mod page;
+mod releases;
 mod server;
 mod texts;
 mod tokens;
@@ -40,6 +43,9 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(devices::routes())
         .merge(enrolment::routes())
         .merge(audit::routes())
+        .merge(image::routes())
+        .merge(blobs::routes())
+        .merge(releases::routes())
 }
 
 /// Returns the interface as part of the server's router.

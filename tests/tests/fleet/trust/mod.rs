@@ -3,6 +3,7 @@
 //! Each case runs over both databases; the gateway's side is the verifier, over real sockets.
 
 mod blobs;
+mod bucket;
 mod director;
 mod image;
 
