@@ -24,6 +24,7 @@ use crate::command::CommandError;
 use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
 use crate::link::course::LinkParts;
 use crate::link::link_board::LinkBoard;
+use crate::link::outgoing::Outgoing;
 use crate::link::settings::LinkSettings;
 use crate::logging::{self, LogFilter};
 use crate::metrics::Metrics;
@@ -36,6 +37,7 @@ use crate::store::{
     FleetStore, FolderLock, LastStop, SettledNumbers, StoreError, TrustStore, WriterCommand, queue,
 };
 use crate::systemd::{self, Watchdog};
+use crate::upload::Uploads;
 use generation::{Ended, Generation};
 use signals::{Signal, Signals};
 use updates::Updates;
@@ -305,14 +307,18 @@ async fn start_status(
 
 /// Starts the link to the fleet server. Models run without it: what keeps it from starting is in the log.
 fn start_link(surroundings: &Surroundings, status: Arc<StatusBoard>) {
-    let Surroundings { lock, updates, link, .. } = surroundings;
+    let Surroundings { lock, updates, link, writer, settled, .. } = surroundings;
+    let upload = link.borrow().fleet.upload;
     let opened = match updates.book.lost() {
         Some(why) => Err(format!("state_lost: {why}")),
         None => FleetStore::open(lock)
-            .and_then(|fleet| Ok((fleet, TrustStore::open(lock)?)))
+            .and_then(|fleet| {
+                let uploads = Uploads::open(lock, upload, settled.clone(), writer.subscribe())?;
+                Ok((fleet, TrustStore::open(lock)?, uploads))
+            })
             .map_err(|error| Chain(&error).to_string()),
     };
-    let (fleet, trust) = match opened {
+    let (fleet, trust, uploads) = match opened {
         Ok(opened) => opened,
         Err(why) => {
             tracing::error!(why, "there is no link to a fleet server");
@@ -331,6 +337,7 @@ fn start_link(surroundings: &Surroundings, status: Arc<StatusBoard>) {
         board,
         clock: Arc::clone(&updates.clock),
         meter: Arc::clone(&updates.meter),
+        outgoing: Outgoing::new(uploads),
     };
     if let Err(error) = parts.spawn() {
         tracing::error!(%error, "there is no link to a fleet server");

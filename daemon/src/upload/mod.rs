@@ -23,6 +23,7 @@ use dunlin_protocol::exchange::{Ask, Receipt, Rejected, Share};
 use dunlin_protocol::health::{Purpose, Spent, Waiting};
 use dunlin_protocol::limits::{BATCHES_MAX, PURPOSES_MAX, ROWS_MAX, STREAMS_MAX};
 use dunlin_protocol::{Batch, List, Range, Ranges, Stream};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::store::outbox::{
@@ -35,8 +36,6 @@ use budget::{Account, Step};
 use columns::{Taken, bytes_of, take_events, take_losses, take_predictions};
 use selection::{Sampling, in_order, waiting};
 use spending::Spending;
-
-pub use spending::REQUEST_OVERHEAD_BYTES;
 
 /// Where orders for the present writer go; none between two generations of the daemon.
 pub type WriterLine = watch::Receiver<Option<queue::Sender<WriterCommand>>>;
@@ -422,6 +421,23 @@ impl Uploads {
         List::first_of(found.unwrap_or_default())
     }
 
+    /// Returns how the upload stands, for `dunlind status`.
+    pub fn report_of(&mut self) -> UploadReport {
+        let waiting = self.waiting();
+        let spent = self.spent();
+        UploadReport {
+            waiting: waiting.iter().map(|waiting| (waiting.stream.to_string(), waiting.rows)).collect(),
+            oldest_us: waiting.iter().find_map(|waiting| waiting.oldest_us),
+            month: self.month().to_owned(),
+            spent_bytes: spent
+                .iter()
+                .map(|spent| (spent.purpose.to_string(), spent.sent_bytes + spent.received_bytes))
+                .collect(),
+            budget_bytes: self.settings.budget_bytes,
+            step: self.account().step().as_str().to_owned(),
+        }
+    }
+
     fn report(&mut self, step: Step) {
         let before = self.reported.replace(step);
         if before.unwrap_or_default() != step {
@@ -471,6 +487,23 @@ pub fn waiting_of(reader: &OutboxReader, settled: &SettledNumbers) -> Result<Vec
         all.push(Waiting { stream, rows: due.count(), next, oldest_us });
     }
     Ok(all)
+}
+
+/// The upload as it is shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadReport {
+    /// Rows that wait for a receipt, by stream.
+    pub waiting: BTreeMap<String, u64>,
+    /// When the oldest prediction that waits was made, in microseconds since 1970 by the gateway's clock.
+    pub oldest_us: Option<i64>,
+    /// The present month, as `2026-11`.
+    pub month: String,
+    /// Bytes sent and received in it, by purpose.
+    pub spent_bytes: BTreeMap<String, u64>,
+    /// Bytes that the month has; none: unlimited.
+    pub budget_bytes: Option<u64>,
+    /// What the data budget leaves out, see `Step::as_str`.
+    pub step: String,
 }
 
 fn known(stream: &Stream) -> Option<&'static str> {

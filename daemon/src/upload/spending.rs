@@ -16,9 +16,6 @@ use super::budget::Account;
 use crate::store::StoreError;
 use crate::store::uploads::{KeptBytes, UploadStore};
 
-/// Bytes that the network takes for a request beside its bodies: heads of HTTP, records of TLS, packets' heads and their
-/// acknowledgements. Measured on a connection that is kept.
-pub const REQUEST_OVERHEAD_BYTES: u64 = 640;
 /// Bytes of a question, where none was metered yet.
 const QUESTION_BYTES: u64 = 2_048;
 /// Share of a new figure in the mean of a question's bytes.
