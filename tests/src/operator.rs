@@ -16,6 +16,7 @@ use crate::workspace::{daemon_program, root};
 pub struct Operator {
     program: PathBuf,
     folder: PathBuf,
+    config: Option<PathBuf>,
 }
 
 impl Operator {
@@ -24,7 +25,14 @@ impl Operator {
     /// *Errors*: the program is not there and cannot be built.
     pub fn in_folder(folder: &Path) -> Outcome<Self> {
         write(&folder.join("pass"), b"correct horse battery\n")?;
-        Ok(Self { program: program()?, folder: folder.to_owned() })
+        Ok(Self { program: program()?, folder: folder.to_owned(), config: None })
+    }
+
+    /// Returns the operator whose logins are kept in this folder, and not in the home of who runs the tests.
+    #[must_use]
+    pub fn with_config(mut self, folder: &Path) -> Self {
+        self.config = Some(folder.to_owned());
+        self
     }
 
     /// Runs `dunlin` with these arguments and the passphrase; returns what it printed.
@@ -40,6 +48,10 @@ impl Operator {
     pub fn run(&self, arguments: &[&str]) -> Outcome<String> {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
+        if let Some(config) = &self.config {
+            command.env("XDG_CONFIG_HOME", config);
+        }
+        command.env_remove("DUNLIN_SERVER").env_remove("DUNLIN_TOKEN_FILE");
         let output = command.env_remove("DUNLIN_TRUST").env_remove("DUNLIN_PASSPHRASE").output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {

@@ -5,6 +5,7 @@
 
 mod api;
 mod device;
+mod from_empty_folders;
 mod rollouts;
 mod rows;
 mod serving;
