@@ -12,6 +12,7 @@ use dunlin_cli::command::keys::KeysCommand;
 use dunlin_cli::command::login::LoginArguments;
 use dunlin_cli::command::people::{AuditCommand, EnrolmentTokensCommand, TokensCommand};
 use dunlin_cli::command::publish::PublishArguments;
+use dunlin_cli::command::rollout::RolloutCommand;
 use dunlin_cli::command::server::ServerCommand;
 use dunlin_cli::command::sign::SignArguments;
 
@@ -55,6 +56,9 @@ enum Command {
     /// Make, list and revoke tokens of people and programs.
     #[command(subcommand)]
     Tokens(TokensCommand),
+    /// Plan, start, watch and end rollouts.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Show who did what, and check that nothing was changed.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Command::Labels(command) => command.run(),
         Command::EnrolmentTokens(command) => command.run(),
         Command::Tokens(command) => command.run(),
+        Command::Rollout(command) => command.run(),
         Command::Audit(command) => command.run(),
     })
 }

@@ -10,6 +10,8 @@ pub mod login;
 pub mod package;
 pub mod people;
 pub mod publish;
+pub mod rollout;
+mod rollout_watch;
 pub mod server;
 pub mod sign;
 pub mod trust_arguments;
