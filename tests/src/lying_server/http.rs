@@ -52,7 +52,7 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>, is_stopping: &AtomicBool
                 Some(Lie::CaptivePortal) => Reply::Page,
                 _ => Reply::Envelope(answers::exchange(&mut state, &request.body)?),
             },
-            ("GET", path) => answers::file(&mut state, path).map_or(Reply::Missing, Reply::File),
+            ("GET" | "HEAD", path) => answers::file(&mut state, path).map_or(Reply::Missing, Reply::File),
             _ => Reply::Missing,
         }
     };
@@ -60,6 +60,12 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>, is_stopping: &AtomicBool
         let length = length.map_or_else(String::new, |length| format!("content-length: {length}\r\n"));
         format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n{length}connection: close\r\n\r\n")
     };
+    if request.method == "HEAD" {
+        let whole = head("200 OK", "application/octet-stream", reply.length());
+        let missing = head("404 Not Found", "text/plain", Some(0));
+        stream.write_all(if matches!(reply, Reply::Missing) { missing } else { whole }.as_bytes())?;
+        return Ok(());
+    }
     match reply {
         Reply::Envelope(body) => {
             stream.write_all(head("200 OK", ENVELOPE_MEDIA_TYPE, Some(body.len())).as_bytes())?;
@@ -111,6 +117,17 @@ enum Reply {
     Page,
     Missing,
     File(File),
+}
+
+impl Reply {
+    /// Returns the length that is promised, where one is.
+    fn length(&self) -> Option<usize> {
+        match self {
+            Self::File(File::Whole(raw) | File::Slow(raw)) => Some(raw.len()),
+            Self::File(File::Endless(raw)) => Some(raw.len() + ENDLESS_BYTES),
+            _ => None,
+        }
+    }
 }
 
 fn read(stream: &TcpStream) -> Outcome<Request> {
