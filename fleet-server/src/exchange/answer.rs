@@ -57,6 +57,10 @@ pub async fn exchange(fleet: &Fleet, raw: &[u8], wait_seconds: u64) -> Result<An
             answer = judged(fleet, &question).await?;
         }
         answer.server_time_ms = now_ms();
+        if answer.refusal.is_none() {
+            // Whoever keeps a question open keeps the next one open too: what is new reaches it at once.
+            answer.next_ms = 0;
+        }
     }
     let status = answer.refusal.as_ref().map_or(200, |refusal| refusal.code.http_status());
     let sealed = Envelope::of(&answer, &fleet.key.public().to_string(), |message| fleet.key.sign(message));
