@@ -204,6 +204,7 @@ impl Course {
         if self.remote.as_ref().is_none_or(|remote| *remote.settings() != settings) {
             let remote = Remote::open(&settings, Arc::clone(&self.parts.meter));
             self.remote = Some(remote.map_err(|error| words_of(&error))?);
+            self.parts.desk.set_server(settings.clone());
         }
         if self.identity.is_none() {
             let identity = Identity::open(&self.settings.state_dir);

@@ -141,7 +141,7 @@ fn wait_report(
         let name = id.to_string();
         let device = site.running.write(move |sql| devices::get(sql, &name))?;
         let report = device.and_then(|device| device.report);
-        let report: Option<DeviceReport> = report.map(|(_, text)| serde_json::from_str(&text)).transpose()?;
+        let report: Option<DeviceReport> = report.map(|(text, _)| serde_json::from_str(&text)).transpose()?;
         Ok(report.filter(|report| condition(report)))
     })
 }
