@@ -21,3 +21,4 @@ pub mod status;
 pub mod store;
 pub mod systemd;
 pub mod update;
+pub mod upload;

@@ -6,8 +6,10 @@
 pub mod audit;
 pub mod device;
 pub mod enrolment;
+pub mod image;
 pub mod order;
 pub mod page;
+pub mod rollout;
 pub mod server;
 pub mod token;
 

@@ -4,6 +4,7 @@
 //! full oracle runs and the benchmark are written with it.
 
 pub mod broker;
+pub mod bucket;
 pub mod campaign;
 pub mod daemon;
 pub mod failure;
@@ -14,6 +15,7 @@ pub mod golden;
 pub mod killing;
 pub mod link;
 pub mod load;
+pub mod lying_server;
 pub mod onnx;
 pub mod operator;
 pub mod oracle;

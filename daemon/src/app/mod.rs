@@ -24,6 +24,7 @@ use crate::command::CommandError;
 use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
 use crate::link::course::LinkParts;
 use crate::link::link_board::LinkBoard;
+use crate::link::outgoing::Outgoing;
 use crate::link::settings::LinkSettings;
 use crate::logging::{self, LogFilter};
 use crate::metrics::Metrics;
@@ -32,8 +33,11 @@ use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
 use crate::status::report::StatusFacts;
 use crate::status::socket::StatusSocket;
-use crate::store::{FleetStore, FolderLock, LastStop, StoreError, TrustStore};
+use crate::store::{
+    FleetStore, FolderLock, LastStop, SettledNumbers, StoreError, TrustStore, WriterCommand, queue,
+};
 use crate::systemd::{self, Watchdog};
+use crate::upload::Uploads;
 use generation::{Ended, Generation};
 use signals::{Signal, Signals};
 use updates::Updates;
@@ -52,6 +56,10 @@ pub(crate) struct Surroundings {
     pub(crate) control: watch::Sender<Option<mpsc::Sender<ControlRequest>>>,
     /// Tells the update how to change the lanes of the present generation.
     pub(crate) lanes: watch::Sender<Option<LaneControl>>,
+    /// Tells the upload where the present writer takes orders.
+    pub(crate) writer: watch::Sender<Option<queue::Sender<WriterCommand>>>,
+    /// Numbers that the fleet server has answered for, for retention to count on.
+    pub(crate) settled: SettledNumbers,
     /// What the link to the fleet server needs of the configuration; the link ends with it.
     pub(crate) link: watch::Sender<LinkSettings>,
 }
@@ -117,6 +125,8 @@ async fn serve(request: &LoadRequest, loaded: Loaded, filter: &LogFilter) -> Res
         worker_program,
         control,
         lanes: watch::channel(None).0,
+        writer: watch::channel(None).0,
+        settled: SettledNumbers::default(),
         link: watch::channel(LinkSettings::of(&loaded)).0,
     };
     let board = start_status(&loaded, &surroundings, present).await?;
@@ -297,14 +307,18 @@ async fn start_status(
 
 /// Starts the link to the fleet server. Models run without it: what keeps it from starting is in the log.
 fn start_link(surroundings: &Surroundings, status: Arc<StatusBoard>) {
-    let Surroundings { lock, updates, link, .. } = surroundings;
+    let Surroundings { lock, updates, link, writer, settled, .. } = surroundings;
+    let upload = link.borrow().fleet.upload;
     let opened = match updates.book.lost() {
         Some(why) => Err(format!("state_lost: {why}")),
         None => FleetStore::open(lock)
-            .and_then(|fleet| Ok((fleet, TrustStore::open(lock)?)))
+            .and_then(|fleet| {
+                let uploads = Uploads::open(lock, upload, settled.clone(), writer.subscribe())?;
+                Ok((fleet, TrustStore::open(lock)?, uploads))
+            })
             .map_err(|error| Chain(&error).to_string()),
     };
-    let (fleet, trust) = match opened {
+    let (fleet, trust, uploads) = match opened {
         Ok(opened) => opened,
         Err(why) => {
             tracing::error!(why, "there is no link to a fleet server");
@@ -323,6 +337,7 @@ fn start_link(surroundings: &Surroundings, status: Arc<StatusBoard>) {
         board,
         clock: Arc::clone(&updates.clock),
         meter: Arc::clone(&updates.meter),
+        outgoing: Outgoing::new(uploads),
     };
     if let Err(error) = parts.spawn() {
         tracing::error!(%error, "there is no link to a fleet server");

@@ -96,6 +96,11 @@ pub struct FleetTable {
     pub interval_max: Span,
     /// Whether each byte costs: no question is kept open, and news of this gateway wait for the next one.
     pub metered: bool,
+    /// Most bytes of a month, both ways, as in `20MB/month`. As it runs short, predictions are sampled first, then summaries made coarser, then nothing but health travels, and packages come last. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_budget: Option<String>,
+    /// How much of the predictions may leave the gateway, whatever the server asks for: `all`, `none`, or one in so many, as in `1/10`. Changes of an alert are always among those of a sample.
+    pub upload_predictions: String,
     /// Labels that this gateway claims, as in `{ hall = "3" }`; the server's own come before them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -112,6 +117,8 @@ impl Default for FleetTable {
             interval_min: Span::from_secs(1),
             interval_max: Span::from_secs(86_400),
             metered: false,
+            data_budget: None,
+            upload_predictions: "all".to_owned(),
             labels: BTreeMap::new(),
         }
     }

@@ -14,7 +14,10 @@ use super::file::FleetTable;
 use super::finding::Findings;
 use super::origin::Origins;
 use super::resolve::span_in;
+use super::quantity::Bytes;
 use super::settings::FleetSettings;
+use crate::upload::UploadSettings;
+use crate::upload::selection::Sampling;
 
 /// Most mirrors: one a site and one a region, with room.
 const MIRRORS_MAX: usize = 8;
@@ -71,8 +74,34 @@ pub(super) fn resolve(
         interval_min,
         interval_max,
         metered: table.metered,
+        upload: upload(table, findings),
         labels: table.labels.clone(),
     }
+}
+
+/// Smallest data budget: questions once a day for a month, and some metadata.
+const BUDGET_BYTES_MIN: u64 = 100_000;
+
+fn upload(table: &FleetTable, findings: &mut Findings<'_>) -> UploadSettings {
+    let predictions = table.upload_predictions.parse().unwrap_or_else(|message: String| {
+        findings.error("fleet.upload_predictions", message, "write `all`, `none`, or for example `1/10`");
+        Sampling::All
+    });
+    let budget_bytes = table.data_budget.as_deref().and_then(|text| {
+        let hint = "write bytes of a month, as in `20MB/month`";
+        match text.strip_suffix("/month").unwrap_or(text).parse::<Bytes>() {
+            Ok(Bytes(bytes)) if bytes >= BUDGET_BYTES_MIN => Some(bytes),
+            Ok(_) => {
+                findings.error("fleet.data_budget", format!("`{text}` is too little to ask once a day"), hint);
+                None
+            }
+            Err(message) => {
+                findings.error("fleet.data_budget", message, hint);
+                None
+            }
+        }
+    });
+    UploadSettings { predictions, budget_bytes }
 }
 
 /// Checks a URL and takes the slash from its end. The messages never repeat it: a password may stand in it.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use dunlin_model_package::{ModelSpec, SourceSpec};
 
 use crate::flow::BrokerIndex;
+use crate::upload::UploadSettings;
 
 /// All settings of a daemon.
 #[derive(Debug, Clone)]
@@ -74,6 +75,8 @@ pub struct FleetSettings {
     pub interval_max: Duration,
     /// Whether each byte costs.
     pub metered: bool,
+    /// What may be uploaded.
+    pub upload: UploadSettings,
     /// Labels that the gateway claims.
     pub labels: BTreeMap<String, String>,
 }

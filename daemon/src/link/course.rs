@@ -32,6 +32,7 @@ use super::heard::{Heard, Reply};
 use super::identity::Identity;
 use super::link_board::LinkBoard;
 use super::meter::Meter;
+use super::outgoing::Outgoing;
 use super::reaction::{Deed, Patience, Reaction, Warrant, reaction};
 use super::remote::{Remote, words_of};
 use super::report::device_report;
@@ -80,6 +81,8 @@ pub struct LinkParts {
     pub clock: Arc<ServerClock>,
     /// Counts bytes.
     pub meter: Arc<Meter>,
+    /// Rows for the server.
+    pub outgoing: Outgoing,
 }
 
 impl LinkParts {
@@ -160,6 +163,7 @@ impl Course {
             }
             self.settings = self.parts.settings.borrow_and_update().clone();
             self.rhythm.set_bounds((self.settings.fleet.interval_min, self.settings.fleet.interval_max));
+            self.parts.outgoing.configure(self.settings.fleet.upload);
             moves.mark_unchanged();
             wait = match self.prepare() {
                 Ok(false) => IDLE,
@@ -275,12 +279,18 @@ impl Course {
             Err(words) => return Some(self.failed(&words, Patience::BackOff)),
         };
         let is_known = self.confirmed == Some(digest);
-        let wait_seconds = if is_known && !self.settings.fleet.metered { WAIT_SECONDS_MAX } else { 0 };
+        let is_kept_open =
+            is_known && !self.settings.fleet.metered && self.parts.outgoing.may_be_kept_open();
+        let wait_seconds = if is_kept_open { WAIT_SECONDS_MAX } else { 0 };
         let sealed = match self.seal(&question) {
             Ok(sealed) => sealed,
             Err(words) => return Some(self.failed(&words, Patience::BackOff)),
         };
-        let reply = match self.post(sealed, wait_seconds, moves)? {
+        let posted = self.post(sealed, wait_seconds, moves)?;
+        self.parts.outgoing.meter(&self.parts.meter);
+        let upload = self.parts.outgoing.report();
+        self.parts.board.change(|report| report.upload = upload);
+        let reply = match posted {
             Posted::Reply(reply) => reply,
             Posted::Overtaken => return Some(self.settings.fleet.interval_min),
             Posted::Failed(words) => return Some(self.failed(&words, Patience::BackOff)),
@@ -311,14 +321,14 @@ impl Course {
         // What the server may have from before the start is asked for by its digest first.
         let is_new = self.confirmed.is_some_and(|confirmed| confirmed != digest);
         let status = self.parts.status.report(clock::monotonic_micros());
-        let health = health_of(&status, &models, &self.parts.desk, &self.parts.meter);
+        let health = health_of(&status, &models, &self.parts.desk);
         let held = self.parts.fleet.held().map_err(|error| words(&error))?;
         let counter = self.counter.get_or_insert_with(|| MessageCounter::from_ceiling(life.counter_ceiling));
         let fleet = &mut self.parts.fleet;
         let number = counter.take(|ceiling| fleet.raise_ceiling(ceiling)).map_err(|error| words(&error))?;
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| "the system has no randomness".to_owned())?;
-        let question = ExchangeRequest {
+        let mut question = ExchangeRequest {
             device: identity.device(),
             server: life.server,
             incarnation: life.incarnation,
@@ -337,20 +347,24 @@ impl Course {
             batches: List::default(),
             defer: None,
         };
+        self.parts.outgoing.load(&mut question, self.is_heard, self.settings.fleet.metered);
         Ok((question, digest))
     }
 
-    fn seal(&self, question: &ExchangeRequest) -> Result<Vec<u8>, String> {
+    fn seal(&mut self, question: &ExchangeRequest) -> Result<Vec<u8>, String> {
         let identity = self.identity.as_ref().ok_or("there is no identity")?;
         let plain = question.to_plain().map_err(|error| Chain(&error).to_string())?;
-        let form = if plain.len() > PLAIN_BYTES_MAX { self.form } else { Form::Plain };
+        let plain_bytes = plain.len();
+        let form = if plain_bytes > PLAIN_BYTES_MAX { self.form } else { Form::Plain };
         let payload = match form {
             Form::Plain => plain,
             Form::Zstd => zstd::bulk::compress(&plain, ZSTD_LEVEL).map_err(|error| error.to_string())?,
         };
         let key_id = identity.device().to_string();
         let kind = ExchangeRequest::payload_type(form);
-        Ok(Envelope::seal(kind, payload, &key_id, |message| identity.sign(message)).to_bytes())
+        let sealed = Envelope::seal(kind, payload, &key_id, |message| identity.sign(message)).to_bytes();
+        self.parts.outgoing.packed(plain_bytes, sealed.len());
+        Ok(sealed)
     }
 
     fn post(
@@ -437,7 +451,10 @@ impl Course {
         self.confirmed = answer.report_known.filter(|_| !wants_report).or(Some(Digest::of(b"")));
         let state = answer.state.clone();
         self.answered(&state);
-        if let Some(desired) = &answer.desired {
+        let hurry = self.parts.outgoing.answered(&answer, self.settings.fleet.metered);
+        let granted = self.parts.outgoing.interval_min();
+        let fetches = self.parts.outgoing.fetches_packages();
+        if let Some(desired) = answer.desired.as_ref().filter(|_| fetches) {
             return match self.direct(question, desired) {
                 Ok(()) => self.wait(Patience::AsTold, Some(Duration::ZERO), None),
                 Err(error) => {
@@ -449,7 +466,8 @@ impl Course {
             };
         }
         let is_behind = self.confirmed != Some(digest);
-        self.wait(Patience::AsTold, Some(if is_behind { Duration::ZERO } else { told }), None)
+        let told = if is_behind { Duration::ZERO } else { hurry.unwrap_or(told) };
+        self.wait(Patience::AsTold, Some(told), None).max(granted)
     }
 
     /// Takes the director's statement.
@@ -506,6 +524,7 @@ impl Course {
         retry_after: Option<Duration>,
     ) -> Duration {
         let Reaction { patience, deed, .. } = reaction(code, Warrant::Unsigned);
+        self.parts.outgoing.refused(code);
         self.say(code.as_str(), &format!("{code}: {words}"));
         match deed {
             Deed::PlainForm => self.form = Form::Plain,

@@ -6,15 +6,14 @@ use dunlin_protocol::List;
 use dunlin_protocol::health::{Activity, Counts, Health, Latency, Transfer};
 
 use super::facts::{memory_bytes, name};
-use super::meter::Meter;
 use super::report::role;
 use crate::status::report::StatusReport;
 use crate::update::import_desk::ImportDesk;
 use crate::update::report::{CountsReport, ModelsReport};
 
-/// Returns the figures.
+/// Returns the figures, without what waits and what was spent: those are the upload's.
 #[must_use]
-pub fn health_of(status: &StatusReport, models: &ModelsReport, desk: &ImportDesk, meter: &Meter) -> Health {
+pub fn health_of(status: &StatusReport, models: &ModelsReport, desk: &ImportDesk) -> Health {
     let (resident_bytes, load) = own_figures();
     let sources = status.sources.values();
     let activity = models.models.iter().flat_map(|(model, report)| {
@@ -53,7 +52,7 @@ pub fn health_of(status: &StatusReport, models: &ModelsReport, desk: &ImportDesk
             fetched_bytes,
             total_bytes,
         })),
-        spent: List::first_of(meter.spent()),
+        spent: List::default(),
     }
 }
 

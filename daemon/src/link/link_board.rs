@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::upload::UploadReport;
+
 /// The link as it is shown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkReport {
@@ -27,6 +29,9 @@ pub struct LinkReport {
     pub last_error: Option<String>,
     /// Revision of the newest statement that was taken.
     pub desired_revision: u64,
+    /// What waits for the server, and what was spent on it.
+    #[serde(default)]
+    pub upload: UploadReport,
 }
 
 /// The board.

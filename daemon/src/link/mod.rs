@@ -13,6 +13,7 @@ pub mod heard;
 pub mod identity;
 pub mod link_board;
 pub mod meter;
+pub mod outgoing;
 pub mod reaction;
 pub mod remote;
 pub mod report;

@@ -14,7 +14,7 @@ use crate::http::{Rejection, read_body};
 
 /// A body of JSON, and the digest of the request it came with.
 #[derive(Debug)]
-pub(super) struct Posted<T> {
+pub(super) struct Posted<T, const BYTES_MAX: usize = BODY_BYTES_MAX> {
     pub(super) value: T,
     /// SHA-256 over method, path and body: tells a request that is sent again from another one.
     pub(super) digest: [u8; 32],
@@ -27,7 +27,7 @@ pub(super) struct Posted<T> {
 /// Longest `Idempotency-Key`: a UUID, a hash, with room.
 const NAME_BYTES_MAX: usize = 128;
 
-impl<T: DeserializeOwned> FromRequest<Arc<Fleet>> for Posted<T> {
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<Fleet>> for Posted<T, BYTES_MAX> {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, fleet: &Arc<Fleet>) -> Result<Self, Rejection> {
@@ -49,7 +49,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Fleet>> for Posted<T> {
         hash.update([0]);
         hash.update(request.uri().path());
         hash.update([0]);
-        let body = read_body(request.into_body(), BODY_BYTES_MAX, fleet.body_time).await?;
+        let body = read_body(request.into_body(), BYTES_MAX, fleet.body_time).await?;
         hash.update(&body);
         let mut json = serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {

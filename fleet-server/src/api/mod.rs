@@ -4,13 +4,18 @@
 //! beside them. Rules about gateways and rollouts are elsewhere.
 
 mod audit;
+mod blobs;
 mod body;
 mod caller;
 mod change;
 mod devices;
 mod document;
 mod enrolment;
+mod image;
 mod page;
+mod releases;
+mod rollout_shown;
+mod rollouts;
 mod server;
 mod texts;
 mod tokens;
@@ -39,7 +44,11 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(tokens::routes())
         .merge(devices::routes())
         .merge(enrolment::routes())
+        .merge(rollouts::routes())
         .merge(audit::routes())
+        .merge(image::routes())
+        .merge(blobs::routes())
+        .merge(releases::routes())
 }
 
 /// Returns the interface as part of the server's router.

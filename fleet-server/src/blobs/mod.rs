@@ -10,13 +10,14 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use dunlin_kit::digest::Digest;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, RetryConfig};
 use tokio::sync::Semaphore;
 
 use crate::store::StoreError;
@@ -26,6 +27,9 @@ pub use writer::BlobWriter;
 
 /// Longest blob: as long as a package's file may be.
 pub const BLOB_BYTES_MAX: u64 = dunlin_model_package::package::BLOB_BYTES_MAX;
+
+/// How long a service that does not answer is asked again: whoever waits comes back by itself.
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Why a blob is not written or read.
 #[derive(Debug)]
@@ -121,14 +125,35 @@ impl Blobs {
     ///
     /// *Errors*: the URL names no bucket, or the environment is not complete.
     pub fn open_url(url: &str) -> Result<Self, BlobError> {
+        Self::open_bucket(url, AmazonS3Builder::from_env())
+    }
+
+    /// Opens a bucket with these settings in place of the environment's, by the same names.
+    ///
+    /// *Errors*: as [`Blobs::open_url`].
+    pub fn open_url_with(url: &str, settings: &[(String, String)]) -> Result<Self, BlobError> {
+        let mut builder = AmazonS3Builder::new();
+        for (name, value) in settings {
+            let key =
+                name.to_ascii_lowercase().parse().map_err(unavailable("read the settings of the bucket"))?;
+            builder = builder.with_config(key, value);
+        }
+        Self::open_bucket(url, builder)
+    }
+
+    fn open_bucket(url: &str, builder: AmazonS3Builder) -> Result<Self, BlobError> {
         let wrong = || BlobError::Url(url.to_owned());
         let rest = url.strip_prefix("s3://").ok_or_else(wrong)?;
         let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
             return Err(wrong());
         }
-        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build();
-        let store = store.map_err(unavailable("open the bucket of blobs"))?;
+        let retry = RetryConfig { max_retries: 3, retry_timeout: RETRY_MAX, ..RetryConfig::default() };
+        let store = builder
+            .with_bucket_name(bucket)
+            .with_retry(retry)
+            .build()
+            .map_err(unavailable("open the bucket of blobs"))?;
         let folder = object_store::path::Path::parse(folder.trim_end_matches('/')).map_err(|_| wrong())?;
         Ok(Self::over(Arc::new(PrefixStore::new(store, folder))))
     }

@@ -12,8 +12,7 @@ use axum::response::{IntoResponse, Response};
 use dunlin_protocol::Digest;
 
 use super::Rejection;
-
-use crate::blobs::{BlobError, Reading};
+use crate::blobs::Reading;
 use crate::fleet::Fleet;
 use crate::store::{director, image};
 
@@ -35,7 +34,12 @@ pub(super) async fn image_file(
     State(fleet): State<Arc<Fleet>>,
     Path(file): Path<String>,
 ) -> Result<Response, Rejection> {
-    let name = file.strip_suffix(".json").ok_or_else(missing)?;
+    image_response(&fleet, &file).await
+}
+
+/// Answers with a file of the image repository.
+pub(crate) async fn image_response(fleet: &Fleet, file: &str) -> Result<Response, Rejection> {
+    let name = file.strip_suffix(".json").filter(|name| !name.contains('\0')).ok_or_else(missing)?;
     let (role, version) = match name.split_once('.') {
         Some((version, role)) => (role, Some(version.parse::<u64>().map_err(|_| missing())?)),
         // The one file that keeps its name when it changes.
@@ -79,13 +83,13 @@ pub(super) async fn delta(
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
     let (sha256, base) = (digest(&sha256)?, digest(&base)?);
-    let patch = fleet.blobs.patch(&fleet.store, sha256, base).await.map_err(rejection)?;
+    let patch = fleet.blobs.patch(&fleet.store, sha256, base).await?;
     respond(&fleet, patch.ok_or_else(missing)?.sha256, &headers).await
 }
 
 /// Answers with a blob as RFC 9110 has it: one range at most, conditions by its tag.
 async fn respond(fleet: &Fleet, sha256: Digest, headers: &HeaderMap) -> Result<Response, Rejection> {
-    let bytes = fleet.blobs.bytes(&sha256).await.map_err(rejection)?.ok_or_else(missing)?;
+    let bytes = fleet.blobs.bytes(&sha256).await?.ok_or_else(missing)?;
     let tag = format!("\"{sha256}\"");
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH).is_some_and(|tags| names_tag(tags, &tag)) {
@@ -108,7 +112,7 @@ async fn respond(fleet: &Fleet, sha256: Digest, headers: &HeaderMap) -> Result<R
             return Ok(response);
         }
     };
-    let reading = fleet.blobs.stream(&sha256, range.clone()).await.map_err(rejection)?;
+    let reading = fleet.blobs.stream(&sha256, range.clone()).await?;
     let Reading { range: got, body, .. } = reading.ok_or_else(missing)?;
     let mut response = Response::new(Body::empty());
     *response.body_mut() = body;
@@ -172,17 +176,6 @@ fn wanted(text: &str, bytes: u64) -> Wanted {
 
 fn part(first: u64, end: u64, bytes: u64) -> Wanted {
     if first < bytes { Wanted::Part(first..end.min(bytes)) } else { Wanted::Nothing }
-}
-
-/// Turns a failure of the blobs into an answer.
-pub(crate) fn rejection(error: BlobError) -> Rejection {
-    match error {
-        BlobError::Store(error) => error.into(),
-        error @ (BlobError::Mismatch { .. } | BlobError::TooLong) => {
-            Rejection::internal("a blob is not as it was written", &error)
-        }
-        error => Rejection::internal("the blobs cannot be read", &error),
-    }
 }
 
 #[cfg(test)]

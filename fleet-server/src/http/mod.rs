@@ -11,5 +11,6 @@ mod routes;
 
 pub(crate) use body::{read_body, zstd_frame};
 pub use connections::{Bounds, serve};
+pub(crate) use files::image_response;
 pub use rejection::Rejection;
 pub use routes::router;

@@ -14,6 +14,7 @@ pub use director::upload_director;
 pub use refusal::ImageRefusal;
 pub(crate) use renewal::renew_in_time;
 pub use renewal::{Renewed, renew};
+pub(crate) use upload::held;
 pub use upload::{Uploaded, upload};
 
 use dunlin_trust::PublicKey;

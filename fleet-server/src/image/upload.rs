@@ -80,7 +80,7 @@ pub async fn upload(fleet: &Fleet, files: Files, who: &str, reason: &str) -> Res
 }
 
 /// Reads what is here: all roots, and the newest file of each other role.
-pub(super) fn held(sql: &mut dyn Sql) -> Result<Files, StoreError> {
+pub(crate) fn held(sql: &mut dyn Sql) -> Result<Files, StoreError> {
     let mut files = Files::new();
     for (role, version, raw) in image::newest(sql)? {
         let name =

@@ -43,3 +43,11 @@ pub fn roots_after(sql: &mut dyn Sql, version: u64, limit: usize) -> Result<Vec<
     )?;
     rows.into_iter().map(|mut row| row.take(0)).collect()
 }
+
+/// Returns all roots with their versions, in order.
+///
+/// *Errors*: the store's.
+pub fn roots(sql: &mut dyn Sql) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+    let rows = sql.query("SELECT version, raw FROM director_root ORDER BY version", &[])?;
+    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?))).collect()
+}

@@ -46,14 +46,6 @@ pub fn has_root(sql: &mut dyn Sql, digest: &Digest) -> Result<bool, StoreError> 
     Ok(sql.query_optional(found, &[digest.into()])?.is_some())
 }
 
-/// Returns the version of a role's newest file.
-///
-/// *Errors*: the store's.
-pub fn newest_version(sql: &mut dyn Sql, role: &str) -> Result<Option<u64>, StoreError> {
-    let query = "SELECT version FROM image_file WHERE name = $1 ORDER BY version DESC LIMIT 1";
-    sql.query_optional(query, &[role.into()])?.map(|mut row| row.take(0)).transpose()
-}
-
 /// Returns all roots, and the newest file of each other role: role, version, bytes.
 ///
 /// *Errors*: the store's.
@@ -76,4 +68,12 @@ pub fn release_digests(sql: &mut dyn Sql) -> Result<BTreeSet<Digest>, StoreError
         text.parse().map_err(|_| StoreError::Damaged(format!("the digest `{text}` of a release")))
     };
     rows.into_iter().map(digest).collect()
+}
+
+/// Returns the version of a role's newest file.
+///
+/// *Errors*: the store's.
+pub fn newest_version(sql: &mut dyn Sql, role: &str) -> Result<Option<u64>, StoreError> {
+    let query = "SELECT version FROM image_file WHERE name = $1 ORDER BY version DESC LIMIT 1";
+    sql.query_optional(query, &[role.into()])?.map(|mut row| row.take(0)).transpose()
 }

@@ -6,6 +6,7 @@
 mod api;
 mod daemon;
 mod device;
+mod rollouts;
 mod rows;
 mod serving;
 mod store;

@@ -1,6 +1,7 @@
 //! The REST interface of a running server, as people and their programs use it, and as those do who may not.
 
 mod devices;
+mod publishing;
 mod tokens;
 
 use dunlin_e2e::{Failure, Outcome};
@@ -12,7 +13,7 @@ use crate::serving::Running;
 /// A person or program with a token.
 pub(crate) struct Person<'r> {
     pub(crate) running: &'r Running,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl<'r> Person<'r> {

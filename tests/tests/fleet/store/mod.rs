@@ -43,6 +43,10 @@ fn postgresql_keeps_what_the_store_promises() -> Outcome<()> {
     Ok(())
 }
 
+/// Makes a database one that a newer program shaped.
+const NEWER: &str = "UPDATE refinery_schema_history SET version = 9999 \
+    WHERE version = (SELECT max(version) FROM refinery_schema_history)";
+
 #[test]
 fn databases_that_a_newer_program_shaped_are_refused_by_its_version() -> Outcome<()> {
     let require_refused = |opened: Result<Store, StoreError>| match opened {
@@ -54,7 +58,7 @@ fn databases_that_a_newer_program_shaped_are_refused_by_its_version() -> Outcome
     let store = Store::open_sqlite(&file).map_err(Failure::of("open"))?;
     on_threads(store.write(|sql| {
         sql.execute("UPDATE origin SET version = '9.9.9'", &[])?;
-        sql.execute("UPDATE refinery_schema_history SET version = 9999", &[])
+        sql.execute(NEWER, &[])
     }))?
     .map_err(Failure::of("age"))?;
     store.close();
@@ -67,7 +71,7 @@ fn databases_that_a_newer_program_shaped_are_refused_by_its_version() -> Outcome
     let url = server.new_database("fleet")?;
     Store::open_postgres(&url).map_err(Failure::of("open"))?.close();
     server.psql("fleet", "UPDATE origin SET version = '9.9.9'")?;
-    server.psql("fleet", "UPDATE refinery_schema_history SET version = 9999")?;
+    server.psql("fleet", NEWER)?;
     require_refused(Store::open_postgres(&url))
 }
 

@@ -3,8 +3,10 @@
 //! Each case runs over both databases; the gateway's side is the verifier, over real sockets.
 
 mod blobs;
+mod bucket;
 mod director;
 mod image;
+mod lies;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
