@@ -4,7 +4,7 @@
 //! import finds goes into the book, what the book says of it goes back to whoever waits. Decides nothing about a release.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ use crate::lanes::{LANES_PER_MODEL, LaneCounts};
 use crate::link::meter::Meter;
 use crate::link::server_clock::ServerClock;
 use crate::slot::TryLedger;
-use crate::store::fleet::read_life;
 use crate::store::{FolderLock, StateDatabase, TrustStore};
 use crate::update::blobs::BlobStore;
 use crate::update::book::{BookError, ReleaseBook};
@@ -55,8 +54,6 @@ pub(crate) struct Updates {
     pub(crate) meter: Arc<Meter>,
     files: Arc<ReleaseFiles>,
     import_settings: Arc<Mutex<ImportSettings>>,
-    /// Where the gateway was enrolled when the daemon started.
-    server: Option<String>,
     worker_program: PathBuf,
     courier: Option<JoinHandle<()>>,
 }
@@ -91,9 +88,8 @@ impl Updates {
         let book = Arc::new(book);
         let (desk, jobs) = ImportDesk::new();
         let desk = Arc::new(desk);
-        let server = enrolled_at(&settings.state_dir);
         let (clock, meter) = (Arc::<ServerClock>::default(), Arc::<Meter>::default());
-        let import_settings = Arc::new(Mutex::new(ImportSettings::of(settings, server.as_deref())));
+        let import_settings = Arc::new(Mutex::new(ImportSettings::of(settings)));
         let importer = match trusted(&book, lock) {
             Ok(mut store) => {
                 offer_kept(&book, &store);
@@ -131,14 +127,13 @@ impl Updates {
                 Ok(tokio::spawn(courier.run(received)))
             })
             .transpose()?;
-        Ok(Self { book, desk, clock, meter, files, import_settings, server, worker_program, courier })
+        Ok(Self { book, desk, clock, meter, files, import_settings, worker_program, courier })
     }
 
     /// Takes over a reloaded configuration.
     pub(crate) fn configure(&self, settings: &Settings) {
         self.book.configure(rules(settings), names(settings));
-        *self.import_settings.lock().unwrap_or_else(PoisonError::into_inner) =
-            ImportSettings::of(settings, self.server.as_deref());
+        *self.import_settings.lock().unwrap_or_else(PoisonError::into_inner) = ImportSettings::of(settings);
     }
 
     /// Imports what the configuration names, and waits until every model without a release has one or will not get one,
@@ -302,16 +297,6 @@ fn rules(settings: &Settings) -> Rules {
 
 fn names(settings: &Settings) -> Vec<String> {
     settings.models.iter().map(|model| model.spec.name.clone()).collect()
-}
-
-/// Returns the server at which the gateway was enrolled.
-fn enrolled_at(state_dir: &Path) -> Option<String> {
-    read_life(state_dir)
-        .unwrap_or_else(|error| {
-            tracing::warn!(error = %Chain(&error), "the life at the fleet server cannot be read");
-            None
-        })
-        .map(|life| life.url)
 }
 
 /// Returns the trust rows.

@@ -167,7 +167,7 @@ fn import_alone(
         message: format!("the configuration is refused\n{errors}"),
         source: None,
     })?;
-    let settings = ImportSettings::of(&loaded.settings, None);
+    let settings = ImportSettings::of(&loaded.settings);
     let store_failed = |error: StoreError| CommandError::failed("cannot use the state folder", error);
     let lock = FolderLock::acquire(&settings.state_dir).map_err(store_failed)?;
     let mut store = TrustStore::open(&lock).map_err(store_failed)?;

@@ -208,6 +208,7 @@ impl Course {
         if self.remote.as_ref().is_none_or(|remote| *remote.settings() != settings) {
             let remote = Remote::open(&settings, Arc::clone(&self.parts.meter));
             self.remote = Some(remote.map_err(|error| words_of(&error))?);
+            self.parts.desk.set_server(settings.clone());
         }
         if self.identity.is_none() {
             let identity = Identity::open(&self.settings.state_dir);
@@ -445,6 +446,7 @@ impl Course {
         self.unknown_since = None;
         self.is_heard = true;
         let wants_report = answer.asks.iter().any(|ask| matches!(ask, Ask::Report));
+        let was_kept_open = self.confirmed == Some(digest);
         // The server has another one, or none: the next question brings ours.
         self.confirmed = answer.report_known.filter(|_| !wants_report).or(Some(Digest::of(b"")));
         let state = answer.state.clone();
@@ -463,7 +465,8 @@ impl Course {
                 }
             };
         }
-        let is_behind = self.confirmed != Some(digest);
+        // What was answered at once is followed by a question that is kept open.
+        let is_behind = self.confirmed != Some(digest) || !(was_kept_open || self.settings.fleet.metered);
         let told = if is_behind { Duration::ZERO } else { hurry.unwrap_or(told) };
         self.wait(Patience::AsTold, Some(told), None).max(granted)
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use dunlin_model_package::{Digest, RepositoryPath, RepositorySource, SourceError};
 use dunlin_protocol::routes::{blob_path, image_path};
 use dunlin_trust::transfer::require_speed;
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response};
 use tokio::runtime::Runtime;
 
@@ -64,18 +64,15 @@ impl ServerRepository {
     }
 
     /// Asks each place in turn; nothing where those that answer have no such file.
-    fn ask(
-        &self,
-        method: &Method,
-        path: &RepositoryPath,
-        offset: u64,
-    ) -> Result<Option<Response>, SourceError> {
+    fn ask(&self, path: &RepositoryPath, part: Part) -> Result<Option<Response>, SourceError> {
         let route = route_of(path);
         let (mut failed, mut is_absent) = (None, false);
         for place in self.order(path) {
-            let mut request = self.remote.request(method.clone(), place, &route).timeout(DOWNLOAD_MAX);
-            if offset > 0 {
-                request = request.header(RANGE, format!("bytes={offset}-"));
+            let mut request = self.remote.request(Method::GET, place, &route).timeout(DOWNLOAD_MAX);
+            match part {
+                Part::From(0) => {}
+                Part::From(offset) => request = request.header(RANGE, format!("bytes={offset}-")),
+                Part::First => request = request.header(RANGE, "bytes=0-0"),
             }
             let asked = self.remote.runtime().block_on(async {
                 let asked = tokio::time::timeout(HEAD_MAX, answered(request, &route)).await;
@@ -92,6 +89,15 @@ impl ServerRepository {
             _ => Ok(None),
         }
     }
+}
+
+/// Which part of a file is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// One byte, to hear how long the file is: mirrors may not know HEAD.
+    First,
+    /// All from here on.
+    From(u64),
 }
 
 /// Longest transfer of one file: one of the largest at the slowest speed would take longer, and is resumed.
@@ -115,10 +121,14 @@ fn source_error(path: &RepositoryPath, error: &RemoteError) -> SourceError {
 
 impl RepositorySource for ServerRepository {
     fn length(&self, path: &RepositoryPath) -> Result<Option<u64>, SourceError> {
-        let Some(response) = self.ask(&Method::HEAD, path, 0)? else { return Ok(None) };
+        let Some(response) = self.ask(path, Part::First)? else { return Ok(None) };
         self.remote.meter().received(Traffic::Packages, OVERHEAD_BYTES);
-        let length = response.headers().get(reqwest::header::CONTENT_LENGTH);
-        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        // Who knows no parts announces the whole file, of which no more is read than came with the head.
+        let length = match response.status().as_u16() {
+            206 => header(CONTENT_RANGE).and_then(|range| range.rsplit('/').next()?.parse().ok()),
+            _ => header(CONTENT_LENGTH).and_then(|length| length.parse().ok()),
+        };
         let unsaid =
             || source_error(path, &RemoteError::Foreign(format!("nobody says how long `{path}` is")));
         length.map(Some).ok_or_else(unsaid)
@@ -129,7 +139,7 @@ impl RepositorySource for ServerRepository {
         path: &RepositoryPath,
         offset: u64,
     ) -> Result<Option<Box<dyn Read + Send>>, SourceError> {
-        let Some(response) = self.ask(&Method::GET, path, offset)? else { return Ok(None) };
+        let Some(response) = self.ask(path, Part::From(offset))? else { return Ok(None) };
         let skipped = match response.status().as_u16() {
             206 if begins_at(&response, offset) => 0,
             206 => {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::refusal::Refusal;
+use crate::link::remote::RemoteSettings;
 use crate::store::trust::KeptRelease;
 
 /// Jobs that wait for the importer: a few sticks, and one fetch a model.
@@ -111,6 +112,8 @@ pub struct ImportDesk {
     trust: Mutex<()>,
     /// Files that are on their way: bytes that are here, and all.
     transfers: Mutex<BTreeMap<Digest, (u64, u64)>>,
+    /// Where files of the fleet server are fetched from.
+    server: Mutex<Option<RemoteSettings>>,
 }
 
 impl ImportDesk {
@@ -126,6 +129,7 @@ impl ImportDesk {
             closed: OnceLock::new(),
             trust: Mutex::default(),
             transfers: Mutex::default(),
+            server: Mutex::default(),
         };
         (desk, taken)
     }
@@ -200,6 +204,17 @@ impl ImportDesk {
     /// Waits until nobody else checks or stores what is trusted, and keeps others from it meanwhile.
     pub fn trust_gate(&self) -> MutexGuard<'_, ()> {
         self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells where the files of the fleet server are fetched from.
+    pub fn set_server(&self, server: RemoteSettings) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+
+    /// Returns where the files of the fleet server are fetched from; nothing before the link knows it.
+    #[must_use]
+    pub fn server(&self) -> Option<RemoteSettings> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes how much of a release's files is here; `None` once nothing is on its way any more.

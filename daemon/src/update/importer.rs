@@ -29,7 +29,7 @@ use super::trust_state::Clocks;
 use crate::config::settings::Settings;
 use crate::link::FLEET_PLACE;
 use crate::link::meter::Meter;
-use crate::link::remote::{Remote, RemoteSettings, words_of};
+use crate::link::remote::{Remote, words_of};
 use crate::link::server_clock::ServerClock;
 use crate::link::server_repository::ServerRepository;
 use crate::store::trust::KeptRelease;
@@ -46,20 +46,17 @@ pub struct ImportSettings {
     pub models: Vec<String>,
     /// Bytes of the file system that stay free.
     pub free_bytes_min: u64,
-    /// The fleet server, where there is one.
-    pub remote: Option<RemoteSettings>,
 }
 
 impl ImportSettings {
-    /// Returns what the settings say; `known` is the server at which the gateway was enrolled.
+    /// Returns what the settings say.
     #[must_use]
-    pub fn of(settings: &Settings, known: Option<&str>) -> Self {
+    pub fn of(settings: &Settings) -> Self {
         Self {
             state_dir: settings.state_dir.clone(),
             root: settings.trust_root.clone(),
             models: settings.models.iter().map(|model| model.spec.name.clone()).collect(),
             free_bytes_min: settings.storage.free_bytes_min,
-            remote: RemoteSettings::of(&settings.fleet, known),
         }
     }
 }
@@ -249,7 +246,7 @@ impl Importer {
         release: &KeptRelease,
         took: &mut dyn FnMut(u64),
     ) -> Result<Package, ImportError> {
-        let repository = self.repository(settings)?;
+        let repository = self.repository()?;
         let blobs = BlobStore::open(&settings.state_dir, settings.free_bytes_min)?;
         let package = open_kept(&self.store, &blobs, release)?;
         let specs = || package.manifest().blobs.values();
@@ -278,15 +275,15 @@ impl Importer {
         result
     }
 
-    fn repository(&self, settings: &ImportSettings) -> Result<ServerRepository, ImportError> {
+    fn repository(&self) -> Result<ServerRepository, ImportError> {
         let unreachable = |words: String| {
             let source = io::Error::other(words);
             ImportError::Source(SourceError::Io { path: FLEET_PLACE.into(), source })
         };
-        let remote = settings.remote.as_ref();
-        let remote = remote.ok_or_else(|| unreachable("no fleet server is known".to_owned()))?;
+        let remote = self.desk.server();
+        let remote = remote.ok_or_else(|| unreachable("the link to the fleet server begins".to_owned()))?;
         let remote =
-            Remote::open(remote, Arc::clone(&self.meter)).map_err(|error| unreachable(words_of(&error)))?;
+            Remote::open(&remote, Arc::clone(&self.meter)).map_err(|error| unreachable(words_of(&error)))?;
         Ok(ServerRepository::new(remote))
     }
 

@@ -62,6 +62,10 @@ pub async fn exchange(fleet: &Fleet, raw: &[u8], wait_seconds: u64) -> Result<An
             answer = judged(fleet, &question).await?;
         }
         answer.server_time_ms = now_ms();
+        if answer.refusal.is_none() {
+            // Whoever keeps a question open keeps the next one open too: what is new reaches it at once.
+            answer.next_ms = 0;
+        }
     }
     if may_wait && answer.refusal.is_none() {
         // Who waits is asked to wait on: else nothing would reach it between two questions.

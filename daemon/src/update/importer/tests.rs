@@ -35,7 +35,6 @@ fn start(owner: &Owner) -> Daemon {
         root: Some(owner.file("metadata/1.root.json")),
         models: gateway.models.clone(),
         free_bytes_min: 0,
-        remote: None,
     };
     let (desk, jobs) = ImportDesk::new();
     let desk = Arc::new(desk);
