@@ -74,7 +74,7 @@ pub(crate) fn take_predictions(
         if bytes <= room || room_left < BATCH_BYTES {
             return Ok(taken);
         }
-        room_left = room_left / 2;
+        room_left /= 2;
     }
 }
 

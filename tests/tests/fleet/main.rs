@@ -9,3 +9,4 @@ mod rows;
 mod serving;
 mod store;
 mod trust;
+mod uploads;

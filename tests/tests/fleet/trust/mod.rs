@@ -38,14 +38,14 @@ fn over_both(case: fn(Option<String>) -> Outcome<()>) -> Outcome<()> {
 }
 
 /// An adopted server and its owner.
-struct Site {
-    running: Running,
-    owner: FleetOwner,
-    folder: tempfile::TempDir,
+pub(crate) struct Site {
+    pub(crate) running: Running,
+    pub(crate) owner: FleetOwner,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Site {
-    fn new(database_url: Option<String>) -> Outcome<Self> {
+    pub(crate) fn new(database_url: Option<String>) -> Outcome<Self> {
         let running = Running::open(Bounds::default(), tempfile::tempdir()?, database_url, None)?;
         Self::adopting(running)
     }
@@ -61,7 +61,7 @@ impl Site {
     }
 
     /// Uploads everything that the owner signed, blobs first.
-    fn publish(&self) -> Outcome<Uploaded> {
+    pub(crate) fn publish(&self) -> Outcome<Uploaded> {
         self.upload_blobs(self.owner.blobs())?;
         self.upload(self.owner.image().clone())?.map_err(Failure::of("publish"))
     }
