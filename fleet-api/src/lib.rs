@@ -9,6 +9,7 @@ pub mod enrolment;
 pub mod image;
 pub mod order;
 pub mod page;
+pub mod rollout;
 pub mod server;
 pub mod token;
 

@@ -14,6 +14,7 @@ pub mod http;
 pub mod image;
 pub mod online_key;
 pub mod rollout;
+pub mod rollouts;
 pub mod server;
 pub mod service_manager;
 pub mod store;

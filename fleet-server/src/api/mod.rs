@@ -14,6 +14,8 @@ mod enrolment;
 mod image;
 mod page;
 mod releases;
+mod rollout_shown;
+mod rollouts;
 mod server;
 mod texts;
 mod tokens;
@@ -42,6 +44,7 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(tokens::routes())
         .merge(devices::routes())
         .merge(enrolment::routes())
+        .merge(rollouts::routes())
         .merge(audit::routes())
         .merge(image::routes())
         .merge(blobs::routes())
