@@ -11,6 +11,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::link::link_board::LinkReport;
 use crate::status::escape::{shortened, terminal_safe};
 use crate::status::report::{SourceReport, SpanRates, StatusReport, StoreReport};
+use crate::upload::UploadReport;
 
 /// Columns of the text.
 pub const COLUMNS: u16 = 80;
@@ -129,6 +130,35 @@ fn push_link(text: &mut String, link: &LinkReport) {
     if let Some(error) = &link.last_error {
         line(text, &format!("        {}", shortened(error, ERROR_CHARS_MAX)));
     }
+    push_upload(text, &link.upload);
+}
+
+fn push_upload(text: &mut String, upload: &UploadReport) {
+    let rows: Vec<String> = upload
+        .waiting
+        .iter()
+        .map(|(stream, rows)| format!("{} {}", grouped(*rows), terminal_safe(stream)))
+        .collect();
+    if !rows.is_empty() {
+        line(text, &format!("        to be uploaded: {}", rows.join(", ")));
+    }
+    if upload.spent_bytes.is_empty() {
+        return;
+    }
+    let spent: u64 = upload.spent_bytes.values().sum();
+    let of_budget = match upload.budget_bytes {
+        None => String::new(),
+        Some(budget) => {
+            format!(" of {}; {}", bytes(budget as f64), terminal_safe(&upload.step).replace('_', " "))
+        }
+    };
+    let by_purpose: Vec<String> = upload
+        .spent_bytes
+        .iter()
+        .map(|(purpose, spent)| format!("{} {}", terminal_safe(purpose), bytes(*spent as f64)))
+        .collect();
+    let month = terminal_safe(&upload.month);
+    line(text, &format!("        {month}: {}{of_budget} ({})", bytes(spent as f64), by_purpose.join(", ")));
 }
 
 fn push_brokers(text: &mut String, report: &StatusReport) {

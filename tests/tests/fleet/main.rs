@@ -13,3 +13,4 @@ mod rows;
 mod serving;
 mod store;
 mod trust;
+mod uploads;
