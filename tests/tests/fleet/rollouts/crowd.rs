@@ -115,10 +115,21 @@ impl Gateway {
         Ok(())
     }
 
-    /// The same; tells whether the server answered.
+    /// Asks, waits for as long as the server lets it, and tells whether there was news.
+    pub(super) fn wait_for_news(&mut self) -> Outcome<bool> {
+        let before = self.revision;
+        self.try_live_for(50)?;
+        Ok(self.revision != before)
+    }
+
+    /// The same as [`Self::live`]; tells whether the server answered.
     pub(super) fn try_live(&mut self) -> Outcome<bool> {
+        self.try_live_for(0)
+    }
+
+    fn try_live_for(&mut self, wait_seconds: u64) -> Outcome<bool> {
         let question = self.waiting.take().unwrap_or_else(|| self.ask());
-        let answer = self.device.send(&question, 0).and_then(|reply| {
+        let answer = self.device.send(&question, wait_seconds).and_then(|reply| {
             // A server that ends, or does not have its database, answers with a problem or not at all.
             if reply.status >= 500 { Ok(None) } else { self.device.read::<ExchangeAnswer>(&reply).map(Some) }
         });

@@ -36,13 +36,28 @@ fn a_good_release_reaches_everybody_phase_by_phase_and_nobody_is_told_twice() ->
         rollout["gates"].as_array().unwrap().iter().map(|gate| &gate["verdict"]).collect();
     assert!(gates.len() == 7 && gates.iter().all(|verdict| **verdict == "pass"), "{rollout}");
     // One that joins after the end is given it too.
-    let mut late = site.gateways(9, 1)?.split_off(8);
+    let mut late = site.more_gateways(8, 1, 1)?;
     site.live_until(&mut late, &id, "joined", |rollout| rollout["devices"]["good"] == 9)?;
     let audit = site.admin.get("/v1/audit?limit=1000")?.to_string();
     for action in ["rollout.make", "rollout.start", "rollout.phase", "rollout.completed"] {
         assert!(audit.contains(action), "{action}");
     }
     Ok(())
+}
+
+#[test]
+fn a_gateway_whose_question_waits_is_told_while_it_waits() -> Outcome<()> {
+    let site = Site::new(None)?;
+    let mut gateways = site.gateways(1, 1)?;
+    gateways[0].live()?;
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| gateways[0].wait_for_news());
+        // One whose time is over is answered without news.
+        site.admin.start(&site.spec(json!([{ "percent": 100 }])))?;
+        let has_news = waits.join().map_err(|_| dunlin_e2e::Failure::new("the gateway panicked"))??;
+        assert!(has_news, "the question was not woken");
+        Ok(())
+    })
 }
 
 #[test]

@@ -149,6 +149,11 @@ impl Site {
 
     /// Enrols gateways that run the old release; each at one of some sites.
     pub(super) fn gateways(&self, count: u8, sites: u8) -> Outcome<Vec<Gateway>> {
+        self.more_gateways(0, count, sites)
+    }
+
+    /// The same, beside so many that are there.
+    pub(super) fn more_gateways(&self, there: u8, count: u8, sites: u8) -> Outcome<Vec<Gateway>> {
         let tokens = (0..sites).map(|site| {
             let labels = json!({ "site": format!("s{site}") });
             let wish = json!({ "labels": labels, "uses": u64::from(count), "expires_s": 3_600 });
@@ -165,7 +170,7 @@ impl Site {
             gateway.live()?;
             Ok(gateway)
         };
-        (0..count).map(enrol).collect()
+        (there..there + count).map(enrol).collect()
     }
 
     /// Returns what a rollout of the new release is asked for by.
