@@ -20,7 +20,7 @@ use crate::rows::{losses, report};
 
 /// How a gateway takes the new release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(crate) enum Manner {
     Good,
     FailsGolden,
     CrashesInTrial,
@@ -33,20 +33,20 @@ pub(super) enum Manner {
 
 /// A gateway.
 #[derive(Debug, Clone)]
-pub(super) struct Gateway {
-    pub(super) device: Device,
-    pub(super) manner: Manner,
+pub(crate) struct Gateway {
+    pub(crate) device: Device,
+    pub(crate) manner: Manner,
     /// How often it was told to run a release that it was not told to run before, by digest.
-    pub(super) moves: BTreeMap<Digest, u32>,
+    pub(crate) moves: BTreeMap<Digest, u32>,
     /// How often it fetched each release.
-    pub(super) fetched: BTreeMap<Digest, u32>,
+    pub(crate) fetched: BTreeMap<Digest, u32>,
     /// The revision of what it is to run.
-    pub(super) revision: u64,
+    pub(crate) revision: u64,
     /// Rows of losses that it sent and has receipts for.
-    pub(super) rows: u64,
+    pub(crate) rows: u64,
     /// Whether it sends rows.
-    pub(super) sends_rows: bool,
-    pub(super) defer: Option<Defer>,
+    pub(crate) sends_rows: bool,
+    pub(crate) defer: Option<Defer>,
     version: u64,
     known: BTreeMap<Digest, Release>,
     active: Digest,
@@ -70,7 +70,7 @@ fn release(approved: &ApprovedRelease) -> Release {
 }
 
 impl Gateway {
-    pub(super) fn new(device: Device, old: &ApprovedRelease, new: &ApprovedRelease) -> Self {
+    pub(crate) fn new(device: Device, old: &ApprovedRelease, new: &ApprovedRelease) -> Self {
         Self {
             device,
             manner: Manner::Good,
@@ -94,21 +94,21 @@ impl Gateway {
         }
     }
 
-    pub(super) fn runs(&self) -> Digest {
+    pub(crate) fn runs(&self) -> Digest {
         self.active
     }
 
     /// Knows another release, as far as a gateway knows one by its manifest.
-    pub(super) fn learn(&mut self, approved: &ApprovedRelease) {
+    pub(crate) fn learn(&mut self, approved: &ApprovedRelease) {
         self.known.insert(approved.digest, release(approved));
     }
 
-    pub(super) fn turn_to(&mut self, server: SocketAddr) {
+    pub(crate) fn turn_to(&mut self, server: SocketAddr) {
         self.device.turn_to(server);
     }
 
     /// Exchanges once, and does as it is told; a question without an answer is sent again next time.
-    pub(super) fn live(&mut self) -> Outcome<()> {
+    pub(crate) fn live(&mut self) -> Outcome<()> {
         if !self.try_live()? {
             return Err(dunlin_e2e::Failure::new("the server does not answer"));
         }
@@ -116,14 +116,14 @@ impl Gateway {
     }
 
     /// Asks, waits for as long as the server lets it, and tells whether there was news.
-    pub(super) fn wait_for_news(&mut self) -> Outcome<bool> {
+    pub(crate) fn wait_for_news(&mut self) -> Outcome<bool> {
         let before = self.revision;
         self.try_live_for(50)?;
         Ok(self.revision != before)
     }
 
     /// The same as [`Self::live`]; tells whether the server answered.
-    pub(super) fn try_live(&mut self) -> Outcome<bool> {
+    pub(crate) fn try_live(&mut self) -> Outcome<bool> {
         self.try_live_for(0)
     }
 
@@ -285,7 +285,7 @@ impl Gateway {
     }
 
     /// Forgets that releases failed, as somebody does on the gateway to have them tried again.
-    pub(super) fn forget_failures(&mut self) {
+    pub(crate) fn forget_failures(&mut self) {
         self.bad.clear();
     }
 }

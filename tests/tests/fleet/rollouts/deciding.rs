@@ -89,7 +89,7 @@ fn each_gate_halts_and_all_that_had_succeeded_run_the_old_release_again_without_
             "{rollout}"
         );
         assert_eq!(running(&gateways, &site.old), 6, "{gate}");
-        assert!(gateways.iter().all(|gateway| gateway.fetched.get(&site.old.digest).is_none()), "{gate}");
+        assert!(gateways.iter().all(|gateway| !gateway.fetched.contains_key(&site.old.digest)), "{gate}");
         gateways.iter_mut().for_each(super::Gateway::forget_failures);
     }
     Ok(())
