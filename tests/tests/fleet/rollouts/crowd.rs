@@ -9,7 +9,7 @@ use dunlin_e2e::Outcome;
 use dunlin_e2e::fleet_owner::ApprovedRelease;
 use dunlin_protocol::exchange::{Defer, Desired, ExchangeAnswer, ExchangeRequest};
 use dunlin_protocol::report::{
-    BadRelease, Candidate, DeviceReport, LaneRole, ModelPhase, ModelReport, Release,
+    BadRelease, Candidate, DeviceReport, LaneRole, ModelPhase, ModelReport, Release, SettingsState,
 };
 use dunlin_protocol::text::Text;
 use dunlin_protocol::{Digest, List, Name};
@@ -29,6 +29,8 @@ pub(crate) enum Manner {
     Slow,
     /// Good, and of a hundred predictions ten are not finite.
     Invalid,
+    /// Good, but its settings must stay as they are.
+    RefusesSettings,
 }
 
 /// A gateway.
@@ -47,6 +49,8 @@ pub(crate) struct Gateway {
     /// Whether it sends rows.
     pub(crate) sends_rows: bool,
     pub(crate) defer: Option<Defer>,
+    /// The settings that it was offered last: revision and digest.
+    pub(crate) settings: Option<(u64, Digest)>,
     version: u64,
     known: BTreeMap<Digest, Release>,
     active: Digest,
@@ -80,6 +84,7 @@ impl Gateway {
             rows: 0,
             sends_rows: false,
             defer: None,
+            settings: None,
             version: 0,
             known: [(old.digest, release(old)), (new.digest, release(new))].into(),
             active: old.digest,
@@ -147,6 +152,9 @@ impl Gateway {
         if let Some(desired) = &answer.desired {
             self.obey(desired);
         }
+        if let Some(offer) = &answer.settings {
+            self.settings = Some((offer.revision, offer.digest));
+        }
         self.go_on();
         Ok(true)
     }
@@ -156,6 +164,7 @@ impl Gateway {
         let mut question = self.device.question(rows);
         question.held.desired_revision = self.revision;
         question.held.director_version = self.version;
+        question.held.settings_revision = self.settings.map_or(0, |(revision, _)| revision);
         question.held.director_root = u64::from(self.version > 0);
         let report = self.report();
         question.report.digest = report.digest();
@@ -171,7 +180,12 @@ impl Gateway {
         let mut report = report();
         let named = |digest: &Digest| self.known[digest].clone();
         report.facts.models = List::first_of([Name::new(super::MODEL).unwrap()]);
-        report.settings.revision = 0;
+        report.settings.revision = self.settings.map_or(0, |(revision, _)| revision);
+        report.settings.state = match (self.settings, self.manner) {
+            (None, _) => SettingsState::Local,
+            (Some(_), Manner::RefusesSettings) => SettingsState::Refused,
+            (Some(_), _) => SettingsState::Confirmed,
+        };
         let phase = if self.candidate.is_some() { ModelPhase::Trial } else { ModelPhase::Good };
         report.models = List::first_of([ModelReport {
             model: Name::new(super::MODEL).unwrap(),
@@ -226,6 +240,9 @@ impl Gateway {
         self.revision = desired.revision;
         self.version = signed["version"].as_u64().unwrap();
         let targets = signed["targets"].as_object().unwrap();
+        if !targets.keys().any(|path| path.starts_with("settings/")) {
+            self.settings = None;
+        }
         let of_model = targets.values().find(|target| target["custom"]["slot"] == super::MODEL);
         let wanted = of_model.and_then(|target| target["hashes"]["sha256"].as_str()?.parse().ok());
         if let Some(digest) = wanted.filter(|digest| self.wanted != Some(*digest)) {
@@ -266,7 +283,7 @@ impl Gateway {
             Manner::FailsGolden => Some("selftest:golden"),
             Manner::CrashesInTrial => Some("rolled_back:crash"),
             Manner::Disagrees => Some("selftest:shadow"),
-            Manner::Good | Manner::Slow | Manner::Invalid => None,
+            Manner::Good | Manner::Slow | Manner::Invalid | Manner::RefusesSettings => None,
         };
         if *tries < 2 {
             return;

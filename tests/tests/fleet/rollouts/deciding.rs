@@ -227,3 +227,43 @@ fn the_rollout_that_was_started_last_wins() -> Outcome<()> {
     assert_eq!((running(&gateways, &third), running(&gateways, &site.old)), (2, 2));
     Ok(())
 }
+
+#[test]
+fn settings_alone_are_rolled_out_and_a_refusal_gives_everybody_those_that_were_before() -> Outcome<()> {
+    let mut site = Site::new(None)?;
+    let mut gateways = site.gateways(3, 1)?;
+    let day = site.owner.approve_settings("day.toml", b"[log]\nlevel = \"info\"\n")?;
+    let night = site.owner.approve_settings("night.toml", b"[log]\nlevel = \"warn\"\n")?;
+    site.publish()?;
+    let spec = |digest: &dunlin_protocol::Digest| {
+        json!({
+            "settings": { "digest": digest.to_string() },
+            "query": "*",
+            "phases": [{ "count": 1 }, { "percent": 100 }],
+            "bake": { "time_ms": 300, "predictions": 1_000_000 },
+        })
+    };
+    let first = site.admin.start(&spec(&day))?;
+    site.live_until_status(&mut gateways, &first, "completed")?;
+    let held = |gateways: &[super::Gateway], digest| {
+        gateways.iter().filter(|gateway| gateway.settings.is_some_and(|(_, held)| held == digest)).count()
+    };
+    assert_eq!(held(&gateways, day), 3);
+    let second = site.admin.start(&spec(&night))?;
+    site.live_until(&mut gateways, &second, "in its second phase", |rollout| {
+        rollout["devices"]["good"] == 1
+    })?;
+    gateways
+        .iter_mut()
+        .filter(|gateway| gateway.settings.is_some_and(|(_, held)| held == day))
+        .for_each(|gateway| gateway.manner = Manner::RefusesSettings);
+    let rollout = site.live_until_status(&mut gateways, &second, "reverted")?;
+    assert_eq!(rollout["halt"]["gate"], "install", "{rollout}");
+    with_manner(&mut gateways, Manner::Good);
+    for gateway in &mut gateways {
+        gateway.live()?;
+        gateway.live()?;
+    }
+    assert_eq!(held(&gateways, day), 3, "those that were before");
+    Ok(())
+}
