@@ -131,7 +131,9 @@ pub fn judge<'f>(
     let bounds = &spec.gates;
     let with = |kind: GateKind, measured: Gate| {
         let failures = failures(bounds, &seen, kind);
-        if failures.verdict == Verdict::Fail { failures } else { waive(waived, measured) }
+        // Settings alone are judged by what gateways make of them.
+        let has_more = failures.verdict != Verdict::Fail && !spec.releases.is_empty();
+        if has_more { waive(waived, measured) } else { failures }
     };
     vec![
         failures(bounds, &seen, GateKind::Install),

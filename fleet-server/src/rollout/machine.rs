@@ -192,8 +192,10 @@ impl Step {
             Stage::Deploying => {}
             Stage::Baking { since_ms } => {
                 let bake = rollout.spec.bake;
-                let is_over = now_ms.saturating_sub(since_ms) >= bake.ms
-                    && rollout.predictions(fleet) >= bake.predictions;
+                // Settings alone predict nothing.
+                let has_predicted =
+                    rollout.spec.releases.is_empty() || rollout.predictions(fleet) >= bake.predictions;
+                let is_over = now_ms.saturating_sub(since_ms) >= bake.ms && has_predicted;
                 let passes = rollout.gates.iter().all(|gate| gate.verdict == Verdict::Pass);
                 if is_over && passes && is_deployed {
                     self.advance();

@@ -7,6 +7,7 @@ use dunlin_kit::error_chain::Chain;
 use dunlin_protocol::DeviceId;
 
 use crate::fleet::{Fleet, now_ms};
+use crate::rollout::facts::Intent;
 use crate::rollout::spec::RolloutSpec;
 use crate::rollout::state::Member;
 use crate::store::desired::{self, Withdrawn};
@@ -66,7 +67,8 @@ fn tell_one(sql: &mut dyn Sql, rollout: &str, device: &str, now_ms: u64) -> Resu
     let Some((pending, member)) = rollouts::take_pending(sql, rollout, device)? else { return Ok(false) };
     let Some(kept) = rollouts::get(sql, rollout)? else { return Ok(false) };
     let (spec, halt) = (&kept.rollout.spec, &kept.rollout.halt);
-    let telling = Telling { rollout, device, spec, member: &member, now_ms };
+    let intent = Intent { started_ms: kept.rollout.started_ms, rollout: rollout.to_owned() };
+    let telling = Telling { rollout, device, spec, member: &member, intent, now_ms };
     match pending {
         Pending::Assign => telling.assign(sql)?,
         Pending::Withdraw => {
@@ -83,12 +85,22 @@ struct Telling<'t> {
     device: &'t str,
     spec: &'t RolloutSpec,
     member: &'t Member,
+    intent: Intent,
     now_ms: u64,
 }
 
 impl Telling<'_> {
+    /// Tells whether a rollout that was started later has told the gateway something else in between.
+    fn is_late(&self, sql: &mut dyn Sql, slot: &str) -> Result<bool, StoreError> {
+        let present = rollouts::intent_of(sql, self.device, slot)?;
+        Ok(present.is_some_and(|present| present > self.intent))
+    }
+
     fn assign(&self, sql: &mut dyn Sql) -> Result<(), StoreError> {
         for release in &self.spec.releases {
+            if self.is_late(sql, &release.model)? {
+                continue;
+            }
             if self.member.tries > 1 {
                 // The same again would be no news.
                 desired::unassign(sql, self.device, &release.digest, self.now_ms)?;
@@ -104,6 +116,9 @@ impl Telling<'_> {
             desired::assign(sql, self.device, &release.digest, self.rollout, self.now_ms)?;
         }
         let Some(settings) = &self.spec.settings else { return Ok(()) };
+        if self.is_late(sql, desired::SETTINGS_SLOT)? {
+            return Ok(());
+        }
         let before = desired::settings_of(sql, self.device)?.map(|(assigned, _)| assigned.digest);
         if self.member.tries > 1 {
             desired::unassign_settings(sql, self.device, &settings.digest, self.now_ms)?;

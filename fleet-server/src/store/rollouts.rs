@@ -307,6 +307,22 @@ pub fn intents(sql: &mut dyn Sql) -> Result<Vec<(String, String, Intent)>, Store
     rows.into_iter().map(intent).collect()
 }
 
+/// Returns which rollout chose what a gateway is to run in a slot.
+///
+/// *Errors*: the store's.
+pub fn intent_of(sql: &mut dyn Sql, device: &str, slot: &str) -> Result<Option<Intent>, StoreError> {
+    let of_model = "SELECT d.rollout, r.started_ms FROM desired d JOIN rollout r ON r.id = d.rollout \
+         WHERE d.device = $1 AND d.model = $2";
+    let of_settings = "SELECT s.rollout, r.started_ms FROM desired_settings s JOIN rollout r ON r.id = s.rollout \
+         WHERE s.device = $1";
+    let row = if slot == super::desired::SETTINGS_SLOT {
+        sql.query_optional(of_settings, &[device.into()])?
+    } else {
+        sql.query_optional(of_model, &[device.into(), slot.into()])?
+    };
+    row.map(|mut row| Ok(Intent { rollout: row.take(0)?, started_ms: row.take(1)? })).transpose()
+}
+
 /// Returns the path of settings that the owner names at present, by their digest.
 ///
 /// *Errors*: the store's.

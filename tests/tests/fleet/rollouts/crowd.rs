@@ -9,7 +9,7 @@ use dunlin_e2e::Outcome;
 use dunlin_e2e::fleet_owner::ApprovedRelease;
 use dunlin_protocol::exchange::{Defer, Desired, ExchangeAnswer, ExchangeRequest};
 use dunlin_protocol::report::{
-    BadRelease, Candidate, DeviceReport, LaneRole, ModelPhase, ModelReport, Release,
+    BadRelease, Candidate, DeviceReport, LaneRole, ModelPhase, ModelReport, Release, SettingsState,
 };
 use dunlin_protocol::text::Text;
 use dunlin_protocol::{Digest, List, Name};
@@ -20,7 +20,7 @@ use crate::rows::{losses, report};
 
 /// How a gateway takes the new release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(crate) enum Manner {
     Good,
     FailsGolden,
     CrashesInTrial,
@@ -29,24 +29,28 @@ pub(super) enum Manner {
     Slow,
     /// Good, and of a hundred predictions ten are not finite.
     Invalid,
+    /// Good, but its settings must stay as they are.
+    RefusesSettings,
 }
 
 /// A gateway.
 #[derive(Debug, Clone)]
-pub(super) struct Gateway {
-    pub(super) device: Device,
-    pub(super) manner: Manner,
+pub(crate) struct Gateway {
+    pub(crate) device: Device,
+    pub(crate) manner: Manner,
     /// How often it was told to run a release that it was not told to run before, by digest.
-    pub(super) moves: BTreeMap<Digest, u32>,
+    pub(crate) moves: BTreeMap<Digest, u32>,
     /// How often it fetched each release.
-    pub(super) fetched: BTreeMap<Digest, u32>,
+    pub(crate) fetched: BTreeMap<Digest, u32>,
     /// The revision of what it is to run.
-    pub(super) revision: u64,
+    pub(crate) revision: u64,
     /// Rows of losses that it sent and has receipts for.
-    pub(super) rows: u64,
+    pub(crate) rows: u64,
     /// Whether it sends rows.
-    pub(super) sends_rows: bool,
-    pub(super) defer: Option<Defer>,
+    pub(crate) sends_rows: bool,
+    pub(crate) defer: Option<Defer>,
+    /// The settings that it was offered last: revision and digest.
+    pub(crate) settings: Option<(u64, Digest)>,
     version: u64,
     known: BTreeMap<Digest, Release>,
     active: Digest,
@@ -70,7 +74,7 @@ fn release(approved: &ApprovedRelease) -> Release {
 }
 
 impl Gateway {
-    pub(super) fn new(device: Device, old: &ApprovedRelease, new: &ApprovedRelease) -> Self {
+    pub(crate) fn new(device: Device, old: &ApprovedRelease, new: &ApprovedRelease) -> Self {
         Self {
             device,
             manner: Manner::Good,
@@ -80,6 +84,7 @@ impl Gateway {
             rows: 0,
             sends_rows: false,
             defer: None,
+            settings: None,
             version: 0,
             known: [(old.digest, release(old)), (new.digest, release(new))].into(),
             active: old.digest,
@@ -94,31 +99,42 @@ impl Gateway {
         }
     }
 
-    pub(super) fn runs(&self) -> Digest {
+    pub(crate) fn runs(&self) -> Digest {
         self.active
     }
 
     /// Knows another release, as far as a gateway knows one by its manifest.
-    pub(super) fn learn(&mut self, approved: &ApprovedRelease) {
+    pub(crate) fn learn(&mut self, approved: &ApprovedRelease) {
         self.known.insert(approved.digest, release(approved));
     }
 
-    pub(super) fn turn_to(&mut self, server: SocketAddr) {
+    pub(crate) fn turn_to(&mut self, server: SocketAddr) {
         self.device.turn_to(server);
     }
 
     /// Exchanges once, and does as it is told; a question without an answer is sent again next time.
-    pub(super) fn live(&mut self) -> Outcome<()> {
+    pub(crate) fn live(&mut self) -> Outcome<()> {
         if !self.try_live()? {
             return Err(dunlin_e2e::Failure::new("the server does not answer"));
         }
         Ok(())
     }
 
-    /// The same; tells whether the server answered.
-    pub(super) fn try_live(&mut self) -> Outcome<bool> {
+    /// Asks, waits for as long as the server lets it, and tells whether there was news.
+    pub(crate) fn wait_for_news(&mut self) -> Outcome<bool> {
+        let before = self.revision;
+        self.try_live_for(50)?;
+        Ok(self.revision != before)
+    }
+
+    /// The same as [`Self::live`]; tells whether the server answered.
+    pub(crate) fn try_live(&mut self) -> Outcome<bool> {
+        self.try_live_for(0)
+    }
+
+    fn try_live_for(&mut self, wait_seconds: u64) -> Outcome<bool> {
         let question = self.waiting.take().unwrap_or_else(|| self.ask());
-        let answer = self.device.send(&question, 0).and_then(|reply| {
+        let answer = self.device.send(&question, wait_seconds).and_then(|reply| {
             // A server that ends, or does not have its database, answers with a problem or not at all.
             if reply.status >= 500 { Ok(None) } else { self.device.read::<ExchangeAnswer>(&reply).map(Some) }
         });
@@ -136,6 +152,9 @@ impl Gateway {
         if let Some(desired) = &answer.desired {
             self.obey(desired);
         }
+        if let Some(offer) = &answer.settings {
+            self.settings = Some((offer.revision, offer.digest));
+        }
         self.go_on();
         Ok(true)
     }
@@ -145,6 +164,7 @@ impl Gateway {
         let mut question = self.device.question(rows);
         question.held.desired_revision = self.revision;
         question.held.director_version = self.version;
+        question.held.settings_revision = self.settings.map_or(0, |(revision, _)| revision);
         question.held.director_root = u64::from(self.version > 0);
         let report = self.report();
         question.report.digest = report.digest();
@@ -160,7 +180,12 @@ impl Gateway {
         let mut report = report();
         let named = |digest: &Digest| self.known[digest].clone();
         report.facts.models = List::first_of([Name::new(super::MODEL).unwrap()]);
-        report.settings.revision = 0;
+        report.settings.revision = self.settings.map_or(0, |(revision, _)| revision);
+        report.settings.state = match (self.settings, self.manner) {
+            (None, _) => SettingsState::Local,
+            (Some(_), Manner::RefusesSettings) => SettingsState::Refused,
+            (Some(_), _) => SettingsState::Confirmed,
+        };
         let phase = if self.candidate.is_some() { ModelPhase::Trial } else { ModelPhase::Good };
         report.models = List::first_of([ModelReport {
             model: Name::new(super::MODEL).unwrap(),
@@ -215,6 +240,9 @@ impl Gateway {
         self.revision = desired.revision;
         self.version = signed["version"].as_u64().unwrap();
         let targets = signed["targets"].as_object().unwrap();
+        if !targets.keys().any(|path| path.starts_with("settings/")) {
+            self.settings = None;
+        }
         let of_model = targets.values().find(|target| target["custom"]["slot"] == super::MODEL);
         let wanted = of_model.and_then(|target| target["hashes"]["sha256"].as_str()?.parse().ok());
         if let Some(digest) = wanted.filter(|digest| self.wanted != Some(*digest)) {
@@ -255,7 +283,7 @@ impl Gateway {
             Manner::FailsGolden => Some("selftest:golden"),
             Manner::CrashesInTrial => Some("rolled_back:crash"),
             Manner::Disagrees => Some("selftest:shadow"),
-            Manner::Good | Manner::Slow | Manner::Invalid => None,
+            Manner::Good | Manner::Slow | Manner::Invalid | Manner::RefusesSettings => None,
         };
         if *tries < 2 {
             return;
@@ -274,7 +302,7 @@ impl Gateway {
     }
 
     /// Forgets that releases failed, as somebody does on the gateway to have them tried again.
-    pub(super) fn forget_failures(&mut self) {
+    pub(crate) fn forget_failures(&mut self) {
         self.bad.clear();
     }
 }

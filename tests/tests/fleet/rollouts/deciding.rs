@@ -36,13 +36,28 @@ fn a_good_release_reaches_everybody_phase_by_phase_and_nobody_is_told_twice() ->
         rollout["gates"].as_array().unwrap().iter().map(|gate| &gate["verdict"]).collect();
     assert!(gates.len() == 7 && gates.iter().all(|verdict| **verdict == "pass"), "{rollout}");
     // One that joins after the end is given it too.
-    let mut late = site.gateways(9, 1)?.split_off(8);
+    let mut late = site.more_gateways(8, 1, 1)?;
     site.live_until(&mut late, &id, "joined", |rollout| rollout["devices"]["good"] == 9)?;
     let audit = site.admin.get("/v1/audit?limit=1000")?.to_string();
     for action in ["rollout.make", "rollout.start", "rollout.phase", "rollout.completed"] {
         assert!(audit.contains(action), "{action}");
     }
     Ok(())
+}
+
+#[test]
+fn a_gateway_whose_question_waits_is_told_while_it_waits() -> Outcome<()> {
+    let site = Site::new(None)?;
+    let mut gateways = site.gateways(1, 1)?;
+    gateways[0].live()?;
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| gateways[0].wait_for_news());
+        // One whose time is over is answered without news.
+        site.admin.start(&site.spec(json!([{ "percent": 100 }])))?;
+        let has_news = waits.join().map_err(|_| dunlin_e2e::Failure::new("the gateway panicked"))??;
+        assert!(has_news, "the question was not woken");
+        Ok(())
+    })
 }
 
 #[test]
@@ -74,7 +89,7 @@ fn each_gate_halts_and_all_that_had_succeeded_run_the_old_release_again_without_
             "{rollout}"
         );
         assert_eq!(running(&gateways, &site.old), 6, "{gate}");
-        assert!(gateways.iter().all(|gateway| gateway.fetched.get(&site.old.digest).is_none()), "{gate}");
+        assert!(gateways.iter().all(|gateway| !gateway.fetched.contains_key(&site.old.digest)), "{gate}");
         gateways.iter_mut().for_each(super::Gateway::forget_failures);
     }
     Ok(())
@@ -210,5 +225,45 @@ fn the_rollout_that_was_started_last_wins() -> Outcome<()> {
     site.admin.order(&first, "revert")?;
     site.live_until_status(&mut gateways, &first, "reverted")?;
     assert_eq!((running(&gateways, &third), running(&gateways, &site.old)), (2, 2));
+    Ok(())
+}
+
+#[test]
+fn settings_alone_are_rolled_out_and_a_refusal_gives_everybody_those_that_were_before() -> Outcome<()> {
+    let mut site = Site::new(None)?;
+    let mut gateways = site.gateways(3, 1)?;
+    let day = site.owner.approve_settings("day.toml", b"[log]\nlevel = \"info\"\n")?;
+    let night = site.owner.approve_settings("night.toml", b"[log]\nlevel = \"warn\"\n")?;
+    site.publish()?;
+    let spec = |digest: &dunlin_protocol::Digest| {
+        json!({
+            "settings": { "digest": digest.to_string() },
+            "query": "*",
+            "phases": [{ "count": 1 }, { "percent": 100 }],
+            "bake": { "time_ms": 300, "predictions": 1_000_000 },
+        })
+    };
+    let first = site.admin.start(&spec(&day))?;
+    site.live_until_status(&mut gateways, &first, "completed")?;
+    let held = |gateways: &[super::Gateway], digest| {
+        gateways.iter().filter(|gateway| gateway.settings.is_some_and(|(_, held)| held == digest)).count()
+    };
+    assert_eq!(held(&gateways, day), 3);
+    let second = site.admin.start(&spec(&night))?;
+    site.live_until(&mut gateways, &second, "in its second phase", |rollout| {
+        rollout["devices"]["good"] == 1
+    })?;
+    gateways
+        .iter_mut()
+        .filter(|gateway| gateway.settings.is_some_and(|(_, held)| held == day))
+        .for_each(|gateway| gateway.manner = Manner::RefusesSettings);
+    let rollout = site.live_until_status(&mut gateways, &second, "reverted")?;
+    assert_eq!(rollout["halt"]["gate"], "install", "{rollout}");
+    with_manner(&mut gateways, Manner::Good);
+    for gateway in &mut gateways {
+        gateway.live()?;
+        gateway.live()?;
+    }
+    assert_eq!(held(&gateways, day), 3, "those that were before");
     Ok(())
 }

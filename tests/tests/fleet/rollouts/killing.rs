@@ -1,7 +1,7 @@
 //! A server that is killed again and again in the midst of a rollout, alone and as one of two.
 //!
-//! Every gateway is told once, every row is kept once, and the rollout ends as it would have. `DUNLIN_ROLLOUT_KILLS` says
-//! how often it is killed where the usual number is not enough.
+//! Every gateway is told once, every row is kept once, and the rollout ends as it would have. `DUNLIN_ROLLOUT_KILLS=50` is
+//! the whole number, over 200 gateways; without it a run of all tests has fewer of both.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +11,24 @@ use dunlin_e2e::fleet_server::FleetServer;
 use dunlin_e2e::postgres::Postgres;
 use dunlin_e2e::workspace::skip;
 use dunlin_e2e::{Failure, Outcome};
-use dunlin_fleet::store::{Sql, Store, StoreError};
+use dunlin_fleet::store::{Sql, Store, StoreError, messages};
 use serde_json::json;
 
 use super::{Gateway, Site, running};
 
-/// Kills in a run of all tests; a run of its own has more.
-const KILLS: u32 = 8;
+/// Kills, and gateways, in a run of all tests.
+const USUAL: (u32, u8) = (6, 60);
+/// Gateways in a run that names its kills.
 const GATEWAYS: u8 = 200;
 /// Gateways that one thread speaks for.
 const TOGETHER: usize = 25;
 /// No kill is farther from the one before, on average.
 const BETWEEN: Duration = Duration::from_millis(700);
 
-fn kills() -> u32 {
-    std::env::var("DUNLIN_ROLLOUT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+/// Returns how often servers are killed, and over how many gateways.
+fn size() -> (u32, u8) {
+    let kills = std::env::var("DUNLIN_ROLLOUT_KILLS").ok().and_then(|text| text.parse().ok());
+    kills.map_or(USUAL, |kills| (kills, GATEWAYS))
 }
 
 /// Lets gateways live until they are told to stop, each at the server that answers.
@@ -43,12 +46,15 @@ fn crowd_lives(gateways: &mut [Gateway], servers: &[SocketAddr], stops: &AtomicB
     Ok(())
 }
 
-fn kept_rows(sql: &mut dyn Sql) -> Result<Vec<(String, u64, u64)>, StoreError> {
-    let rows = sql.query(
-        "SELECT device, CAST(sum(last - first + 1) AS BIGINT), max(last) FROM upload GROUP BY device ORDER BY device",
-        &[],
-    )?;
-    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?, row.take(2)?))).collect()
+/// Returns the rows that are kept of each gateway, and the number of its last one.
+fn kept_rows(sql: &mut dyn Sql, devices: &[String]) -> Result<Vec<(String, u64, u64)>, StoreError> {
+    let rows = |device: &String| {
+        let pieces = messages::pieces(sql, (device, "losses"), 1, 1_000_000)?;
+        let count = pieces.iter().map(|(first, last)| last - first + 1).sum();
+        let last = pieces.iter().map(|(_, last)| *last).max().unwrap_or(0);
+        Ok((device.clone(), count, last))
+    };
+    devices.iter().map(rows).collect()
 }
 
 fn survive(
@@ -56,9 +62,9 @@ fn survive(
     mut others: Vec<FleetServer>,
     store: impl Fn(&Site) -> Result<Store, StoreError>,
 ) -> Outcome<()> {
-    let mut gateways = site.gateways(GATEWAYS, 4)?;
+    let (kills, count) = size();
+    let mut gateways = site.gateways(count, 4)?;
     gateways.iter_mut().for_each(|gateway| gateway.sends_rows = true);
-    let kills = kills();
     let mut spec =
         site.spec(json!([{ "count": 1 }, { "percent": 10 }, { "percent": 50 }, { "percent": 100 }]));
     // Watched for long enough that it goes on while the last kill comes.
@@ -83,8 +89,8 @@ fn survive(
     });
     outcome?;
     let rollout = admin.get(&format!("/v1/rollouts/{id}"))?;
-    assert_eq!(rollout["devices"], json!({ "good": u64::from(GATEWAYS) }), "{rollout}");
-    assert_eq!(running(&gateways, &new), usize::from(GATEWAYS));
+    assert_eq!(rollout["devices"], json!({ "good": u64::from(count) }), "{rollout}");
+    assert_eq!(running(&gateways, &new), usize::from(count));
     for gateway in &gateways {
         let id = gateway.device.id();
         assert_eq!(gateway.moves[&new.digest], 1, "{id} was moved more than once");
@@ -98,13 +104,14 @@ fn survive(
     let site = Site { server, admin, new, old, owner, folder, key, id: server_id };
     let opened = store(&site).map_err(Failure::of("open the store"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-    let kept = runtime.block_on(opened.read(kept_rows)).map_err(Failure::of("read rows"))?;
+    let devices: Vec<String> = gateways.iter().map(|gateway| gateway.device.id().to_string()).collect();
+    let kept = runtime.block_on(opened.read(move |sql| kept_rows(sql, &devices)));
+    let kept = kept.map_err(Failure::of("read rows"))?;
     opened.close();
-    let mut sent: Vec<_> = gateways
+    let sent: Vec<_> = gateways
         .iter()
         .map(|gateway| (gateway.device.id().to_string(), gateway.rows, gateway.rows))
         .collect();
-    sent.sort();
     assert_eq!(kept, sent, "rows were lost or counted twice");
     Ok(())
 }

@@ -24,8 +24,8 @@ const SOON: Duration = Duration::from_secs(120);
 
 /// A person with a token.
 #[derive(Debug, Clone)]
-pub(super) struct Person {
-    pub(super) server: SocketAddr,
+pub(crate) struct Person {
+    pub(crate) server: SocketAddr,
     token: String,
 }
 
@@ -42,7 +42,7 @@ impl Person {
         ))
     }
 
-    pub(super) fn expect(&self, status: u16, method: &str, path: &str, body: &Value) -> Outcome<Value> {
+    pub(crate) fn expect(&self, status: u16, method: &str, path: &str, body: &Value) -> Outcome<Value> {
         let (found, _, answer) = self.ask(method, path, "", body)?;
         if found == status {
             Ok(answer)
@@ -51,24 +51,24 @@ impl Person {
         }
     }
 
-    pub(super) fn get(&self, path: &str) -> Outcome<Value> {
+    pub(crate) fn get(&self, path: &str) -> Outcome<Value> {
         self.expect(200, "GET", path, &Value::Null)
     }
 
-    pub(super) fn new_person(&self, name: &str, scope: &str, devices: &str) -> Outcome<Self> {
+    pub(crate) fn new_person(&self, name: &str, scope: &str, devices: &str) -> Outcome<Self> {
         let wish = json!({ "name": name, "scope": scope, "devices": devices });
         let made = self.expect(201, "POST", "/v1/tokens", &wish)?;
         Ok(Self { server: self.server, token: made["text"].as_str().unwrap_or_default().to_owned() })
     }
 
     /// Makes a rollout; returns its id.
-    pub(super) fn make(&self, spec: &Value) -> Outcome<String> {
+    pub(crate) fn make(&self, spec: &Value) -> Outcome<String> {
         let made = self.expect(201, "POST", "/v1/rollouts", &json!({ "spec": spec, "reason": "test" }))?;
         Ok(made["id"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Orders something by the rollout's present state; returns the status and the answer.
-    pub(super) fn try_order(&self, id: &str, order: &str) -> Outcome<(u16, Value)> {
+    pub(crate) fn try_order(&self, id: &str, order: &str) -> Outcome<(u16, Value)> {
         let path = format!("/v1/rollouts/{id}");
         for _ in 0..100 {
             let revision = self.get(&path)?["revision"].as_u64().unwrap_or_default();
@@ -83,13 +83,13 @@ impl Person {
         Err(Failure::new(format!("`{order}` always came too late")))
     }
 
-    pub(super) fn order(&self, id: &str, order: &str) -> Outcome<Value> {
+    pub(crate) fn order(&self, id: &str, order: &str) -> Outcome<Value> {
         let (status, answer) = self.try_order(id, order)?;
         if status == 200 { Ok(answer) } else { Err(Failure::new(format!("{order}: {status} {answer}"))) }
     }
 
     /// Starts a rollout of a specification; returns its id.
-    pub(super) fn start(&self, spec: &Value) -> Outcome<String> {
+    pub(crate) fn start(&self, spec: &Value) -> Outcome<String> {
         let id = self.make(spec)?;
         self.order(&id, "start")?;
         Ok(id)
@@ -97,20 +97,20 @@ impl Person {
 }
 
 /// An adopted server with an owner, releases and gateways.
-pub(super) struct Site {
-    pub(super) server: FleetServer,
-    pub(super) admin: Person,
-    pub(super) old: ApprovedRelease,
-    pub(super) new: ApprovedRelease,
-    pub(super) owner: FleetOwner,
-    pub(super) folder: tempfile::TempDir,
+pub(crate) struct Site {
+    pub(crate) server: FleetServer,
+    pub(crate) admin: Person,
+    pub(crate) old: ApprovedRelease,
+    pub(crate) new: ApprovedRelease,
+    pub(crate) owner: FleetOwner,
+    pub(crate) folder: tempfile::TempDir,
     key: dunlin_protocol::PublicKey,
     id: dunlin_protocol::ServerId,
 }
 
 impl Site {
     /// Starts a server, adopts it and publishes two releases.
-    pub(super) fn new(database_url: Option<&str>) -> Outcome<Self> {
+    pub(crate) fn new(database_url: Option<&str>) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         let mut plan = ServerPlan::new(folder.path())?;
         if let Some(url) = database_url {
@@ -134,7 +134,7 @@ impl Site {
         Ok(site)
     }
 
-    pub(super) fn publish(&self) -> Outcome<()> {
+    pub(crate) fn publish(&self) -> Outcome<()> {
         for (sha256, content) in self.owner.blobs() {
             let headers = format!(
                 "authorization: Bearer {}\r\ncontent-type: application/octet-stream\r\n",
@@ -148,7 +148,12 @@ impl Site {
     }
 
     /// Enrols gateways that run the old release; each at one of some sites.
-    pub(super) fn gateways(&self, count: u8, sites: u8) -> Outcome<Vec<Gateway>> {
+    pub(crate) fn gateways(&self, count: u8, sites: u8) -> Outcome<Vec<Gateway>> {
+        self.more_gateways(0, count, sites)
+    }
+
+    /// The same, beside so many that are there.
+    pub(crate) fn more_gateways(&self, there: u8, count: u8, sites: u8) -> Outcome<Vec<Gateway>> {
         let tokens = (0..sites).map(|site| {
             let labels = json!({ "site": format!("s{site}") });
             let wish = json!({ "labels": labels, "uses": u64::from(count), "expires_s": 3_600 });
@@ -165,11 +170,11 @@ impl Site {
             gateway.live()?;
             Ok(gateway)
         };
-        (0..count).map(enrol).collect()
+        (there..there + count).map(enrol).collect()
     }
 
     /// Returns what a rollout of the new release is asked for by.
-    pub(super) fn spec(&self, phases: Value) -> Value {
+    pub(crate) fn spec(&self, phases: Value) -> Value {
         json!({
             "releases": [{ "digest": self.new.digest.to_string() }],
             "query": "*",
@@ -179,7 +184,7 @@ impl Site {
     }
 
     /// Lets gateways live until a rollout is as is asked; returns it.
-    pub(super) fn live_until(
+    pub(crate) fn live_until(
         &self,
         gateways: &mut [Gateway],
         id: &str,
@@ -202,7 +207,7 @@ impl Site {
         }
     }
 
-    pub(super) fn live_until_status(
+    pub(crate) fn live_until_status(
         &self,
         gateways: &mut [Gateway],
         id: &str,
