@@ -9,8 +9,10 @@ pub mod enrolment;
 pub mod image;
 pub mod order;
 pub mod page;
+pub mod policy;
 pub mod server;
 pub mod token;
+pub mod upload;
 
 use std::collections::BTreeMap;
 

@@ -13,10 +13,12 @@ mod document;
 mod enrolment;
 mod image;
 mod page;
+mod policies;
 mod releases;
 mod server;
 mod texts;
 mod tokens;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -46,6 +48,8 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(image::routes())
         .merge(blobs::routes())
         .merge(releases::routes())
+        .merge(policies::routes())
+        .merge(uploads::routes())
 }
 
 /// Returns the interface as part of the server's router.

@@ -5,6 +5,7 @@
 
 mod api;
 mod device;
+mod ingest;
 mod rows;
 mod serving;
 mod store;

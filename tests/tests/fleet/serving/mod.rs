@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use crate::device::Device;
 
 /// What stands for the owner's root: the server compares its digest alone.
-const ROOT: &[u8] = b"{\"signed\":{}}";
+pub(crate) const ROOT: &[u8] = b"{\"signed\":{}}";
 
 /// A server of the test's own, at a free port.
 pub(crate) struct Running {
