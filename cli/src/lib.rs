@@ -4,8 +4,10 @@
 //! or the server beyond the crates that all of them stand on.
 
 pub mod command;
+pub mod fleet;
 pub mod key_file;
 pub mod keyring;
+pub mod output;
 pub mod passphrase;
 pub mod print;
 pub mod publication;

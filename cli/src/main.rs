@@ -7,11 +7,16 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use dunlin_cli::command;
 use dunlin_cli::command::bundle::BundleCommand;
+use dunlin_cli::command::devices::{DevicesCommand, LabelsCommand};
 use dunlin_cli::command::keys::KeysCommand;
+use dunlin_cli::command::login::LoginArguments;
+use dunlin_cli::command::people::{AuditCommand, EnrolmentTokensCommand, TokensCommand};
 use dunlin_cli::command::publish::PublishArguments;
+use dunlin_cli::command::rollout::RolloutCommand;
+use dunlin_cli::command::server::ServerCommand;
 use dunlin_cli::command::sign::SignArguments;
 
-/// Builds, checks, signs and publishes model packages for gateways.
+/// Builds, checks, signs and publishes model packages, and rolls them out to gateways.
 #[derive(Debug, Parser)]
 #[command(name = "dunlin", version, about, max_term_width = 100)]
 struct Arguments {
@@ -26,7 +31,7 @@ enum Command {
     Keys(KeysCommand),
     /// Approve a model package, so that gateways may run it.
     Sign(SignArguments),
-    /// Bring a folder to what was signed, for gateways to fetch from.
+    /// Bring the fleet server, or a folder, to what was signed.
     Publish(PublishArguments),
     /// Put signed releases into one file for a stick.
     #[command(subcommand)]
@@ -34,6 +39,29 @@ enum Command {
     /// Build, check and show packages
     #[command(subcommand)]
     Package(command::package::PackageCommand),
+    /// Keep a fleet server and a token for the commands to come.
+    Login(LoginArguments),
+    /// Show a fleet server, and sign that it speaks for the fleet.
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Show gateways, accept, suspend and revoke them.
+    #[command(subcommand)]
+    Devices(DevicesCommand),
+    /// Give gateways labels.
+    #[command(subcommand)]
+    Labels(LabelsCommand),
+    /// Make, list and revoke the tokens by which gateways come in.
+    #[command(subcommand)]
+    EnrolmentTokens(EnrolmentTokensCommand),
+    /// Make, list and revoke tokens of people and programs.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Plan, start, watch and end rollouts.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Show who did what, and check that nothing was changed.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 fn main() -> ExitCode {
@@ -44,5 +72,13 @@ fn main() -> ExitCode {
         Command::Publish(arguments) => command::publish::run(&arguments),
         Command::Bundle(command) => command.run(),
         Command::Package(package) => command::package::run(&package),
+        Command::Login(arguments) => command::login::run(&arguments),
+        Command::Server(command) => command.run(),
+        Command::Devices(command) => command.run(),
+        Command::Labels(command) => command.run(),
+        Command::EnrolmentTokens(command) => command.run(),
+        Command::Tokens(command) => command.run(),
+        Command::Rollout(command) => command.run(),
+        Command::Audit(command) => command.run(),
     })
 }

@@ -164,6 +164,23 @@ impl Workspace {
         self.load()
     }
 
+    /// As [`Workspace::take`], and removes those files of before that `is_replaced` names and the change does not hold.
+    ///
+    /// *Errors*: those of the file system.
+    pub fn take_in_place_of(
+        &mut self,
+        change: &Files,
+        is_replaced: &dyn Fn(&str) -> bool,
+    ) -> Result<(), CommandError> {
+        let metadata = self.folder.join("metadata");
+        for name in self.metadata.keys().filter(|name| is_replaced(name) && !change.contains_key(*name)) {
+            let path = metadata.join(name);
+            fs::remove_file(&path)
+                .map_err(|e| CommandError::failed(format!("cannot remove `{}`", path.display()), e))?;
+        }
+        self.take(change)
+    }
+
     /// Drops the change that waits for signatures.
     ///
     /// *Errors*: those of the file system.

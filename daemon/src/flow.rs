@@ -112,6 +112,10 @@ pub enum LossKind {
     Batches,
     /// Messages that were not taken from the broker.
     Messages,
+    /// Events that had no receipt of the fleet server.
+    Events,
+    /// Rows of losses that had none.
+    Losses,
 }
 
 impl LossKind {
@@ -123,6 +127,8 @@ impl LossKind {
             Self::Predictions => "predictions",
             Self::Batches => "batches",
             Self::Messages => "messages",
+            Self::Events => "events",
+            Self::Losses => "losses",
         }
     }
 }

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use dunlin_daemon::app;
 use dunlin_daemon::command::{
-    self, check, export, import, models, offline, predict, query, replay, rollback, sources, status, stored,
+    self, check, enroll, export, import, models, offline, predict, query, replay, rollback, sources, status,
+    stored,
 };
 use dunlin_daemon::config::{LoadRequest, process_environment};
 use dunlin_daemon::slot::worker::worker_main;
@@ -41,6 +42,8 @@ enum Command {
     Sources(sources::SourcesArgs),
     /// Take releases from a bundle or the folder of a repository
     Import(import::ImportArgs),
+    /// Make this gateway known to a fleet server
+    Enroll(enroll::EnrollArgs),
     /// Run recorded messages through the configuration and print the predictions
     Replay(replay::ReplayArgs),
     /// Run a package's model on given inputs
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(&args, stored::open),
         Command::Sources(args) => sources::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Enroll(args) => enroll::run(&args),
         Command::Replay(args) => replay::run(&args, offline::start_pipeline),
         Command::Predict(args) => predict::run(&args, offline::open_package, offline::load_model),
     };

@@ -10,6 +10,7 @@ pub mod image;
 pub mod order;
 pub mod page;
 pub mod policy;
+pub mod rollout;
 pub mod server;
 pub mod token;
 pub mod upload;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::fleet::Fleet;
 use crate::image;
 use crate::retention;
+use crate::rollouts;
 use crate::waking;
 
 /// The tasks.
@@ -40,6 +41,7 @@ impl Background {
         let stopping = Stopping(stopping);
         tasks.spawn(image::renew_in_time(Arc::clone(fleet), stopping.clone()));
         tasks.spawn(retention::tidy_in_time(Arc::clone(fleet), stopping.clone()));
+        tasks.spawn(rollouts::reconcile(Arc::clone(fleet), stopping.clone()));
         if fleet.store.is_shared() {
             tasks.spawn(waking::listen(Arc::clone(fleet), stopping));
         }

@@ -16,6 +16,7 @@ pub mod image;
 pub mod online_key;
 pub mod retention;
 pub mod rollout;
+pub mod rollouts;
 pub mod server;
 pub mod service_manager;
 pub mod store;

@@ -197,10 +197,15 @@ impl FleetOwner {
             }
             Ok(())
         })?;
-        let version = self.director.len() as u64 + 1;
-        let root = self.director_root(version, new, now().0 + 3_650 * 86_400);
-        self.director.insert(format!("{version}.root.json"), root);
+        self.renew_director(new);
         Ok(())
+    }
+
+    /// Signs the next root of the director, which names this key.
+    pub fn renew_director(&mut self, online: &PublicKey) {
+        let version = self.director.len() as u64 + 1;
+        let root = self.director_root(version, online, now().0 + 3_650 * 86_400);
+        self.director.insert(format!("{version}.root.json"), root);
     }
 
     /// Keeps targets metadata as the newest, signed by the owner: for what the signer's commands do not make.

@@ -31,6 +31,7 @@ pub struct ServerPlan {
     pub port: u16,
     database_url: Option<String>,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
     watchdog: Option<Duration>,
 }
 
@@ -45,6 +46,7 @@ impl ServerPlan {
             port: free_port()?,
             database_url: None,
             options: Vec::new(),
+            environment: Vec::new(),
             watchdog: None,
         })
     }
@@ -60,6 +62,13 @@ impl ServerPlan {
     #[must_use]
     pub fn with(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// Returns the plan with more variables of the environment.
+    #[must_use]
+    pub fn within(mut self, environment: Vec<(String, String)>) -> Self {
+        self.environment.extend(environment);
         self
     }
 
@@ -101,6 +110,7 @@ impl ServerPlan {
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port));
         command.args(&self.options).env_remove("DUNLIN_FLEET_DATABASE_URL").env("NOTIFY_SOCKET", &path);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(url) = &self.database_url {
             command.arg("--database-url").arg(url);
         }

@@ -15,6 +15,7 @@ pub mod golden;
 pub mod killing;
 pub mod link;
 pub mod load;
+pub mod lying_server;
 pub mod onnx;
 pub mod operator;
 pub mod oracle;

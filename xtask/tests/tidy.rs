@@ -27,7 +27,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "dunlin-cli",
-        &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"],
+        &[
+            "dunlin-fleet-api",
+            "dunlin-kit",
+            "dunlin-protocol",
+            "dunlin-trust",
+            "dunlin-model-package",
+            "dunlin-pipeline",
+        ],
     ),
     (
         "dunlin-e2e",

@@ -4,9 +4,15 @@
 //! [`crate::print`].
 
 pub mod bundle;
+pub mod devices;
 pub mod keys;
+pub mod login;
 pub mod package;
+pub mod people;
 pub mod publish;
+pub mod rollout;
+mod rollout_watch;
+pub mod server;
 pub mod sign;
 pub mod trust_arguments;
 

@@ -1,9 +1,9 @@
-//! `dunlin publish`: brings a folder, a web server's or a stick's, to what was signed.
+//! `dunlin publish`: brings the fleet server, or a folder of a web server's or a stick's, to what was signed.
 //!
 //! Publishes only what the verifier accepts, file by file in an order that never breaks a reader. Run again after a
 //! cut, it completes what is missing; run twice, it changes nothing. Never goes back to something older.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dunlin_model_package::{RepositoryFolder, RepositoryPath};
@@ -11,6 +11,8 @@ use dunlin_trust::sign::repository::Refresh;
 
 use super::CommandError;
 use super::trust_arguments::{LifetimeArguments, TrustArguments, now, require_none_pending};
+use crate::fleet::profile::ServerArguments;
+use crate::fleet::repository;
 use crate::publication::{self, Continuity};
 use crate::verification;
 use crate::{keyring::Keyring, print, workspace::Workspace};
@@ -24,12 +26,17 @@ const EXPIRES_SOON_SECONDS: i64 = 7 * 86_400;
 Any static file server can serve the folder. The timestamp expires (in 30 days, unless `--timestamp-days` said \
 otherwise): renew it in time with `dunlin publish --refresh --to FOLDER`. Gateways that find it expired keep what runs.")]
 pub struct PublishArguments {
-    /// Folder to publish to; made where it is missing.
-    #[arg(long, value_name = "FOLDER")]
-    to: PathBuf,
+    /// Folder to publish to, in place of the fleet server; made where it is missing.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["server", "token_file", "ca_file"])]
+    to: Option<PathBuf>,
     /// Make a new snapshot and timestamp first, so that they expire later; needs the online key.
-    #[arg(long)]
+    #[arg(long, requires = "to")]
     refresh: bool,
+    /// Why, for the server's audit log.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+    #[command(flatten)]
+    server: ServerArguments,
     #[command(flatten)]
     trust: TrustArguments,
     #[command(flatten)]
@@ -40,6 +47,31 @@ pub struct PublishArguments {
 ///
 /// *Errors*: the verifier refuses what was signed, the folder holds something newer, a change waits for signatures.
 pub fn run(arguments: &PublishArguments) -> Result<(), CommandError> {
+    match &arguments.to {
+        Some(to) => to_folder(arguments, to),
+        None => to_server(arguments),
+    }
+}
+
+/// A fleet server signs snapshot and timestamp itself.
+fn to_server(arguments: &PublishArguments) -> Result<(), CommandError> {
+    let client = arguments.server.client()?;
+    let (mut workspace, _) = arguments.trust.open()?;
+    let done = repository::publish(&client, &mut workspace, now()?, &arguments.reason)?;
+    let url = client.url();
+    print::line(&match done.files.is_empty() && done.blobs == 0 {
+        true => format!("{url} is up to date: {} releases", done.releases),
+        false => format!(
+            "published {} releases to {url}: {} signed files, {} manifests and files of packages",
+            done.releases,
+            done.files.len(),
+            done.blobs
+        ),
+    });
+    Ok(())
+}
+
+fn to_folder(arguments: &PublishArguments, to: &Path) -> Result<(), CommandError> {
     let (mut workspace, mut keyring) = arguments.trust.open()?;
     require_none_pending(&workspace)?;
     let now = now()?;
@@ -49,7 +81,7 @@ pub fn run(arguments: &PublishArguments) -> Result<(), CommandError> {
     let verdict = verification::verify(&workspace.source(), now).map_err(|failure| {
         CommandError::CheckFailed(format!("what was signed is not good, nothing was published: {failure}"))
     })?;
-    let to = RepositoryFolder::new(&arguments.to);
+    let to = RepositoryFolder::new(to);
     publication::clear_leftover(&to)?;
     let plan = publication::plan(&verdict, &to, now)?;
     let (metadata, content): (Vec<_>, Vec<_>) = plan.writes.iter().partition(|path| path.is_metadata());

@@ -114,6 +114,7 @@ impl Generation {
             committed: channels.committed.0,
             checkpoint_wanted: Arc::clone(&checkpoint_wanted),
         };
+        surroundings.writer.send_replace(Some(channels.steps.0.clone()));
         let metrics = Arc::clone(&surroundings.metrics);
         let writer = spawn_writer(store, channels.steps.1, writer_settings, metrics)
             .map_err(|error| CommandError::failed("cannot start the writer's thread", error))?;
@@ -234,6 +235,7 @@ fn open_store(
     let (mut store, mut recovery) =
         Store::open(&surroundings.lock, &settings.storage, &Moment::now(), last_stop)
             .map_err(store_failed)?;
+    store.guard_numbers(&surroundings.lock, &mut recovery, &surroundings.settled).map_err(store_failed)?;
     let restored = restore(core, &mut store, &mut recovery).map_err(store_failed)?;
     let (series, instances) = core.counts();
     tracing::info!(

@@ -22,6 +22,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::command::CommandError;
 use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
+use crate::link::course::LinkParts;
+use crate::link::link_board::LinkBoard;
+use crate::link::outgoing::Outgoing;
+use crate::link::settings::LinkSettings;
 use crate::logging::{self, LogFilter};
 use crate::metrics::Metrics;
 use crate::status::ControlRequest;
@@ -29,8 +33,11 @@ use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
 use crate::status::report::StatusFacts;
 use crate::status::socket::StatusSocket;
-use crate::store::{FolderLock, LastStop, StoreError};
+use crate::store::{
+    FleetStore, FolderLock, LastStop, SettledNumbers, StoreError, TrustStore, WriterCommand, queue,
+};
 use crate::systemd::{self, Watchdog};
+use crate::upload::Uploads;
 use generation::{Ended, Generation};
 use signals::{Signal, Signals};
 use updates::Updates;
@@ -49,6 +56,12 @@ pub(crate) struct Surroundings {
     pub(crate) control: watch::Sender<Option<mpsc::Sender<ControlRequest>>>,
     /// Tells the update how to change the lanes of the present generation.
     pub(crate) lanes: watch::Sender<Option<LaneControl>>,
+    /// Tells the upload where the present writer takes orders.
+    pub(crate) writer: watch::Sender<Option<queue::Sender<WriterCommand>>>,
+    /// Numbers that the fleet server has answered for, for retention to count on.
+    pub(crate) settled: SettledNumbers,
+    /// What the link to the fleet server needs of the configuration; the link ends with it.
+    pub(crate) link: watch::Sender<LinkSettings>,
 }
 
 /// Compiles a configuration's sources, and its models with what runs in their lanes.
@@ -112,8 +125,12 @@ async fn serve(request: &LoadRequest, loaded: Loaded, filter: &LogFilter) -> Res
         worker_program,
         control,
         lanes: watch::channel(None).0,
+        writer: watch::channel(None).0,
+        settled: SettledNumbers::default(),
+        link: watch::channel(LinkSettings::of(&loaded)).0,
     };
-    start_status(&loaded, &surroundings, present).await?;
+    let board = start_status(&loaded, &surroundings, present).await?;
+    start_link(&surroundings, board);
     tokio::spawn(surroundings.watchdog.clone().feed());
     tracing::info!(
         gateway = loaded.settings.gateway,
@@ -142,6 +159,12 @@ async fn run_generations(
     let mut before = None;
     loop {
         updates.configure(&loaded.settings);
+        surroundings.link.send_if_modified(|present| {
+            let settings = LinkSettings::of(&loaded);
+            let is_new = *present != settings;
+            *present = settings;
+            is_new
+        });
         let ended = match settle(signals, request, (&loaded, updates)).await {
             Some(ended) => ended,
             None => match begin_lanes(updates, &loaded).await {
@@ -246,7 +269,7 @@ async fn start_status(
     loaded: &Loaded,
     surroundings: &Surroundings,
     present: watch::Receiver<Option<mpsc::Sender<ControlRequest>>>,
-) -> Result<(), CommandError> {
+) -> Result<Arc<StatusBoard>, CommandError> {
     let settings = &loaded.settings;
     let facts = StatusFacts {
         gateway: settings.gateway.clone(),
@@ -266,18 +289,58 @@ async fn start_status(
     let socket = StatusSocket::bind(&settings.state_dir)
         .map_err(|error| CommandError::failed("cannot serve the status socket", error))?;
     tokio::spawn(socket.serve(Arc::clone(&board), requests));
-    let Some(address) = settings.http else { return Ok(()) };
+    let Some(address) = settings.http else { return Ok(board) };
     match StatusHttp::bind(address).await {
         Ok(server) => {
             tracing::info!(address = %server.address(), "serving metrics");
+            let shown = Arc::clone(&board);
             tokio::spawn(async move {
-                if let Err(error) = server.serve(board).await {
+                if let Err(error) = server.serve(shown).await {
                     tracing::error!(%error, "the metrics server ended");
                 }
             });
-            Ok(())
+            Ok(board)
         }
         Err(error) => Err(CommandError::failed("cannot serve metrics; change `http.listen`", error)),
+    }
+}
+
+/// Starts the link to the fleet server. Models run without it: what keeps it from starting is in the log.
+fn start_link(surroundings: &Surroundings, status: Arc<StatusBoard>) {
+    let Surroundings { lock, updates, link, writer, settled, .. } = surroundings;
+    let upload = link.borrow().fleet.upload;
+    let opened = match updates.book.lost() {
+        Some(why) => Err(format!("state_lost: {why}")),
+        None => FleetStore::open(lock)
+            .and_then(|fleet| {
+                let uploads = Uploads::open(lock, upload, settled.clone(), writer.subscribe())?;
+                Ok((fleet, TrustStore::open(lock)?, uploads))
+            })
+            .map_err(|error| Chain(&error).to_string()),
+    };
+    let (fleet, trust, uploads) = match opened {
+        Ok(opened) => opened,
+        Err(why) => {
+            tracing::error!(why, "there is no link to a fleet server");
+            return;
+        }
+    };
+    let board = Arc::<LinkBoard>::default();
+    status.show_link(Arc::clone(&board));
+    let parts = LinkParts {
+        settings: link.subscribe(),
+        fleet,
+        trust,
+        book: Arc::clone(&updates.book),
+        desk: Arc::clone(&updates.desk),
+        status,
+        board,
+        clock: Arc::clone(&updates.clock),
+        meter: Arc::clone(&updates.meter),
+        outgoing: Outgoing::new(uploads),
+    };
+    if let Err(error) = parts.spawn() {
+        tracing::error!(%error, "there is no link to a fleet server");
     }
 }
 

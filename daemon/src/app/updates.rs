@@ -4,7 +4,7 @@
 //! import finds goes into the book, what the book says of it goes back to whoever waits. Decides nothing about a release.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,19 +18,22 @@ use super::update_parts::{ReleaseFiles, SelfTests, failure_of, p99_budget};
 use crate::command::CommandError;
 use crate::config::settings::Settings;
 use crate::lanes::{LANES_PER_MODEL, LaneCounts};
+use crate::link::meter::Meter;
+use crate::link::server_clock::ServerClock;
 use crate::slot::TryLedger;
-use crate::store::trust::KeptRelease;
-use crate::store::{FolderLock, StateDatabase, StoredRelease, TrustStore};
+use crate::store::fleet::read_life;
+use crate::store::{FolderLock, StateDatabase, TrustStore};
 use crate::update::blobs::BlobStore;
 use crate::update::book::{BookError, ReleaseBook};
 use crate::update::clean_up::sweep_unused;
+use crate::update::direct::stored;
 use crate::update::import_desk::{Again, ImportDesk};
 use crate::update::importer::{ImportEvent, ImportSettings, Importer};
 use crate::update::live_stage::LiveStage;
 use crate::update::machine::{Event, Intent, ModelState, Outcome, Phase, Rules};
 use crate::update::plan::{Work, work_for};
 use crate::update::refusal::Refusal;
-use crate::update::release::{Reason, Release};
+use crate::update::release::Reason;
 use crate::update::stage::{Fetch, LaneOrder, Stage, Step};
 use crate::update::updater::{Running, RunningLanes, Updater, UpdaterParts, first_lanes};
 
@@ -46,8 +49,14 @@ pub(crate) struct Updates {
     pub(crate) book: Arc<ReleaseBook>,
     /// Where imports are handed in.
     pub(crate) desk: Arc<ImportDesk>,
+    /// The fleet server's time.
+    pub(crate) clock: Arc<ServerClock>,
+    /// Bytes by purpose.
+    pub(crate) meter: Arc<Meter>,
     files: Arc<ReleaseFiles>,
     import_settings: Arc<Mutex<ImportSettings>>,
+    /// Where the gateway was enrolled when the daemon started.
+    server: Option<String>,
     worker_program: PathBuf,
     courier: Option<JoinHandle<()>>,
 }
@@ -82,7 +91,9 @@ impl Updates {
         let book = Arc::new(book);
         let (desk, jobs) = ImportDesk::new();
         let desk = Arc::new(desk);
-        let import_settings = Arc::new(Mutex::new(ImportSettings::of(settings)));
+        let server = enrolled_at(&settings.state_dir);
+        let (clock, meter) = (Arc::<ServerClock>::default(), Arc::<Meter>::default());
+        let import_settings = Arc::new(Mutex::new(ImportSettings::of(settings, server.as_deref())));
         let importer = match trusted(&book, lock) {
             Ok(mut store) => {
                 offer_kept(&book, &store);
@@ -103,7 +114,16 @@ impl Updates {
             .map(|store| -> Result<_, CommandError> {
                 let (events, received) = mpsc::channel(EVENTS);
                 let settings = Arc::clone(&import_settings);
-                Importer { settings, store, book: Arc::clone(&book), desk: Arc::clone(&desk), events }
+                let importer = Importer {
+                    settings,
+                    store,
+                    book: Arc::clone(&book),
+                    desk: Arc::clone(&desk),
+                    events,
+                    clock: Arc::clone(&clock),
+                    meter: Arc::clone(&meter),
+                };
+                importer
                     .spawn(jobs)
                     .map_err(|error| CommandError::failed("cannot start the importer's thread", error))?;
                 let courier =
@@ -111,13 +131,14 @@ impl Updates {
                 Ok(tokio::spawn(courier.run(received)))
             })
             .transpose()?;
-        Ok(Self { book, desk, files, import_settings, worker_program, courier })
+        Ok(Self { book, desk, clock, meter, files, import_settings, server, worker_program, courier })
     }
 
     /// Takes over a reloaded configuration.
     pub(crate) fn configure(&self, settings: &Settings) {
         self.book.configure(rules(settings), names(settings));
-        *self.import_settings.lock().unwrap_or_else(PoisonError::into_inner) = ImportSettings::of(settings);
+        *self.import_settings.lock().unwrap_or_else(PoisonError::into_inner) =
+            ImportSettings::of(settings, self.server.as_deref());
     }
 
     /// Imports what the configuration names, and waits until every model without a release has one or will not get one,
@@ -283,6 +304,16 @@ fn names(settings: &Settings) -> Vec<String> {
     settings.models.iter().map(|model| model.spec.name.clone()).collect()
 }
 
+/// Returns the server at which the gateway was enrolled.
+fn enrolled_at(state_dir: &Path) -> Option<String> {
+    read_life(state_dir)
+        .unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "the life at the fleet server cannot be read");
+            None
+        })
+        .map(|life| life.url)
+}
+
 /// Returns the trust rows.
 ///
 /// *Errors*: what was trusted is not known any more.
@@ -306,20 +337,6 @@ fn offer_kept(book: &ReleaseBook, store: &TrustStore) {
         if is_new && let Err(error) = book.offer(&release.model, &stored(release), Intent::Desired) {
             tracing::debug!(model = release.model, error = %Chain(&error), "a kept release is not offered");
         }
-    }
-}
-
-/// Returns a kept release as the book takes it.
-fn stored(release: &KeptRelease) -> StoredRelease {
-    StoredRelease {
-        release: Release {
-            digest: release.digest,
-            model: release.model.clone(),
-            version: release.version.clone(),
-            counter: release.counter,
-        },
-        manifest: release.manifest.clone(),
-        evidence: release.evidence.clone(),
     }
 }
 

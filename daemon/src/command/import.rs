@@ -19,6 +19,7 @@ use crate::store::{FolderLock, StoreError, TrustStore};
 use crate::update::import::{Found, ImportError};
 use crate::update::import_desk::{Again, Asker, ImportReport, ModelProgress};
 use crate::update::importer::{ImportFailure, ImportSettings, fetch_release, import_place, progress_of};
+use crate::update::trust_state::Clocks;
 
 /// Arguments of `dunlind import`.
 #[derive(Debug, Clone, Args)]
@@ -166,12 +167,12 @@ fn import_alone(
         message: format!("the configuration is refused\n{errors}"),
         source: None,
     })?;
-    let settings = ImportSettings::of(&loaded.settings);
+    let settings = ImportSettings::of(&loaded.settings, None);
     let store_failed = |error: StoreError| CommandError::failed("cannot use the state folder", error);
     let lock = FolderLock::acquire(&settings.state_dir).map_err(store_failed)?;
     let mut store = TrustStore::open(&lock).map_err(store_failed)?;
     let mut report = ImportReport { import: 1, ended: true, ..ImportReport::default() };
-    match import_place(&mut store, &settings, place, Asker::Operator) {
+    match import_place(&mut store, &settings, place, Asker::Operator, Clocks::read()) {
         Err(ImportFailure::Refused(refusal)) => report.refused = Some(refusal),
         Err(ImportFailure::Failed(words)) => report.failed = Some(words),
         Ok(imported) => {

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod csv_rows;
+pub mod enroll;
 pub mod export;
 pub mod history;
 pub mod import;

@@ -34,8 +34,7 @@ pub(super) fn resolve(
     origins: &Origins,
     findings: &mut Findings<'_>,
 ) -> Vec<BrokerSettings> {
-    let folders =
-        Folders { origins, credentials: request.variable("CREDENTIALS_DIRECTORY").map(PathBuf::from) };
+    let folders = Folders::of(request, origins);
     let mut settings = Vec::new();
     match &mut file.mqtt {
         Some(table) => {
@@ -87,19 +86,25 @@ fn check_client_ids(brokers: &[BrokerSettings], findings: &mut Findings<'_>) {
     }
 }
 
-struct Folders<'o> {
+/// Where file names of the configuration are looked up.
+pub(super) struct Folders<'o> {
     origins: &'o Origins,
     credentials: Option<PathBuf>,
 }
 
-impl Folders<'_> {
+impl<'o> Folders<'o> {
+    /// Returns the folders of a request.
+    pub(super) fn of(request: &LoadRequest, origins: &'o Origins) -> Self {
+        Self { origins, credentials: request.variable("CREDENTIALS_DIRECTORY").map(PathBuf::from) }
+    }
+
     /// Returns the file that a name at `path` means.
-    fn locate(&self, path: &str, name: &str) -> PathBuf {
+    pub(super) fn locate(&self, path: &str, name: &str) -> PathBuf {
         self.origins.folder_of(path).join(name)
     }
 
     /// The same, for a secret that systemd may have passed in.
-    fn locate_secret(&self, path: &str, name: &str) -> PathBuf {
+    pub(super) fn locate_secret(&self, path: &str, name: &str) -> PathBuf {
         match &self.credentials {
             Some(folder) if folder.join(name).is_file() => folder.join(name),
             _ => self.locate(path, name),
@@ -281,7 +286,7 @@ fn tls(
     Some(TlsSettings { ca_file, certificate_file, key_file, alpn: table.alpn.clone() })
 }
 
-fn check_file(path: &str, file: &Path, findings: &mut Findings<'_>) -> bool {
+pub(super) fn check_file(path: &str, file: &Path, findings: &mut Findings<'_>) -> bool {
     let found = file.is_file();
     if !found {
         let message = format!("there is no file `{}`", file.display());
@@ -290,7 +295,7 @@ fn check_file(path: &str, file: &Path, findings: &mut Findings<'_>) -> bool {
     found
 }
 
-fn check_secret(path: &str, file: &Path, findings: &mut Findings<'_>) {
+pub(super) fn check_secret(path: &str, file: &Path, findings: &mut Findings<'_>) {
     if check_file(path, file, findings) && is_world_readable(file) {
         let message = format!("`{}` can be read by every user of this machine", file.display());
         findings.warning(path, message, format!("chmod 0600 {}", file.display()));

@@ -42,6 +42,9 @@ pub struct ConfigFile {
     /// How a new release of a model is tried before it is relied on.
     #[serde(default)]
     pub update: UpdateTable,
+    /// The fleet server that this gateway belongs to. Without `url`, and without `dunlind enroll`, it belongs to none.
+    #[serde(default)]
+    pub fleet: FleetTable,
     /// Where metrics are served.
     #[serde(default)]
     pub http: HttpTable,
@@ -66,6 +69,59 @@ pub struct TrustTable {
     /// The root of trust, `root.json`, that the models' owner gave out. It is taken over at the first start; newer roots come with updates and are not configured. Needed to install a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+}
+
+/// The fleet server that this gateway belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FleetTable {
+    /// `https://host` of the server, with a port or a path where it has one. The gateway enrols by itself at the first start; a gateway that is enrolled keeps its server until `dunlind enroll` names another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// File with an enrolment token, `dl1.…`, in its first line. A relative name is looked up in `$CREDENTIALS_DIRECTORY` first. Not needed once the gateway is enrolled. Without it an operator has to accept the gateway, and `trust.root` names the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
+    /// PEM file of the authorities to trust for TLS. Default: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// `http://host:port` of a proxy. Default: `$HTTPS_PROXY`, `$HTTP_PROXY` and `$NO_PROXY`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// Further places to fetch metadata and packages from, tried before the server: they hold the same paths, and are believed no more than it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+    /// Shortest time between two questions to the server. *Range*: 100ms to 1h.
+    pub interval_min: Span,
+    /// Longest time between two questions, whatever the server says. *Range*: 1m to 7d.
+    pub interval_max: Span,
+    /// Whether each byte costs: no question is kept open, and news of this gateway wait for the next one.
+    pub metered: bool,
+    /// Most bytes of a month, both ways, as in `20MB/month`. As it runs short, predictions are sampled first, then summaries made coarser, then nothing but health travels, and packages come last. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_budget: Option<String>,
+    /// How much of the predictions may leave the gateway, whatever the server asks for: `all`, `none`, or one in so many, as in `1/10`. Changes of an alert are always among those of a sample.
+    pub upload_predictions: String,
+    /// Labels that this gateway claims, as in `{ hall = "3" }`; the server's own come before them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for FleetTable {
+    fn default() -> Self {
+        Self {
+            url: None,
+            token_file: None,
+            ca_file: None,
+            proxy: None,
+            mirrors: Vec::new(),
+            interval_min: Span::from_secs(1),
+            interval_max: Span::from_secs(86_400),
+            metered: false,
+            data_budget: None,
+            upload_predictions: "all".to_owned(),
+            labels: BTreeMap::new(),
+        }
+    }
 }
 
 /// How a new release of a model is tried before it is relied on.

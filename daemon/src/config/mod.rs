@@ -8,6 +8,7 @@ mod decode;
 pub mod effective;
 pub mod file;
 pub mod finding;
+mod fleet;
 mod hint;
 mod layer;
 mod models;

@@ -3,6 +3,7 @@
 //! Made from the configuration files by this module's siblings; the stages see nothing else. Holds no secrets: a
 //! credential file is read when a connection is made.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use dunlin_model_package::{ModelSpec, SourceSpec};
 
 use crate::flow::BrokerIndex;
+use crate::upload::UploadSettings;
 
 /// All settings of a daemon.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct Settings {
     pub trust_root: Option<PathBuf>,
     /// How releases are tried.
     pub update: UpdateSettings,
+    /// The fleet server.
+    pub fleet: FleetSettings,
     /// Where metrics are served; nowhere if `None`.
     pub http: Option<SocketAddr>,
     /// How long a stop may take.
@@ -50,6 +54,31 @@ pub struct ModelSettings {
     /// A bundle or repository, resolved against the file that names it; what it holds is taken over at each start where
     /// it is newer than what is installed. Without it releases are imported.
     pub package: Option<PathBuf>,
+}
+
+/// How the gateway reaches its fleet server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FleetSettings {
+    /// Where the server is, without a slash at its end; `None`: where the gateway was enrolled, if it was.
+    pub url: Option<String>,
+    /// File that holds an enrolment token in its first line.
+    pub token_file: Option<PathBuf>,
+    /// PEM file of the authorities to trust; the system's without it.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy; those of the environment without it.
+    pub proxy: Option<String>,
+    /// Places to fetch from before the server, without a slash at their ends.
+    pub mirrors: Vec<String>,
+    /// Shortest time between two questions.
+    pub interval_min: Duration,
+    /// Longest time between two questions.
+    pub interval_max: Duration,
+    /// Whether each byte costs.
+    pub metered: bool,
+    /// What may be uploaded.
+    pub upload: UploadSettings,
+    /// Labels that the gateway claims.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// When a release that is being tried counts as good.

@@ -7,9 +7,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::config::settings::TlsSettings;
 
@@ -72,11 +73,7 @@ pub fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsErr
         Some(path) => roots_of_file(path)?,
         None => roots_of_system()?,
     };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Protocol)?
-        .with_root_certificates(roots);
+    let builder = builder_of(roots)?;
     let mut config = match (&settings.certificate_file, &settings.key_file) {
         (None, None) => builder.with_no_client_auth(),
         (Some(_), None) => return Err(TlsError::Incomplete("key_file")),
@@ -91,6 +88,21 @@ pub fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsErr
     };
     config.alpn_protocols = settings.alpn.iter().map(|name| name.clone().into_bytes()).collect();
     Ok(Arc::new(config))
+}
+
+/// Builds the client's side of TLS with these authorities alone.
+///
+/// *Errors*: the cryptography cannot serve the protocol versions.
+pub fn client_config_of(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
+    builder_of(roots).map(|builder| builder.with_no_client_auth())
+}
+
+fn builder_of(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Protocol)?;
+    Ok(builder.with_root_certificates(roots))
 }
 
 fn certificates_of_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

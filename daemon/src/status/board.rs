@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dunlin_kit::clock;
 
+use crate::link::link_board::LinkBoard;
 use crate::metrics::Metrics;
 use crate::status::rates::{LONG_MICROS, RateRing, SAMPLE_MICROS, SHORT_MICROS, Sample};
 use crate::status::report::{Moment, SourceReport, StatusFacts, StatusReport, idle_models, source_reports};
@@ -22,13 +23,21 @@ pub struct StatusBoard {
     ring: Mutex<RateRing>,
     imports: Option<Arc<ImportDesk>>,
     releases: OnceLock<Arc<ReleaseBook>>,
+    link: OnceLock<Arc<LinkBoard>>,
 }
 
 impl StatusBoard {
     /// Returns a board over these counters.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, facts: StatusFacts) -> Self {
-        Self { metrics, facts, ring: Mutex::default(), imports: None, releases: OnceLock::new() }
+        Self {
+            metrics,
+            facts,
+            ring: Mutex::default(),
+            imports: None,
+            releases: OnceLock::new(),
+            link: OnceLock::new(),
+        }
     }
 
     /// Returns the board with a desk that takes imports.
@@ -58,6 +67,11 @@ impl StatusBoard {
     /// Makes the book of releases known; the first one stays.
     pub fn show_releases(&self, book: Arc<ReleaseBook>) {
         let _ = self.releases.set(book);
+    }
+
+    /// Makes the link to the fleet server known; the first one stays.
+    pub fn show_link(&self, link: Arc<LinkBoard>) {
+        let _ = self.link.set(link);
     }
 
     /// Returns the book of releases, once it is open.
@@ -97,6 +111,7 @@ impl StatusBoard {
         let releases = ModelsReport::of(&states, &[], None);
         StatusReport {
             safe_mode: releases.safe_mode,
+            fleet: self.link.get().and_then(|link| link.report()),
             idle_models: idle_models(&releases),
             ..StatusReport::of(&self.metrics, &self.facts, &moment)
         }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::link::link_board::LinkReport;
 use crate::metrics::{BrokerCounts, Metrics, SlotCounts, SourceCounts, StoreCounts};
 use crate::status::rates::Rates;
 use crate::update::report::ModelsReport;
@@ -58,6 +59,9 @@ pub struct StatusReport {
     /// Whether safe mode keeps candidates from running.
     #[serde(default)]
     pub safe_mode: bool,
+    /// The link to the fleet server, where the gateway belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<LinkReport>,
     /// Messages handed to the pipeline.
     pub messages: u64,
     /// Readings accepted.
@@ -293,6 +297,7 @@ impl StatusReport {
             gateway: facts.gateway.clone(),
             version: facts.version.clone(),
             pid: facts.pid,
+            fleet: None,
             uptime_seconds: (moment.monotonic_us - metrics.started_us).max(0) as f64 / 1e6,
             state_dir: facts.state_dir.display().to_string(),
             boot: facts.boot.clone(),

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use crate::link::link_board::LinkReport;
 use crate::status::escape::{shortened, terminal_safe};
 use crate::status::report::{SourceReport, SpanRates, StatusReport, StoreReport};
 
@@ -74,6 +75,9 @@ fn push_head(text: &mut String, report: &StatusReport) {
     if report.safe_mode {
         line(text, "Safe mode: only good releases run; see `dunlind models`");
     }
+    if let Some(link) = &report.fleet {
+        push_link(text, link);
+    }
     text.push('\n');
     let mut table = new_table(&["", "total", "a second (10 s)", "a second (5 min)"]);
     for (name, total, rates) in [
@@ -114,6 +118,17 @@ fn push_head(text: &mut String, report: &StatusReport) {
     );
     line(text, &format!("Series: {}", report.series));
     text.push('\n');
+}
+
+fn push_link(text: &mut String, link: &LinkReport) {
+    line(text, &format!("Fleet   {}: {}", shortened(&link.url, ERROR_CHARS_MAX), terminal_safe(&link.state)));
+    line(text, &format!("        gateway {}", terminal_safe(&link.device)));
+    if link.state == "pending" {
+        line(text, &format!("        to be accepted by its words: {}", terminal_safe(&link.words)));
+    }
+    if let Some(error) = &link.last_error {
+        line(text, &format!("        {}", shortened(error, ERROR_CHARS_MAX)));
+    }
 }
 
 fn push_brokers(text: &mut String, report: &StatusReport) {

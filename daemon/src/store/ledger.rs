@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_protocol::{Range, Ranges};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::outbox::{self, SettledNumbers};
 use crate::flow::{Loss, LossKind};
 
 /// Most rows: at about 80 bytes each, 20 pages.
@@ -23,33 +25,84 @@ pub struct LedgerEntry {
     pub at_us: i64,
 }
 
+/// A loss that is not on disk yet.
+#[derive(Debug)]
+struct PendingLoss {
+    loss: Loss,
+    /// Numbers of the predictions that were lost, where they had some.
+    numbers: Ranges,
+}
+
 /// Losses that are not on disk yet, summed by kind, object and reason.
 #[derive(Debug, Default)]
-pub(crate) struct PendingLosses(Vec<Loss>);
+pub(crate) struct PendingLosses(Vec<PendingLoss>);
 
 impl PendingLosses {
     /// Adds a loss.
     pub(crate) fn add(&mut self, loss: Loss) {
+        self.add_with(loss, Ranges::new());
+    }
+
+    /// Adds predictions that were lost with their numbers.
+    pub(crate) fn add_numbered(&mut self, loss: Loss, numbers: Range) {
+        self.add_with(loss, numbers.into());
+    }
+
+    fn add_with(&mut self, loss: Loss, numbers: Ranges) {
         if loss.count == 0 {
             return;
         }
-        let same = self
-            .0
-            .iter_mut()
-            .find(|l| l.kind == loss.kind && l.object == loss.object && l.reason == loss.reason);
+        let is_numbered = !numbers.is_empty();
+        let same = self.0.iter_mut().find(|PendingLoss { loss: l, numbers: n }| {
+            l.kind == loss.kind
+                && l.object == loss.object
+                && l.reason == loss.reason
+                && n.is_empty() != is_numbered
+        });
         match same {
-            Some(present) => {
+            Some(PendingLoss { loss: present, numbers: had }) => {
+                *had = had.union(&numbers);
                 present.count = present.count.saturating_add(loss.count);
                 (present.first_us, present.last_us) =
                     span((present.first_us, present.last_us), (loss.first_us, loss.last_us));
             }
-            None => self.0.push(loss),
+            None => self.0.push(PendingLoss { loss, numbers }),
         }
     }
 
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the losses.
-    pub(crate) fn list(&self) -> &[Loss] {
-        &self.0
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Loss> {
+        self.0.iter().map(|pending| &pending.loss)
+    }
+
+    /// Adds them to the ledger and to what travels, inside the caller's transaction.
+    pub(crate) fn record(
+        &self,
+        connection: &Connection,
+        settled: &SettledNumbers,
+        at_us: i64,
+    ) -> rusqlite::Result<()> {
+        for PendingLoss { loss, numbers } in &self.0 {
+            if numbers.is_empty() {
+                record(connection, loss, at_us)?;
+                continue;
+            }
+            enter(connection, loss, at_us)?;
+            let stream = outbox::PREDICTIONS;
+            let numbers = outbox::unexplained(connection, stream, numbers, settled)?;
+            outbox::add_numbered_loss(
+                connection,
+                loss,
+                (stream, &numbers),
+                &mut |range| range.count(),
+                at_us,
+            )?;
+        }
+        Ok(())
     }
 
     /// Forgets the losses, once they are on disk.
@@ -59,15 +112,23 @@ impl PendingLosses {
 }
 
 /// Returns the span over both, where (0, 0) is unknown.
-fn span(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
+pub(super) fn span(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
     match (a, b) {
         ((0, 0), known) | (known, (0, 0)) => known,
         _ => (a.0.min(b.0), a.1.max(b.1)),
     }
 }
 
-/// Adds a loss to the ledger, inside the caller's transaction.
+/// Adds a loss without numbers to the ledger and to what travels, inside the caller's transaction.
 pub(crate) fn record(connection: &Connection, loss: &Loss, at_us: i64) -> rusqlite::Result<()> {
+    if loss.count > 0 {
+        outbox::add_loss(connection, loss, at_us)?;
+    }
+    enter(connection, loss, at_us)
+}
+
+/// Adds a loss to the ledger alone: its numbers travel otherwise.
+pub(crate) fn enter(connection: &Connection, loss: &Loss, at_us: i64) -> rusqlite::Result<()> {
     if loss.count == 0 {
         return Ok(());
     }
@@ -127,6 +188,8 @@ pub(crate) fn entries(connection: &Connection) -> rusqlite::Result<Vec<LedgerEnt
             "readings" => LossKind::Readings,
             "predictions" => LossKind::Predictions,
             "messages" => LossKind::Messages,
+            "events" => LossKind::Events,
+            "losses" => LossKind::Losses,
             _ => LossKind::Batches,
         };
         Ok(LedgerEntry {

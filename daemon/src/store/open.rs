@@ -3,17 +3,21 @@
 //! Opens, checks, recovers, commits. Never decides when to commit or what to drop: that is the writer's. A log that
 //! cannot be read is set aside and salvaged; one that cannot be written is replaced by one in memory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use dunlin_kit::clock;
-use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity};
+use dunlin_pipeline::prediction::{AlertChange, InstanceId, InstanceIdentity};
 use dunlin_pipeline::reading::{SeriesId, SeriesIdentity};
+use dunlin_protocol::Range;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::batch::{self, BatchFigures, BatchRow, COLUMNS, DecodedBatch, Table};
 use super::body::{StoredPrediction, StoredStep};
-use super::ledger::{self, PendingLosses};
+use super::ledger::PendingLosses;
+use super::numbers::{self, NumberGuard};
+use super::outbox::{self, EventEntry};
 use super::reserve::{Reserve, Space, quota_bytes};
 use super::salvage::{self, SalvageReport};
 use super::schema::{self, PAGE_BYTES, Schema};
@@ -175,6 +179,9 @@ pub struct Store {
     published_through: u64,
     bytes_since_checkpoint: u64,
     carried: Carried,
+    pub(crate) guard: NumberGuard,
+    /// Instances as events name them: model and key.
+    names: BTreeMap<u32, (String, String)>,
 }
 
 /// What steps that could not be stored leave to the next transaction.
@@ -250,6 +257,8 @@ impl Store {
             published_through: 0,
             bytes_since_checkpoint: 0,
             carried: Carried::default(),
+            guard: NumberGuard::default(),
+            names: BTreeMap::new(),
         };
         let mut recovery = store.recover(moment).map_err(StoreError::sqlite("read the log"))?;
         recovery.unclean = unclean;
@@ -274,6 +283,7 @@ impl Store {
                 .collect(),
             ..Recovery::default()
         };
+        self.names = found.instances.iter().map(|(id, identity)| (id.0, event_names(identity))).collect();
         let position = Position::read(&self.connection)?;
         let checkpoint = checkpoint(&self.connection)?;
         self.checkpoint_seq = checkpoint.as_ref().map_or(0, |(seq, _)| *seq);
@@ -342,13 +352,14 @@ impl Store {
             let sql = format!("SELECT {COLUMNS} FROM batch WHERE seq = ?1");
             if let Some(row) = transaction.query_row(&sql, [seq], BatchRow::of).optional()? {
                 Position::read(&transaction)?.write(&transaction)?;
+                let numbers = numbers::around(&transaction, seq, self.prediction_next)?;
                 row.insert(&transaction, Table::Quarantine)?;
                 transaction.execute("DELETE FROM batch WHERE seq = ?1", [seq])?;
                 transaction.execute(
                     "DELETE FROM quarantine WHERE seq NOT IN (SELECT seq FROM quarantine ORDER BY seq DESC LIMIT 64)",
                     [],
                 )?;
-                ledger::record(&transaction, &damaged_batches(1), at_us)?;
+                self.guard.record_damaged(&transaction, numbers, at_us)?;
             }
             transaction.commit()
         })();
@@ -403,8 +414,9 @@ impl Store {
             if let Some((seq, state)) = checkpoint {
                 put_checkpoint(&transaction, seq, state)?;
             }
-            for loss in self.losses.list() {
-                ledger::record(&transaction, loss, at_us)?;
+            self.losses.record(&transaction, &self.guard.settled, at_us)?;
+            for alert in self.alerts_of(pending) {
+                outbox::add_event(&transaction, &alert, &self.guard.settled)?;
             }
             transaction.commit()
         })();
@@ -419,8 +431,36 @@ impl Store {
         self.clock_steps.clear();
         self.losses.clear();
         self.carried = Carried::default();
+        self.learn_names(pending);
         self.advance(pending);
+        self.guard.keep_ahead(&self.connection, self.prediction_next);
         Ok(())
+    }
+
+    fn learn_names(&mut self, pending: &PendingBatch) {
+        self.names.extend(pending.instances.iter().map(|(id, identity)| (id.0, event_names(identity))));
+    }
+
+    /// Returns the changes of alerts in these steps.
+    fn alerts_of(&self, pending: &PendingBatch) -> Vec<EventEntry> {
+        let raised = pending.steps.iter().flat_map(|step| &step.predictions).filter_map(|prediction| {
+            let (kind, severity) = match prediction.alert? {
+                AlertChange::Raised => ("alert_raised", 1),
+                AlertChange::Cleared => ("alert_cleared", 0),
+            };
+            let new = pending.instances.iter().find(|(id, _)| *id == prediction.instance);
+            let known = || self.names.get(&prediction.instance.0).cloned();
+            let (object, words) =
+                new.map(|(_, identity)| event_names(identity)).or_else(known).unwrap_or_default();
+            Some(EventEntry {
+                at_us: prediction.window_end_us,
+                kind: kind.to_owned(),
+                severity,
+                object,
+                words,
+            })
+        });
+        raised.collect()
     }
 
     fn row_of(&self, pending: &PendingBatch, published_through: u64) -> Option<BatchRow> {
@@ -455,18 +495,21 @@ impl Store {
     pub(crate) fn give_up(&mut self, pending: &mut PendingBatch, reason: &str) {
         let mut figures = BatchFigures::default();
         figures.describe(&pending.steps);
-        for (kind, count) in
-            [(LossKind::Readings, figures.readings), (LossKind::Predictions, figures.predictions)]
-        {
-            self.losses.add(Loss {
-                kind,
-                object: String::new(),
-                first_us: figures.first_us,
-                last_us: figures.last_us,
-                count: count.unsigned_abs(),
-                reason: reason.to_owned(),
-            });
+        let loss = |kind, count: i64| Loss {
+            kind,
+            object: String::new(),
+            first_us: figures.first_us,
+            last_us: figures.last_us,
+            count: count.unsigned_abs(),
+            reason: reason.to_owned(),
+        };
+        self.losses.add(loss(LossKind::Readings, figures.readings));
+        let predictions = loss(LossKind::Predictions, figures.predictions);
+        match pending.prediction_first.map(|first| Range::counted(first, predictions.count)) {
+            Some(Ok(numbers)) => self.losses.add_numbered(predictions, numbers),
+            _ => self.losses.add(predictions),
         }
+        self.learn_names(pending);
         self.carried.series.append(&mut pending.series);
         self.carried.instances.append(&mut pending.instances);
         if let Some((step, state)) = pending.checkpoint.take() {
@@ -515,6 +558,12 @@ impl Store {
             tracing::warn!(error = %e, "cannot note that the log is damaged");
         }
     }
+}
+
+/// Returns what an event says of an instance: its model, and its key for people.
+fn event_names(identity: &InstanceIdentity) -> (String, String) {
+    let key: Vec<String> = identity.key.iter().map(|(tag, value)| format!("{tag}={value}")).collect();
+    (identity.model.clone(), key.join(", "))
 }
 
 pub(crate) fn damaged_batches(count: u64) -> Loss {

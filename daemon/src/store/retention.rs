@@ -10,11 +10,14 @@ use std::time::Duration;
 use dunlin_kit::clock::is_plausible;
 use dunlin_pipeline::prediction::{InstanceIdentity, QualityFlags};
 use dunlin_pipeline::reading::SeriesIdentity;
+use dunlin_protocol::{Range, Ranges};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::batch::{BatchRow, COLUMNS, Table};
 use super::body::{StoredPrediction, StoredStep};
+use super::numbers::{next_numbers, row_of_number};
 use super::open::Store;
+use super::outbox::{self, PREDICTIONS};
 use super::schema::PAGE_BYTES;
 use super::{StoreError, ledger};
 use crate::config::settings::PredictionRetention;
@@ -137,6 +140,14 @@ impl Retention {
         if self.cut(store, readings, Cut::Readings, reason)? == Turn::More {
             return Ok(Turn::More);
         }
+        // What the fleet server has is no loss, so it goes before what it has not.
+        let uploaded =
+            uploaded_reaches(store, through).map_err(StoreError::sqlite("look for uploaded batches"))?;
+        for reach in uploaded {
+            if self.cut(store, reach, Cut::Drop, reason)? == Turn::More {
+                return Ok(Turn::More);
+            }
+        }
         let oldest = Reach { from: 0, through, before_us: None };
         let turn = match store.settings.predictions_retention {
             PredictionRetention::Thin => {
@@ -209,6 +220,11 @@ impl Retention {
     ) -> rusqlite::Result<()> {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(()) };
         let transaction = store.connection.unchecked_transaction()?;
+        let after = next_numbers(&transaction, last.figures.seq)?.unwrap_or(store.prediction_next);
+        let before = first.figures.prediction_seq.unsigned_abs();
+        // Numbers whose row goes for good; those that a row of what is kept skips are known to be held back.
+        let mut numbers: Ranges =
+            Range::counted(before, after.saturating_sub(before)).ok().into_iter().collect();
         transaction
             .prepare_cached("DELETE FROM batch WHERE seq BETWEEN ?1 AND ?2")?
             .execute([first.figures.seq, last.figures.seq])?;
@@ -217,30 +233,67 @@ impl Retention {
             figures.seq = first.figures.seq;
             figures.prediction_seq = first.figures.prediction_seq;
             figures.thinned = i64::from(cut == Cut::Thin || first.figures.thinned == 1);
+            numbers = Ranges::new();
             let step = StoredStep { readings: Vec::new(), predictions: kept };
             BatchRow::encode(figures, &[], &[step]).insert(&transaction, Table::Batch)?;
         }
         if cut == Cut::Summarise {
             summarise(&transaction, &dropped.predictions)?;
         }
-        let at_us = store.wall_us();
-        for loss in self.losses_of(&transaction, dropped, reason)? {
-            ledger::record(&transaction, &loss, at_us)?;
-        }
+        self.enter_losses(store, &transaction, dropped, &numbers, reason)?;
         transaction.commit()
     }
 
-    /// Returns what was dropped, summed by source and by model.
+    /// Enters what was dropped and had no receipt: by object in the ledger; with its numbers in what travels, where they
+    /// will never come.
+    fn enter_losses(
+        &mut self,
+        store: &Store,
+        transaction: &Connection,
+        dropped: &StoredStep,
+        numbers: &Ranges,
+        reason: &str,
+    ) -> rusqlite::Result<()> {
+        let (at_us, settled) = (store.wall_us(), &store.guard.settled);
+        let explained = settled.of(PREDICTIONS).union(&outbox::gone(transaction, PREDICTIONS)?);
+        let numbers = numbers.subtract(&explained);
+        let losses = self.losses_of(transaction, dropped, (reason, &explained))?;
+        let (predictions, others): (Vec<_>, Vec<_>) =
+            losses.into_iter().partition(|loss| loss.kind == LossKind::Predictions && !numbers.is_empty());
+        for loss in &others {
+            ledger::record(transaction, loss, at_us)?;
+        }
+        for loss in &predictions {
+            ledger::enter(transaction, loss, at_us)?;
+        }
+        let Some(mut whole) = predictions.first().cloned() else {
+            let (kind, object, reason) = (LossKind::Predictions, String::new(), reason.to_owned());
+            let none = Loss { kind, object, first_us: 0, last_us: 0, count: 0, reason };
+            return outbox::add_numbered_loss(transaction, &none, (PREDICTIONS, &numbers), &mut |_| 0, at_us);
+        };
+        if predictions.len() > 1 {
+            whole.object.clear();
+        }
+        for loss in &predictions {
+            (whole.first_us, whole.last_us) =
+                (whole.first_us.min(loss.first_us), whole.last_us.max(loss.last_us));
+        }
+        let mut count_of =
+            |range: Range| dropped.predictions.iter().filter(|p| range.contains(p.sequence)).count() as u64;
+        outbox::add_numbered_loss(transaction, &whole, (PREDICTIONS, &numbers), &mut count_of, at_us)
+    }
+
+    /// Returns what was dropped and had no receipt, summed by source and by model.
     fn losses_of(
         &mut self,
         connection: &Connection,
         step: &StoredStep,
-        reason: &str,
+        (reason, explained): (&str, &Ranges),
     ) -> rusqlite::Result<Vec<Loss>> {
         let mut sums: BTreeMap<(LossKindKey, String), Loss> = BTreeMap::new();
         let readings = step.readings.iter().map(|r| (LossKindKey::Series, r.series.0, r.event_us));
-        let predictions =
-            step.predictions.iter().map(|p| (LossKindKey::Instance, p.instance.0, p.window_end_us));
+        let lost = step.predictions.iter().filter(|p| !explained.contains(p.sequence));
+        let predictions = lost.map(|p| (LossKindKey::Instance, p.instance.0, p.window_end_us));
         for (key, id, time) in readings.chain(predictions) {
             let object = self.name(connection, key, id)?;
             let kind = match key {
@@ -290,6 +343,24 @@ fn reach_through(store: &Store, newest_kept: i64) -> Result<i64, StoreError> {
         .and_then(|mut statement| statement.query_row([newest_kept - 1], |row| row.get(0)).optional())
         .map_err(StoreError::sqlite("look for old batches"))?;
     Ok(oldest_kept.map_or(0, |seq| seq - 1).min(store.checkpoint_seq))
+}
+
+/// Returns where rows lie whose predictions all have a receipt, oldest first.
+fn uploaded_reaches(store: &Store, through: i64) -> rusqlite::Result<Vec<Reach>> {
+    let mut reaches = Vec::new();
+    for settled in store.guard.settled.of(PREDICTIONS).iter() {
+        // The row of the number before may hold settled ones too; it waits for its own receipt.
+        let from = match row_of_number(&store.connection, settled.first().saturating_sub(1))? {
+            Some(row) if settled.first() > 1 => row + 1,
+            _ => 0,
+        };
+        let Some(beyond) = row_of_number(&store.connection, settled.last() + 1)? else { continue };
+        let through = through.min(beyond - 1);
+        if from <= through {
+            reaches.push(Reach { from, through, before_us: None });
+        }
+    }
+    Ok(reaches)
 }
 
 /// Returns adjacent rows that a cut applies to: of one clock, within a turn's bounds.

@@ -13,7 +13,7 @@ use super::batch::{self, Table};
 use super::open::{Moment, damaged_batches};
 use super::schema::{self, Schema};
 use super::tables::{Position, checkpoint, identities, put_checkpoint, put_identity};
-use super::{StoreError, TELEMETRY_FILE, ledger};
+use super::{StoreError, TELEMETRY_FILE, ledger, outbox};
 
 /// Rows that are looked for beyond an unreadable place before the rest is given up.
 const PROBES_MAX: u32 = 512;
@@ -104,7 +104,7 @@ fn copy(source: &Connection, target: &Connection, report: &mut SalvageReport) {
 }
 
 fn copy_small_tables(source: &Connection, target: &Connection, report: &mut SalvageReport) {
-    let parts: [&dyn Fn() -> rusqlite::Result<()>; 6] = [
+    let parts: [&dyn Fn() -> rusqlite::Result<()>; 7] = [
         &|| {
             let found: Vec<(u32, SeriesIdentity)> = identities(source, "series")?;
             found.iter().try_for_each(|(id, identity)| put_identity(target, "series", *id, identity))
@@ -117,9 +117,10 @@ fn copy_small_tables(source: &Connection, target: &Connection, report: &mut Salv
         &|| Position::read(source)?.write(target),
         &|| {
             let losses = ledger::entries(source)?;
-            losses.iter().try_for_each(|entry| ledger::record(target, &entry.loss, entry.at_us))
+            losses.iter().try_for_each(|entry| ledger::enter(target, &entry.loss, entry.at_us))
         },
         &|| copy_clocks(source, target),
+        &|| outbox::copy(source, target),
     ];
     for part in parts {
         if let Err(e) = part() {

@@ -610,7 +610,7 @@ fn old_readings_go_by_the_time_of_their_commit_and_their_predictions_stay() {
 fn summaries_stand_for_the_predictions_they_replace() {
     let folder = tempfile::tempdir().unwrap();
     let small = StorageSettings {
-        bytes_max: 256 << 10,
+        bytes_max: 320 << 10,
         predictions_retention: PredictionRetention::Summarise,
         ..settings()
     };

@@ -15,8 +15,24 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use super::schema::{self, Schema};
 use super::{FolderLock, STATE_FILE, StoreError};
 
-/// The repository of what may run at all.
-const IMAGE: &str = "image";
+/// Which of the two repositories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trusted {
+    /// What may run at all: the owner's.
+    Image,
+    /// What this gateway is to run: the fleet server's.
+    Director,
+}
+
+impl Trusted {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Director => "director",
+        }
+    }
+}
+
 /// WAL pages: a cycle writes some megabytes of metadata at most, a usual one some kilobytes.
 const WAL_PAGES: u64 = 64;
 /// Refusals that are kept: one a model and one for the metadata; more would be models that were renamed.
@@ -93,8 +109,10 @@ pub struct KeptRefusal {
 /// Everything that one cycle changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cycle {
-    /// The metadata, where they changed.
+    /// The metadata of the image repository, where they changed.
     pub trust: Option<KeptTrust>,
+    /// The director's, where they changed.
+    pub director: Option<KeptTrust>,
     /// New releases, and known ones with newer evidence, another place or another standing.
     pub releases: Vec<KeptRelease>,
     /// Checks that were refused.
@@ -120,24 +138,38 @@ impl TrustStore {
         Ok(Self { connection })
     }
 
-    /// Returns what is kept; nothing where no root was ever trusted.
+    /// Returns what is kept of the image repository; nothing where no root was ever trusted.
     ///
     /// *Errors*: [`StoreError::Damaged`] for rows that cannot be what was written; the file cannot be read.
     pub fn load(&self) -> Result<Option<KeptTrust>, StoreError> {
-        let roots = self.roots()?;
-        let files = self.files()?;
-        let floors = read_floors(&self.connection)?;
+        self.load_of(Trusted::Image)
+    }
+
+    /// Returns what is kept of a repository; nothing where no root of it was ever trusted.
+    ///
+    /// *Errors*: as [`TrustStore::load`].
+    pub fn load_of(&self, repository: Trusted) -> Result<Option<KeptTrust>, StoreError> {
+        let roots = self.roots(repository)?;
+        let files = self.files(repository)?;
+        let floors = read_floors(&self.connection, repository)?;
         let signed_at = self
             .connection
-            .query_row("SELECT signed_at FROM trust_time WHERE repository = ?1", [IMAGE], |row| row.get(0))
+            .query_row(
+                "SELECT signed_at FROM trust_time WHERE repository = ?1",
+                [repository.as_str()],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(StoreError::sqlite("read the newest signed time"))?
             .map(UnixTime);
         let Some(newest) = roots.last() else {
-            let releases: i64 = self
-                .connection
-                .query_row("SELECT count(*) FROM release", [], |row| row.get(0))
-                .map_err(StoreError::sqlite("count the releases"))?;
+            let releases: i64 = if repository == Trusted::Director {
+                0
+            } else {
+                self.connection
+                    .query_row("SELECT count(*) FROM release", [], |row| row.get(0))
+                    .map_err(StoreError::sqlite("count the releases"))?
+            };
             let is_new = files.is_empty() && floors.is_none() && signed_at.is_none() && releases == 0;
             return if is_new { Ok(None) } else { Err(damaged("the chain of roots")) };
         };
@@ -149,14 +181,14 @@ impl TrustStore {
         Ok(Some(KeptTrust { roots, files, floors, signed_at }))
     }
 
-    fn roots(&self) -> Result<Vec<KeptRoot>, StoreError> {
+    fn roots(&self, repository: Trusted) -> Result<Vec<KeptRoot>, StoreError> {
         let reading = "read the chain of roots";
         let mut statement = self
             .connection
             .prepare("SELECT version, sha256, raw FROM trust_root WHERE repository = ?1")
             .map_err(StoreError::sqlite(reading))?;
         let rows = statement
-            .query_map([IMAGE], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?)))
+            .query_map([repository.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?)))
             .map_err(StoreError::sqlite(reading))?;
         let mut roots = Vec::new();
         for row in rows {
@@ -169,14 +201,14 @@ impl TrustStore {
         Ok(roots)
     }
 
-    fn files(&self) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+    fn files(&self, repository: Trusted) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
         let reading = "read the trusted metadata";
         let mut statement = self
             .connection
             .prepare("SELECT role, sha256, raw FROM trust_file WHERE repository = ?1")
             .map_err(StoreError::sqlite(reading))?;
         let rows = statement
-            .query_map([IMAGE], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
+            .query_map([repository.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
             .map_err(StoreError::sqlite(reading))?;
         let mut files = BTreeMap::new();
         for row in rows {
@@ -195,8 +227,10 @@ impl TrustStore {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(StoreError::sqlite("begin to store what is trusted"))?;
-        if let Some(trust) = &cycle.trust {
-            save_trust(&transaction, trust)?;
+        for (repository, trust) in [(Trusted::Image, &cycle.trust), (Trusted::Director, &cycle.director)] {
+            if let Some(trust) = trust {
+                save_trust(&transaction, repository, trust)?;
+            }
         }
         for release in &cycle.releases {
             save_release(&transaction, release).map_err(StoreError::sqlite("store a release"))?;
@@ -301,15 +335,19 @@ pub(super) fn read_refusals(connection: &Connection) -> Result<Vec<KeptRefusal>,
     rows.and_then(Iterator::collect).map_err(StoreError::sqlite(reading))
 }
 
-fn save_trust(transaction: &Transaction<'_>, trust: &KeptTrust) -> Result<(), StoreError> {
+fn save_trust(
+    transaction: &Transaction<'_>,
+    repository: Trusted,
+    trust: &KeptTrust,
+) -> Result<(), StoreError> {
     let writing = "store the trusted metadata";
-    require_floors(transaction, &trust.floors)?;
+    require_floors(transaction, repository, &trust.floors)?;
     for root in &trust.roots {
         let kept: Vec<u8> = transaction
             .query_row(
                 "INSERT INTO trust_root VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (repository, version) DO UPDATE SET version = version RETURNING sha256",
-                params![IMAGE, root.version.cast_signed(), root.sha256.as_bytes(), root.raw],
+                params![repository.as_str(), root.version.cast_signed(), root.sha256.as_bytes(), root.raw],
                 |row| row.get(0),
             )
             .map_err(StoreError::sqlite(writing))?;
@@ -317,25 +355,26 @@ fn save_trust(transaction: &Transaction<'_>, trust: &KeptTrust) -> Result<(), St
             return Err(damaged("the chain of roots"));
         }
     }
-    let rewritten = rewrite(transaction, trust);
+    let rewritten = rewrite(transaction, repository.as_str(), trust);
     rewritten.map_err(StoreError::sqlite(writing))
 }
 
-fn rewrite(transaction: &Transaction<'_>, trust: &KeptTrust) -> rusqlite::Result<()> {
+fn rewrite(transaction: &Transaction<'_>, repository: &str, trust: &KeptTrust) -> rusqlite::Result<()> {
     let roles: BTreeSet<&str> = trust.files.keys().map(String::as_str).collect();
     let mut statement = transaction.prepare("SELECT role FROM trust_file WHERE repository = ?1")?;
-    let kept: Vec<String> = statement.query_map([IMAGE], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let kept: Vec<String> = statement.query_map([repository], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for role in kept.iter().filter(|role| !roles.contains(role.as_str())) {
-        transaction.execute("DELETE FROM trust_file WHERE repository = ?1 AND role = ?2", [IMAGE, role])?;
+        transaction
+            .execute("DELETE FROM trust_file WHERE repository = ?1 AND role = ?2", [repository, role])?;
     }
     for (role, raw) in &trust.files {
         transaction.execute(
             "INSERT INTO trust_file VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (repository, role) DO UPDATE SET sha256 = ?3, raw = ?4 WHERE sha256 <> ?3",
-            params![IMAGE, role, Digest::of(raw).as_bytes(), raw],
+            params![repository, role, Digest::of(raw).as_bytes(), raw],
         )?;
     }
-    transaction.execute("DELETE FROM trust_floor WHERE repository = ?1", [IMAGE])?;
+    transaction.execute("DELETE FROM trust_floor WHERE repository = ?1", [repository])?;
     let floors = &trust.floors;
     let top = [("root", floors.root), ("timestamp", floors.timestamp), ("snapshot", floors.snapshot)];
     let top = top.into_iter().map(|(role, version)| ("top", role, version));
@@ -343,19 +382,23 @@ fn rewrite(transaction: &Transaction<'_>, trust: &KeptTrust) -> rusqlite::Result
     for (kind, role, version) in top.chain(listed) {
         transaction.execute(
             "INSERT INTO trust_floor VALUES (?1, ?2, ?3, ?4)",
-            params![IMAGE, kind, role, version.cast_signed()],
+            params![repository, kind, role, version.cast_signed()],
         )?;
     }
-    transaction.execute("DELETE FROM trust_time WHERE repository = ?1", [IMAGE])?;
+    transaction.execute("DELETE FROM trust_time WHERE repository = ?1", [repository])?;
     if let Some(signed_at) = trust.signed_at {
-        transaction.execute("INSERT INTO trust_time VALUES (?1, ?2)", params![IMAGE, signed_at.0])?;
+        transaction.execute("INSERT INTO trust_time VALUES (?1, ?2)", params![repository, signed_at.0])?;
     }
     Ok(())
 }
 
 /// Floors fall by a new root alone, which is the verifier's to judge.
-fn require_floors(transaction: &Transaction<'_>, new: &Floors) -> Result<(), StoreError> {
-    let Some(old) = read_floors(transaction)? else { return Ok(()) };
+fn require_floors(
+    transaction: &Transaction<'_>,
+    repository: Trusted,
+    new: &Floors,
+) -> Result<(), StoreError> {
+    let Some(old) = read_floors(transaction, repository)? else { return Ok(()) };
     let same_root = old.root == new.root;
     let listed_fall = old
         .targets
@@ -368,13 +411,16 @@ fn require_floors(transaction: &Transaction<'_>, new: &Floors) -> Result<(), Sto
     Ok(())
 }
 
-fn read_floors(connection: &Connection) -> Result<Option<Floors>, StoreError> {
+pub(super) fn read_floors(
+    connection: &Connection,
+    repository: Trusted,
+) -> Result<Option<Floors>, StoreError> {
     let reading = "read the floors under the versions";
     let mut statement = connection
         .prepare("SELECT kind, role, version FROM trust_floor WHERE repository = ?1")
         .map_err(StoreError::sqlite(reading))?;
     let rows = statement
-        .query_map([IMAGE], |row| {
+        .query_map([repository.as_str()], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
         })
         .map_err(StoreError::sqlite(reading))?;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ledger;
 use super::open::{PendingBatch, Store};
+use super::outbox::OutboxOrder;
 use super::policy::{CommitPolicy, Decision, ROWS_MAX};
 use super::queue::{Received, Receiver};
 use super::reserve::Space;
@@ -57,6 +58,8 @@ pub enum WriterCommand {
     },
     /// A reader found this batch damaged.
     Quarantine(i64),
+    /// Something for what travels to a fleet server.
+    Outbox(OutboxOrder),
     /// Commit what has arrived and end.
     Stop,
 }
@@ -242,6 +245,12 @@ impl Writer {
                     self.metrics.store(|s| s.quarantined += 1);
                 }
             }
+            WriterCommand::Outbox(order) => {
+                // Nothing is lost with it: what is not explained or sealed is asked for again.
+                if let Err(e) = self.store.follow_order(&order) {
+                    tracing::warn!(error = %Chain(&e), "cannot keep what is to travel");
+                }
+            }
             WriterCommand::Stop => return Ok(Flow::End),
         }
         Ok(Flow::On)
@@ -260,7 +269,7 @@ impl Writer {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        if self.pending.is_empty() && self.store.losses.list().is_empty() {
+        if self.pending.is_empty() && self.store.losses.is_empty() {
             return Ok(());
         }
         self.commit_always()
@@ -475,7 +484,7 @@ impl Writer {
         let free = Space::of(&self.store.folder).free;
         let written = thread_written_bytes();
         let mut lost = ledger::totals(&self.store.connection).unwrap_or_default();
-        for loss in self.store.losses.list() {
+        for loss in self.store.losses.iter() {
             *lost.entry(format!("{}:{}", loss.kind.as_str(), loss.reason)).or_insert(0) += loss.count;
         }
         self.metrics.store(|s| {

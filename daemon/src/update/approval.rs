@@ -16,7 +16,7 @@ use dunlin_trust::{ApprovedTarget, Code, Failure, Lookup, TargetFile, TrustedSet
 
 use super::compatibility::require_architecture;
 use super::refusal::Refusal;
-use super::trust_state::{Interruption, drive, read_up_to};
+use super::trust_state::{Interruption, drive, interruption, read_up_to};
 
 /// Most releases of one model that are searched for before one is found: only names in nested roles that may not name
 /// them are searched in vain.
@@ -152,6 +152,7 @@ pub fn fetch_manifest(
     }
     let absent = || Refusal::trust(Code::Mismatch, &target.path, "is signed and not in the repository");
     let path = RepositoryPath::of_target(&target.path, approved.digest).ok_or_else(absent)?;
-    let bytes = read_up_to(source, &path, length + 1).map_err(Interruption::Source)?.ok_or_else(absent)?;
+    let read = read_up_to(source, &path, length + 1).map_err(|error| interruption(error, &target.path))?;
+    let bytes = read.ok_or_else(absent)?;
     Ok(target.evidence.verify(&set.anchor(), bytes)?)
 }

@@ -433,6 +433,10 @@ impl Copy<'_> {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // The part stays: the next place goes on with it.
+                Err(source) if source.kind() == io::ErrorKind::TimedOut => {
+                    return Err(Refusal::trust(Code::SlowRetrieval, self.object, source.to_string()).into());
+                }
                 Err(source) => {
                     let path = PathBuf::from(self.object);
                     return Err(BlobError::Source(SourceError::Io { path, source }));

@@ -42,8 +42,8 @@ pub struct Import<'a> {
     pub store: &'a mut TrustStore,
     /// The state folder.
     pub state_dir: &'a Path,
-    /// The configured root.
-    pub root: &'a [u8],
+    /// The configured root, where there is one.
+    pub root: Option<&'a [u8]>,
     /// What this device is.
     pub device: &'a Device,
     /// The configured models.
@@ -146,10 +146,18 @@ impl From<Refusal> for ImportError {
     }
 }
 
+/// Nothing says whose models run.
+pub const NO_ROOT: &str = "no root of trust is configured; write `root = \"root.json\"` under `[trust]`";
+
 /// Returns what the gateway trusts, and takes the configured root over where there is nothing yet.
 ///
-/// *Errors*: `state_lost`; `signature` for a configured root of somebody else; the file cannot be written.
-pub fn open_trust(store: &mut TrustStore, state_dir: &Path, root: &[u8]) -> Result<TrustState, ImportError> {
+/// *Errors*: `state_lost`; `signature` for a configured root of somebody else, or where there is none at all; the file
+/// cannot be written.
+pub fn open_trust(
+    store: &mut TrustStore,
+    state_dir: &Path,
+    root: Option<&[u8]>,
+) -> Result<TrustState, ImportError> {
     let loaded = store.load().map_err(|error| match error {
         StoreError::Damaged { .. } => ImportError::Refused(Refusal::state_lost(Chain(&error))),
         error => ImportError::Store(error),
@@ -157,7 +165,7 @@ pub fn open_trust(store: &mut TrustStore, state_dir: &Path, root: &[u8]) -> Resu
     let (state, is_new) = match loaded {
         Some(kept) => {
             let mut state = TrustState::load(kept)?;
-            let has_grown = state.accept_configured(root)?;
+            let has_grown = root.map_or(Ok(false), |root| state.accept_configured(root))?;
             (state, has_grown)
         }
         // Where files are, there was trust: it must not begin again at the first version.
@@ -165,7 +173,10 @@ pub fn open_trust(store: &mut TrustStore, state_dir: &Path, root: &[u8]) -> Resu
             let why = "it is empty, and `models/blobs` beside it is not new";
             return Err(Refusal::state_lost(why).into());
         }
-        None => (TrustState::first(root)?, true),
+        None => {
+            let root = root.ok_or_else(|| Refusal::trust(Code::Signature, "trust.root", NO_ROOT))?;
+            (TrustState::first(root)?, true)
+        }
     };
     if is_new {
         save(store, &Cycle { trust: Some(state.kept()), ..Cycle::default() })?;
@@ -226,7 +237,12 @@ impl Import<'_> {
         Ok(imported)
     }
 
-    fn keep(&mut self, before: &KeptTrust, state: &TrustState, cycle: Cycle) -> Result<(), ImportError> {
+    pub(super) fn keep(
+        &mut self,
+        before: &KeptTrust,
+        state: &TrustState,
+        cycle: Cycle,
+    ) -> Result<(), ImportError> {
         let after = state.kept();
         let trust = (after != *before).then_some(after);
         save(self.store, &Cycle { trust, ..cycle })
@@ -259,7 +275,7 @@ impl Import<'_> {
     }
 
     /// A counter says which of two releases is newer, so two releases never share one.
-    fn require_counter(&self, approved: &Approved) -> Result<(), ImportError> {
+    pub(super) fn require_counter(&self, approved: &Approved) -> Result<(), ImportError> {
         let counter = approved.note.release_counter;
         let model = &approved.note.model;
         let floor = self.floors.get(model).copied().unwrap_or(0);
@@ -282,7 +298,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn release_of(&self, file: Verified<TargetFile>, model: &str) -> Result<KeptRelease, Refusal> {
+    pub(super) fn release_of(&self, file: Verified<TargetFile>, model: &str) -> Result<KeptRelease, Refusal> {
         let incompatible = |error: &PackageError| {
             Refusal::trust(Code::Incompatible, file.path.clone(), Chain(error).to_string())
         };
@@ -505,7 +521,7 @@ fn save(store: &mut TrustStore, cycle: &Cycle) -> Result<(), ImportError> {
     cut::point("go on after storing").map_err(cut)
 }
 
-fn kept_refusal(subject: String, refusal: &Refusal) -> KeptRefusal {
+pub(super) fn kept_refusal(subject: String, refusal: &Refusal) -> KeptRefusal {
     let Refusal { code, object, reason } = refusal.clone();
     KeptRefusal { subject, code, object, reason, at_us: clock::wall_micros() }
 }

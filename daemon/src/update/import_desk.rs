@@ -54,6 +54,8 @@ pub enum Job {
     },
     /// Fetch the files of a release that is kept, from where it came.
     Fetch(Digest),
+    /// Remove the files of releases that nobody needs any more.
+    Sweep,
 }
 
 /// Where a release stands, as an import reports it.
@@ -105,6 +107,10 @@ pub struct ImportDesk {
     report: Mutex<ImportReport>,
     revision: watch::Sender<u64>,
     closed: OnceLock<Refusal>,
+    /// Held by whoever checks and stores what is trusted: the importer, or the link.
+    trust: Mutex<()>,
+    /// Files that are on their way: bytes that are here, and all.
+    transfers: Mutex<BTreeMap<Digest, (u64, u64)>>,
 }
 
 impl ImportDesk {
@@ -113,7 +119,15 @@ impl ImportDesk {
     pub fn new() -> (Self, Receiver<Job>) {
         let (jobs, taken) = sync_channel(JOBS);
         let (revision, _) = watch::channel(0);
-        (Self { jobs, report: Mutex::default(), revision, closed: OnceLock::new() }, taken)
+        let desk = Self {
+            jobs,
+            report: Mutex::default(),
+            revision,
+            closed: OnceLock::new(),
+            trust: Mutex::default(),
+            transfers: Mutex::default(),
+        };
+        (desk, taken)
     }
 
     /// Has every import refused from now on.
@@ -174,6 +188,33 @@ impl ImportDesk {
     /// *Errors*: too much is being asked; to be asked again later.
     pub fn fetch(&self, release: Digest) -> Result<(), String> {
         self.send(Job::Fetch(release))
+    }
+
+    /// Has the files removed of releases that nobody needs any more, when nothing is being fetched.
+    ///
+    /// *Errors*: too much is being asked; the next import does it too.
+    pub fn sweep(&self) -> Result<(), String> {
+        self.send(Job::Sweep)
+    }
+
+    /// Waits until nobody else checks or stores what is trusted, and keeps others from it meanwhile.
+    pub fn trust_gate(&self) -> MutexGuard<'_, ()> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how much of a release's files is here; `None` once nothing is on its way any more.
+    pub fn note_transfer(&self, release: Digest, bytes: Option<(u64, u64)>) {
+        let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        match bytes {
+            Some(bytes) => transfers.insert(release, bytes),
+            None => transfers.remove(&release),
+        };
+    }
+
+    /// Returns the releases whose files are on their way: bytes that are here, and all.
+    #[must_use]
+    pub fn transfers(&self) -> BTreeMap<Digest, (u64, u64)> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn send(&self, job: Job) -> Result<(), String> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use dunlin_kit::error_chain::Chain;
-use dunlin_model_package::{Digest, Package};
+use dunlin_model_package::{Digest, Package, SourceError};
 use dunlin_trust::Code;
 use dunlin_trust::limits::ROOT_BYTES_MAX;
 use tokio::sync::mpsc;
@@ -21,12 +21,17 @@ use super::blobs::BlobStore;
 use super::book::ReleaseBook;
 use super::clean_up::sweep_unused;
 use super::compatibility::this_device;
-use super::import::{Found, Import, ImportError, Imported, fetch_files};
+use super::import::{Found, Import, ImportError, Imported, NO_ROOT, fetch_files, open_kept};
 use super::import_desk::{Again, Asker, ImportDesk, Job, ModelProgress};
 use super::place::Place;
 use super::refusal::Refusal;
 use super::trust_state::Clocks;
 use crate::config::settings::Settings;
+use crate::link::FLEET_PLACE;
+use crate::link::meter::Meter;
+use crate::link::remote::{Remote, RemoteSettings, words_of};
+use crate::link::server_clock::ServerClock;
+use crate::link::server_repository::ServerRepository;
 use crate::store::trust::KeptRelease;
 use crate::store::{StoreError, TrustStore};
 
@@ -41,17 +46,20 @@ pub struct ImportSettings {
     pub models: Vec<String>,
     /// Bytes of the file system that stay free.
     pub free_bytes_min: u64,
+    /// The fleet server, where there is one.
+    pub remote: Option<RemoteSettings>,
 }
 
 impl ImportSettings {
-    /// Returns what the settings say.
+    /// Returns what the settings say; `known` is the server at which the gateway was enrolled.
     #[must_use]
-    pub fn of(settings: &Settings) -> Self {
+    pub fn of(settings: &Settings, known: Option<&str>) -> Self {
         Self {
             state_dir: settings.state_dir.clone(),
             root: settings.trust_root.clone(),
             models: settings.models.iter().map(|model| model.spec.name.clone()).collect(),
             free_bytes_min: settings.storage.free_bytes_min,
+            remote: RemoteSettings::of(&settings.fleet, known),
         }
     }
 }
@@ -106,6 +114,10 @@ pub struct Importer {
     pub desk: Arc<ImportDesk>,
     /// What is found and fetched.
     pub events: mpsc::Sender<ImportEvent>,
+    /// The server's time.
+    pub clock: Arc<ServerClock>,
+    /// Counts what is fetched from the server.
+    pub meter: Arc<Meter>,
 }
 
 impl Importer {
@@ -135,7 +147,11 @@ impl Importer {
                 Err(error) => self.not_fetched(digest, error.into()),
             },
             Job::Import { place, again, asker, .. } => {
-                let imported = import_place(&mut self.store, &settings, &place, asker);
+                let clocks = Clocks::beside(self.clock.time());
+                let imported = {
+                    let _alone = self.desk.trust_gate();
+                    import_place(&mut self.store, &settings, &place, asker, clocks)
+                };
                 let sent = match imported {
                     Ok(imported) => self.follow(&settings, imported, again),
                     Err(failure) => {
@@ -148,11 +164,20 @@ impl Importer {
                     }
                 };
                 // Before the end is told: an importer that is seen to rest does rest.
-                sweep_unused(&self.book, &mut self.store, &settings.state_dir, settings.free_bytes_min);
+                self.sweep(&settings);
                 self.desk.change(|report| report.ended = true);
                 sent
             }
+            Job::Sweep => {
+                self.sweep(&settings);
+                Some(())
+            }
         }
+    }
+
+    fn sweep(&mut self, settings: &ImportSettings) {
+        let _alone = self.desk.trust_gate();
+        sweep_unused(&self.book, &mut self.store, &settings.state_dir, settings.free_bytes_min);
     }
 
     /// A configured place that stayed as it was while newer releases came by other ways is no trouble.
@@ -197,7 +222,11 @@ impl Importer {
                 }
             });
         };
-        let fetched = fetch_release(&mut self.store, settings, &release, took);
+        let fetched = if release.place.as_deref() == Some(FLEET_PLACE) {
+            self.download(settings, &release, took)
+        } else {
+            fetch_release(&mut self.store, settings, &release, took)
+        };
         let event = match fetched {
             Ok(package) => {
                 self.desk.enter_phase(&release, "verified", None);
@@ -212,11 +241,65 @@ impl Importer {
         self.events.blocking_send(event).ok()
     }
 
+    /// Fetches the files of a release from the server and its mirrors: where one gives something wrong, or too slowly, the
+    /// next one goes on.
+    fn download(
+        &mut self,
+        settings: &ImportSettings,
+        release: &KeptRelease,
+        took: &mut dyn FnMut(u64),
+    ) -> Result<Package, ImportError> {
+        let repository = self.repository(settings)?;
+        let blobs = BlobStore::open(&settings.state_dir, settings.free_bytes_min)?;
+        let package = open_kept(&self.store, &blobs, release)?;
+        let specs = || package.manifest().blobs.values();
+        let total: u64 = specs().map(|spec| spec.bytes).fold(0, u64::saturating_add);
+        let mut missing = 0_u64;
+        for spec in specs() {
+            missing = missing.saturating_add(blobs.missing_bytes(spec)?);
+        }
+        let mut fetched = total.saturating_sub(missing);
+        self.desk.note_transfer(release.digest, Some((fetched, total)));
+        let desk = Arc::clone(&self.desk);
+        let took = &mut |bytes| {
+            fetched = fetched.saturating_add(bytes).min(total);
+            desk.note_transfer(release.digest, Some((fetched, total)));
+            took(bytes);
+        };
+        let mut result = fetch_files(&mut self.store, &blobs, &repository, release, took);
+        for _ in 1..repository.places() {
+            if !matches!(&result, Err(ImportError::Refused(refusal)) if is_the_places(refusal)) {
+                break;
+            }
+            repository.turn_to_next();
+            result = fetch_files(&mut self.store, &blobs, &repository, release, took);
+        }
+        self.desk.note_transfer(release.digest, None);
+        result
+    }
+
+    fn repository(&self, settings: &ImportSettings) -> Result<ServerRepository, ImportError> {
+        let unreachable = |words: String| {
+            let source = io::Error::other(words);
+            ImportError::Source(SourceError::Io { path: FLEET_PLACE.into(), source })
+        };
+        let remote = settings.remote.as_ref();
+        let remote = remote.ok_or_else(|| unreachable("no fleet server is known".to_owned()))?;
+        let remote =
+            Remote::open(remote, Arc::clone(&self.meter)).map_err(|error| unreachable(words_of(&error)))?;
+        Ok(ServerRepository::new(remote))
+    }
+
     /// Whoever waits for the files is told in any case: it asks again later.
     fn not_fetched(&self, digest: Digest, error: ImportError) -> Option<()> {
         tracing::warn!(%digest, error = %Chain(&error), "a release cannot be fetched");
         self.events.blocking_send(ImportEvent::NotFetched { digest, error: Box::new(error) }).ok()
     }
+}
+
+/// Tells whether another place may have what this one has not.
+fn is_the_places(refusal: &Refusal) -> bool {
+    [Code::Mismatch, Code::EndlessData, Code::SlowRetrieval].into_iter().any(|code| refusal.is(code))
 }
 
 /// Why an import came to nothing, in words for a person.
@@ -254,15 +337,17 @@ pub fn import_place(
     settings: &ImportSettings,
     path: &Path,
     asker: Asker,
+    clocks: Clocks,
 ) -> Result<Imported, ImportFailure> {
     let failed = |error: &dyn std::error::Error| ImportFailure::Failed(Chain(error).to_string());
-    let Some(root) = &settings.root else {
-        let words = "no root of trust is configured; write `root = \"root.json\"` under `[trust]`";
-        return Err(ImportFailure::Failed(words.to_owned()));
+    let root = match &settings.root {
+        Some(root) => Some(read_root(root).map_err(|error| {
+            ImportFailure::Failed(format!("cannot read the root of trust `{}`: {error}", root.display()))
+        })?),
+        // A gateway that enrolled by a token has its root from there.
+        None if matches!(store.load(), Ok(None)) => return Err(ImportFailure::Failed(NO_ROOT.to_owned())),
+        None => None,
     };
-    let root = read_root(root).map_err(|error| {
-        ImportFailure::Failed(format!("cannot read the root of trust `{}`: {error}", root.display()))
-    })?;
     let place = Place::open(path).map_err(|error| match error {
         super::place::PlaceError::Bundle { .. } => {
             let reason = Chain(&error).to_string();
@@ -274,11 +359,11 @@ pub fn import_place(
     let mut import = Import {
         store,
         state_dir: &settings.state_dir,
-        root: &root,
+        root: root.as_deref(),
         device: &this_device(),
         models: &settings.models,
         floors: &floors,
-        clocks: Clocks::read(),
+        clocks,
         asker,
     };
     Ok(import.run(&place, Some(path))?)

@@ -212,6 +212,13 @@ pub enum Event {
         /// Why, in the operator's words.
         detail: String,
     },
+    /// The director takes a release back: it is left in whatever place it has.
+    Withdraw {
+        /// The release to leave.
+        digest: Digest,
+        /// Why, in the fleet's words.
+        detail: String,
+    },
 }
 
 /// What came of an event.
@@ -384,8 +391,30 @@ impl ModelState {
             (_, Event::Rollback { from, detail }) if is(&self.active, from) => {
                 self.leave_active(Reason::RolledBack(Cause::Operator), detail, now_us)
             }
+            (_, Event::Withdraw { digest, detail }) => self.withdraw(digest, detail, now_us),
             (_, _) => Outcome::Refused(Refusal::OutOfTurn),
         }
+    }
+
+    /// What is taken back is left for the good one before it; where there is none, what was good goes on, as with an
+    /// operator's wish.
+    fn withdraw(&mut self, digest: &Digest, detail: &str, now_us: i64) -> Outcome {
+        let reason = Reason::RolledBack(Cause::Fleet);
+        if self.candidate.as_ref().is_some_and(|candidate| candidate.release.digest == *digest) {
+            return self.end_candidate(reason, detail, now_us);
+        }
+        if is(&self.active, digest) && self.previous.is_none() {
+            return Outcome::Refused(Refusal::NothingToGoBackTo);
+        }
+        if is(&self.active, digest) {
+            return self.leave_active(reason, detail, now_us);
+        }
+        if let Some(release) = self.previous.take_if(|previous| previous.digest == *digest) {
+            self.condemn(release, reason, detail, now_us);
+            return Outcome::Changed;
+        }
+        // It is gone already, or was never here.
+        Outcome::Unchanged
     }
 
     /// A start that the gateway did not survive stays counted; one that ended in order is given back, since the start

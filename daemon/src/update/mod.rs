@@ -15,6 +15,7 @@ pub mod book;
 pub mod clean_up;
 pub mod compatibility;
 pub mod cut;
+pub mod direct;
 pub mod guards;
 pub mod import;
 pub mod import_desk;

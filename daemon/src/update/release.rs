@@ -75,6 +75,8 @@ pub enum Cause {
     Latency,
     /// The operator said so.
     Operator,
+    /// The fleet server took it back.
+    Fleet,
 }
 
 /// Why a release is bad.
@@ -92,7 +94,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Incompatible,
         Self::SelfTest(SelfTest::Load),
         Self::SelfTest(SelfTest::Golden),
@@ -108,6 +110,7 @@ impl Reason {
         Self::RolledBack(Cause::Failed),
         Self::RolledBack(Cause::Latency),
         Self::RolledBack(Cause::Operator),
+        Self::RolledBack(Cause::Fleet),
     ];
 
     /// Returns the code that is reported.
@@ -139,6 +142,7 @@ impl Reason {
             Self::RolledBack(Cause::Failed) => "rolled_back:failed",
             Self::RolledBack(Cause::Latency) => "rolled_back:latency",
             Self::RolledBack(Cause::Operator) => "rolled_back:operator",
+            Self::RolledBack(Cause::Fleet) => "rolled_back:fleet",
         }
     }
 

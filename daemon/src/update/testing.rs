@@ -256,7 +256,7 @@ impl Gateway {
         Import {
             store: &mut store,
             state_dir: self.folder.path(),
-            root: &self.root,
+            root: Some(&self.root),
             device: &Self::device(),
             models: &self.models,
             floors: &self.floors,

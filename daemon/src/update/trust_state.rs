@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dunlin_kit::clock;
 use dunlin_model_package::{Digest, RepositoryPath, RepositorySource, SourceError};
+use dunlin_trust::director::first_root;
 use dunlin_trust::envelope::Envelope;
 use dunlin_trust::metadata::Root;
 use dunlin_trust::time::UnixTime;
@@ -32,6 +33,12 @@ pub struct Clocks {
 }
 
 impl Clocks {
+    /// Reads this machine's clocks, beside what a server told in this boot.
+    #[must_use]
+    pub fn beside(server: Option<ServerTime>) -> Self {
+        Self { server, ..Self::read() }
+    }
+
     /// Reads this machine's clocks.
     #[must_use]
     pub fn read() -> Self {
@@ -85,6 +92,33 @@ impl TrustState {
         let set = TrustedSet::load(&Stored::first(root.to_owned()))?;
         let roots = vec![KeptRoot::new(set.root().version, root.to_owned())];
         Ok(Self { roots, signed_at: set.signed_time(), set })
+    }
+
+    /// Begins with the first root of a director: the keys of the owner's root have signed it.
+    ///
+    /// *Errors*: as [`first_root`].
+    pub fn first_of_director(image: &Self, root: &[u8]) -> Result<Self, Refusal> {
+        let stored = first_root(&image.set, root)?;
+        let set = TrustedSet::load(&stored)?;
+        let roots = vec![KeptRoot::new(set.root().version, root.to_owned())];
+        Ok(Self { roots, signed_at: None, set })
+    }
+
+    /// Returns what is to be kept of a director: its keys are online, so that no time of theirs is.
+    #[must_use]
+    pub fn kept_of_director(&self) -> KeptTrust {
+        KeptTrust { signed_at: None, ..self.kept() }
+    }
+
+    /// Takes the root that follows.
+    ///
+    /// *Errors*: refused; all is as it was.
+    pub fn take_next_root(&mut self, raw: &[u8]) -> Result<(), Refusal> {
+        let mut set = self.set.clone();
+        set.update_root(raw)?;
+        let version = set.root().version;
+        self.take_set(set, vec![KeptRoot::new(version, raw.to_owned())]);
+        Ok(())
     }
 
     /// Takes up what is kept.
@@ -229,7 +263,7 @@ pub(super) fn drive(
     seen: &mut dyn FnMut(&Fetch, &[u8]),
 ) -> Result<(), Interruption> {
     while let Some(fetch) = steps.wants() {
-        let answer = match read(source, &fetch).map_err(Interruption::Source)? {
+        let answer = match read(source, &fetch).map_err(|error| interruption(error, &fetch.path))? {
             Some(raw) => {
                 seen(&fetch, &raw);
                 Answer::Found(raw)
@@ -239,6 +273,16 @@ pub(super) fn drive(
         steps.answer(answer)?;
     }
     Ok(())
+}
+
+/// A source that gives less than the slowest speed is told by its code.
+pub(super) fn interruption(error: SourceError, object: &str) -> Interruption {
+    match error {
+        SourceError::Io { source, .. } if source.kind() == std::io::ErrorKind::TimedOut => {
+            Refusal::trust(Code::SlowRetrieval, object, source.to_string()).into()
+        }
+        error => Interruption::Source(error),
+    }
 }
 
 /// Reads a file of metadata, one byte beyond its limit at most: the verifier judges it.

@@ -582,7 +582,8 @@ fn has(lanes: &RunningLanes, lane: usize, digest: &Digest) -> bool {
 
 /// Tells whether a release's open windows are worth running, and it may serve until another can.
 fn leaves_in_order(state: &ModelState, digest: &Digest) -> bool {
-    state.badness(digest).is_none_or(|bad| bad.reason == Reason::RolledBack(Cause::Operator))
+    let by_people = [Cause::Operator, Cause::Fleet].map(Reason::RolledBack);
+    state.badness(digest).is_none_or(|bad| by_people.contains(&bad.reason))
 }
 
 #[cfg(test)]

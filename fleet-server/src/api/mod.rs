@@ -15,6 +15,8 @@ mod image;
 mod page;
 mod policies;
 mod releases;
+mod rollout_shown;
+mod rollouts;
 mod server;
 mod texts;
 mod tokens;
@@ -44,6 +46,7 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(tokens::routes())
         .merge(devices::routes())
         .merge(enrolment::routes())
+        .merge(rollouts::routes())
         .merge(audit::routes())
         .merge(image::routes())
         .merge(blobs::routes())

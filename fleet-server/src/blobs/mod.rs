@@ -10,13 +10,14 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use dunlin_kit::digest::Digest;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, RetryConfig};
 use tokio::sync::Semaphore;
 
 use crate::store::StoreError;
@@ -26,6 +27,9 @@ pub use writer::BlobWriter;
 
 /// Longest blob: as long as a package's file may be.
 pub const BLOB_BYTES_MAX: u64 = dunlin_model_package::package::BLOB_BYTES_MAX;
+
+/// How long a service that does not answer is asked again: whoever waits comes back by itself.
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Why a blob is not written or read.
 #[derive(Debug)]
@@ -144,8 +148,12 @@ impl Blobs {
         if bucket.is_empty() {
             return Err(wrong());
         }
-        let store =
-            builder.with_bucket_name(bucket).build().map_err(unavailable("open the bucket of blobs"))?;
+        let retry = RetryConfig { max_retries: 3, retry_timeout: RETRY_MAX, ..RetryConfig::default() };
+        let store = builder
+            .with_bucket_name(bucket)
+            .with_retry(retry)
+            .build()
+            .map_err(unavailable("open the bucket of blobs"))?;
         let folder = object_store::path::Path::parse(folder.trim_end_matches('/')).map_err(|_| wrong())?;
         Ok(Self::over(Arc::new(PrefixStore::new(store, folder))))
     }

@@ -28,6 +28,9 @@ use crate::store::devices::{self, DeviceState};
 
 /// When a gateway that is served asks again, on average: what a rollout waits for at most where no question waits.
 const NEXT_MS: u64 = 60_000;
+/// The same for one whose question may wait, after an answer that brought something: it asks on with what came of it. One
+/// that refuses what it is told comes no more often.
+const NEXT_WAITING_MS: u64 = 3_000;
 /// The same for one that a person has to decide about.
 const NEXT_UNDECIDED_MS: u64 = 300_000;
 /// The same for one that is not served any more.
@@ -57,12 +60,18 @@ pub async fn exchange(fleet: &Fleet, question: Question, wait_seconds: u64) -> R
     // The place is taken before the state is read, so that no change falls in between.
     let waiter = (wait_seconds > 0).then(|| fleet.waiters.join(request.device)).flatten();
     let mut answer = judged(fleet, &question).await?;
+    let (may_wait, mut has_waited) = (waiter.is_some(), false);
     if let Some(waiter) = waiter.filter(|_| brings_nothing(&answer)) {
         let wait = Duration::from_secs(wait_seconds.min(WAIT_SECONDS_MAX));
-        if tokio::time::timeout(wait, waiter.woken()).await.is_ok() {
+        has_waited = tokio::time::timeout(wait, waiter.woken()).await.is_err();
+        if !has_waited {
             answer = judged(fleet, &question).await?;
         }
         answer.server_time_ms = now_ms();
+    }
+    if may_wait && answer.refusal.is_none() {
+        // Who waits is asked to wait on: else nothing would reach it between two questions.
+        answer.next_ms = if has_waited { 0 } else { next_ms(NEXT_WAITING_MS) };
     }
     let status = answer.refusal.as_ref().map_or(200, |refusal| refusal.code.http_status());
     let plain =

@@ -4,7 +4,7 @@
 //! another process never takes what was taken before. That costs no flush a message, since the store commits messages
 //! that arrive together at once. Never signs or sends.
 
-use dunlin_protocol::exchange::SettingsOffer;
+use dunlin_protocol::exchange::{Defer, SettingsOffer};
 use dunlin_protocol::refusal::RefusalCode;
 use dunlin_protocol::{Digest, ExchangeRequest, Form};
 
@@ -12,10 +12,11 @@ use super::counter::Verdict;
 use super::ingest::{self, Sound, Taken};
 use super::wishes::{self, Wishes};
 use crate::director::{self, Draft, Standing};
+use crate::rollout::facts::Deferral;
 use crate::store::audit::{self, Deed};
 use crate::store::devices::{self, DeviceState, Speaker};
 use crate::store::messages::{self, Heard};
-use crate::store::{Sql, StoreError};
+use crate::store::{Sql, StoreError, sightings};
 
 /// Why a gateway is suspended whose key speaks twice.
 const CLONED: &str = "cloned_identity";
@@ -88,6 +89,9 @@ pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement,
                 report: question.report.as_deref().map(|report| (report, digest.as_str())),
             };
             messages::take(sql, &heard, device.start.as_deref())?;
+            if let Some(defer) = &request.defer {
+                note_deferral(sql, &id, defer, question)?;
+            }
         }
     }
     match device.state {
@@ -113,6 +117,19 @@ pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement,
     let settings = director::settings_for(sql, standing, &request.held)?;
     let wishes = wishes::of(sql, &id)?;
     Ok(Judgement::Taken { taken, report_known, statement: statement.map(Box::new), settings, wishes })
+}
+
+/// Keeps a gateway's wish to be left alone, by the server's clock: the gateway's may be anything.
+fn note_deferral(
+    sql: &mut dyn Sql,
+    device: &str,
+    defer: &Defer,
+    question: &Question,
+) -> Result<(), StoreError> {
+    let for_ms = defer.until_ms.saturating_sub(question.request.clock.wall_ms);
+    let until_ms = question.now_ms.saturating_add(u64::try_from(for_ms).unwrap_or(0));
+    let deferral = Deferral { until_ms, rollout: defer.rollout.map(|rollout| rollout.to_string()) };
+    sightings::note_deferral(sql, device, &deferral, defer.reason.as_str(), question.now_ms)
 }
 
 /// Suspends a gateway whose key speaks twice: both of them, since nobody can tell which is the right one.

@@ -39,6 +39,7 @@ pub enum Renewed {
 
 /// Looks after the files until the server stops.
 pub(crate) async fn renew_in_time(fleet: Arc<Fleet>, mut stopping: Stopping) {
+    let mut was_well = true;
     loop {
         let (now, holder) = (now_ms(), fleet.holder.clone());
         let lease = move |sql: &mut dyn Sql| leases::take(sql, LEASE, &holder, now, now + LEASE_MS);
@@ -47,11 +48,15 @@ pub(crate) async fn renew_in_time(fleet: Arc<Fleet>, mut stopping: Stopping) {
             Ok(false) => Ok(Renewed::Nothing),
             Err(error) => Err(error.into()),
         };
-        match renewed {
+        match &renewed {
             Ok(Renewed::Nothing) => {}
             Ok(renewed) => tracing::info!(?renewed, "renewed what the server signs"),
-            Err(error) => tracing::error!(error = %Chain(&error), "cannot renew what the server signs"),
+            Err(error) if was_well => {
+                tracing::error!(error = %Chain(error), "cannot renew what the server signs; tried again each minute");
+            }
+            Err(_) => {}
         }
+        was_well = renewed.is_ok();
         if !stopping.pause(LOOK).await {
             return;
         }

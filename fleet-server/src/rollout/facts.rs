@@ -23,6 +23,16 @@ pub struct DeviceFacts {
     pub utc_offset_min: i32,
     /// By model, what it runs.
     pub models: BTreeMap<String, ModelFacts>,
+    /// What it made of the settings that it was sent last.
+    pub settings: Option<SettingsFacts>,
+    /// Its wish to be left alone for a while.
+    pub deferral: Option<Deferral>,
+    /// By model, which rollout chose what it is to run.
+    pub intents: BTreeMap<String, Intent>,
+    /// People that must approve before it is given anything.
+    pub approvals: u32,
+    /// By a release's digest, why it can never run it.
+    pub unfit: BTreeMap<String, String>,
 }
 
 /// What a gateway reported of a model.
@@ -32,10 +42,48 @@ pub struct ModelFacts {
     pub good: Option<String>,
     /// The release that is being tried.
     pub candidate: Option<String>,
-    /// Releases that failed, with the code of the cause.
-    pub bad: Vec<(String, String)>,
+    /// Releases that failed.
+    pub bad: Vec<Bad>,
     /// What was counted, by release.
     pub counts: BTreeMap<String, Counts>,
+}
+
+/// A release that failed on a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bad {
+    /// Which.
+    pub digest: String,
+    /// Code of the cause.
+    pub cause: String,
+    /// When, by the gateway's clock: tells one failure from the next.
+    pub at_ms: Option<i64>,
+}
+
+/// What a gateway made of settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsFacts {
+    /// The revision at which they were chosen for it.
+    pub revision: u64,
+    /// How far they have come.
+    pub standing: Standing,
+}
+
+/// A gateway's wish to take an update later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferral {
+    /// Until when, in ms by the server's clock.
+    pub until_ms: u64,
+    /// Which rollout; none for whatever comes.
+    pub rollout: Option<String>,
+}
+
+/// Which rollout chose something for a gateway. The one that was started last is the greatest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Intent {
+    /// When the rollout was started, in ms.
+    pub started_ms: u64,
+    /// Its id.
+    pub rollout: String,
 }
 
 /// What a gateway counted of a release since it has it.
@@ -44,12 +92,18 @@ pub struct ModelFacts {
 pub struct Counts {
     /// Predictions.
     pub predictions: u64,
-    /// Of these: not finite, failed or withheld.
+    /// Of these: not finite, or the model could not be run.
     pub invalid: u64,
+    /// Of these: the model abstained.
+    pub abstained: u64,
     /// Predictions in shadow that were compared with the release before.
     pub compared: u64,
     /// Of these: agreed.
     pub agreed: u64,
+    /// Largest relative difference of an output from the release before, in shadow.
+    pub difference_max: f64,
+    /// Starts of the worker.
+    pub starts: u64,
     /// p99 of an inference, in us.
     pub p99_us: Option<f64>,
     /// The package's budget for it, in us.
@@ -69,7 +123,12 @@ pub enum Standing {
     /// The release is its last good one.
     Good,
     /// It found the release bad.
-    Bad(String),
+    Bad {
+        /// Code of the cause.
+        cause: String,
+        /// When, by the gateway's clock.
+        at_ms: Option<i64>,
+    },
 }
 
 impl DeviceFacts {
@@ -84,32 +143,33 @@ impl DeviceFacts {
     pub fn standing(&self, release: &ReleaseName) -> Standing {
         let Some(model) = self.models.get(&release.model) else { return Standing::Untouched };
         let is_it = |digest: &Option<String>| digest.as_ref() == Some(&release.digest);
-        if let Some((_, cause)) = model.bad.iter().find(|(digest, _)| *digest == release.digest) {
-            return Standing::Bad(cause.clone());
-        }
+        // Tried again after it failed: what it is now counts.
         if is_it(&model.candidate) {
             return Standing::Underway;
         }
-        if is_it(&model.good) { Standing::Good } else { Standing::Untouched }
+        if is_it(&model.good) {
+            return Standing::Good;
+        }
+        let newest = model.bad.iter().rev().find(|bad| bad.digest == release.digest);
+        newest.map_or(Standing::Untouched, |bad| Standing::Bad { cause: bad.cause.clone(), at_ms: bad.at_ms })
     }
 
-    /// Returns how far it has come with several: as far as with the one that is least far; bad if one is.
+    /// Returns how far it has come with several releases and, where they were sent with a revision, settings: as far as
+    /// with the one that is least far; bad if one is.
     #[must_use]
-    pub fn standing_of_all(&self, releases: &[ReleaseName]) -> Standing {
-        let mut found = Standing::Good;
-        let mut untouched = 0;
-        for release in releases {
-            match self.standing(release) {
-                bad @ Standing::Bad(_) => return bad,
-                Standing::Underway => found = Standing::Underway,
-                Standing::Untouched => untouched += 1,
-                Standing::Good => {}
-            }
+    pub fn standing_of_all(&self, releases: &[ReleaseName], settings_revision: Option<u64>) -> Standing {
+        let mut standings: Vec<Standing> = releases.iter().map(|release| self.standing(release)).collect();
+        if let Some(revision) = settings_revision {
+            let of_these = self.settings.as_ref().filter(|settings| settings.revision == revision);
+            standings.push(of_these.map_or(Standing::Untouched, |settings| settings.standing.clone()));
         }
-        match untouched {
-            0 => found,
-            _ if untouched == releases.len() => Standing::Untouched,
-            _ => Standing::Underway,
+        if let Some(bad) = standings.iter().find(|standing| matches!(standing, Standing::Bad { .. })) {
+            return bad.clone();
         }
+        if standings.iter().all(|standing| *standing == Standing::Untouched) {
+            return Standing::Untouched;
+        }
+        let is_good = standings.iter().all(|standing| *standing == Standing::Good);
+        if is_good { Standing::Good } else { Standing::Underway }
     }
 }

@@ -3,12 +3,13 @@
 //! Each shows a value, its bound and a verdict. A gateway that found the release bad itself counts at the gate that its
 //! cause belongs to, so that a halt names what is wrong and not just that something is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Counts, DeviceFacts, Standing};
+use super::facts::{Counts, DeviceFacts};
 use super::spec::{Bounds, RolloutSpec};
+use super::state::{Before, Outcome};
 
 /// Settled gateways before their share of failures says more than a count: fewer are an anecdote.
 const SHARE_MIN: usize = 5;
@@ -25,10 +26,14 @@ pub enum GateKind {
     Restarts,
     /// Inference takes too long.
     Latency,
-    /// Predictions that are not finite, failed or were withheld.
+    /// Predictions that are not finite, or that failed.
     Invalid,
-    /// The release answers otherwise than the one before.
+    /// The model abstains more often than the release before.
+    Abstention,
+    /// The release decides otherwise than the one before.
     Agreement,
+    /// The release's outputs are far from those of the one before.
+    OutputChange,
 }
 
 /// What a gate says.
@@ -54,6 +59,9 @@ pub struct Gate {
     pub bound: Option<f64>,
     /// What comes of it.
     pub verdict: Verdict,
+    /// Whether it counts gateways that failed, rather than what was measured on those that run the release.
+    #[serde(default)]
+    pub is_by_failures: bool,
     /// In words, with numbers and units.
     pub words: String,
 }
@@ -70,6 +78,19 @@ pub fn gate_of(cause: &str) -> GateKind {
     }
 }
 
+/// A gateway that was given the release.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'f> {
+    /// What it reported; none where it is no member of the fleet any more.
+    pub device: Option<&'f DeviceFacts>,
+    /// What became of it.
+    pub outcome: &'f Outcome,
+    /// By model, what it had before.
+    pub before: &'f BTreeMap<String, Before>,
+    /// Whether somebody saw its failure and went on all the same.
+    pub is_borne: bool,
+}
+
 /// What the gates look at.
 #[derive(Debug, Default)]
 struct Seen {
@@ -80,45 +101,56 @@ struct Seen {
     old: Vec<Counts>,
 }
 
-/// Returns all gates. `members` are the gateways that were given the release, with the cause where one counts as failed
-/// for not coming to an end, and the release that each had before by model.
+/// Returns all gates. Those that are waived pass whatever is measured; failures of gateways count at them all the same.
 #[must_use]
 pub fn judge<'f>(
     spec: &RolloutSpec,
-    members: impl Iterator<Item = (Option<&'f DeviceFacts>, Option<&'f str>, &'f BTreeMap<String, String>)>,
+    waived: &BTreeSet<GateKind>,
+    members: impl Iterator<Item = Judged<'f>>,
 ) -> Vec<Gate> {
     let mut seen = Seen::default();
-    for (device, overdue, before) in members {
-        seen.members += 1;
-        let standing = device.map_or(Standing::Untouched, |device| device.standing_of_all(&spec.releases));
-        let cause = match &standing {
-            Standing::Bad(cause) => Some(cause.as_str()),
-            _ => overdue,
-        };
-        if let Some(cause) = cause {
-            seen.failures.entry(gate_of(cause)).or_default().push(cause.to_owned());
+    for member in members {
+        if matches!(member.outcome, Outcome::Superseded | Outcome::Dropped) {
+            continue;
         }
-        seen.settled += usize::from(cause.is_some() || standing == Standing::Good);
-        let Some(device) = device else { continue };
+        seen.members += 1;
+        if let Outcome::Failed(failure) = member.outcome
+            && !member.is_borne
+        {
+            seen.failures.entry(gate_of(&failure.cause)).or_default().push(failure.cause.clone());
+        }
+        seen.settled += usize::from(matches!(member.outcome, Outcome::Failed(_) | Outcome::Good));
+        let Some(device) = member.device else { continue };
         for release in &spec.releases {
             let Some(model) = device.models.get(&release.model) else { continue };
-            seen.counts.extend(model.counts.get(&release.digest));
-            seen.old.extend(before.get(&release.model).and_then(|digest| model.counts.get(digest)));
+            let Some(counts) = model.counts.get(&release.digest) else { continue };
+            seen.counts.push(*counts);
+            seen.old.extend(member.before.get(&release.model).map(|before| before.counts));
         }
     }
     let bounds = &spec.gates;
+    let with = |kind: GateKind, measured: Gate| {
+        let failures = failures(bounds, &seen, kind);
+        if failures.verdict == Verdict::Fail { failures } else { waive(waived, measured) }
+    };
     vec![
         failures(bounds, &seen, GateKind::Install),
-        failures(bounds, &seen, GateKind::Restarts),
-        worse(failures(bounds, &seen, GateKind::Latency), latency(bounds, &seen)),
-        worse(failures(bounds, &seen, GateKind::Invalid), invalid(bounds, &seen)),
-        worse(failures(bounds, &seen, GateKind::Agreement), agreement(bounds, &seen)),
+        with(GateKind::Restarts, restarts(bounds, &seen)),
+        with(GateKind::Latency, latency(bounds, &seen)),
+        with(GateKind::Invalid, invalid(bounds, &seen)),
+        waive(waived, abstention(bounds, &seen)),
+        with(GateKind::Agreement, agreement(bounds, &seen)),
+        waive(waived, output_change(bounds, &seen)),
     ]
 }
 
-/// Returns the one that says more: the failures where they fail, else what was measured.
-fn worse(failures: Gate, measured: Gate) -> Gate {
-    if failures.verdict == Verdict::Fail { failures } else { measured }
+/// Lets a gate pass whose measurement somebody saw and went on all the same.
+fn waive(waived: &BTreeSet<GateKind>, gate: Gate) -> Gate {
+    if gate.verdict != Verdict::Fail || !waived.contains(&gate.kind) {
+        return gate;
+    }
+    let words = format!("{}; borne, since the rollout was resumed", gate.words);
+    Gate { verdict: Verdict::Pass, words, ..gate }
 }
 
 /// Judges the gateways that found the release bad.
@@ -130,7 +162,9 @@ fn failures(bounds: &Bounds, seen: &Seen, kind: GateKind) -> Gate {
     let count = causes.len();
     let borne_share = (seen.members as f64 * bounds.failures_percent / 100.0).floor() as usize;
     let borne = borne_share.max(bounds.failures as usize);
-    let is_share_high = seen.settled >= SHARE_MIN
+    // Of no failure the interval's end is 0, and as computed sometimes a hair above it.
+    let is_share_high = count > 0
+        && seen.settled >= SHARE_MIN
         && wilson_low(count, seen.settled) > (borne as f64 / seen.members.max(1) as f64);
     let verdict = if count > borne || is_share_high { Verdict::Fail } else { Verdict::Pass };
     let words = match causes.first() {
@@ -140,7 +174,8 @@ fn failures(bounds: &Bounds, seen: &Seen, kind: GateKind) -> Gate {
         ),
         None => format!("none of {} gateways failed", seen.members),
     };
-    Gate { kind, value: Some(count as f64), bound: Some(borne as f64), verdict, words }
+    let (value, bound) = (Some(count as f64), Some(borne as f64));
+    Gate { kind, value, bound, verdict, is_by_failures: true, words }
 }
 
 /// Returns the lower end of the interval of a share.
@@ -152,7 +187,24 @@ fn wilson_low(count: usize, of: usize) -> f64 {
 }
 
 fn gate(kind: GateKind, value: Option<f64>, bound: Option<f64>, verdict: Verdict, words: String) -> Gate {
-    Gate { kind, value, bound, verdict, words }
+    Gate { kind, value, bound, verdict, is_by_failures: false, words }
+}
+
+/// Returns a gate by what is highest on one gateway.
+fn at_most(kind: GateKind, value: f64, bound: Option<f64>, words: String) -> Gate {
+    let is_over = bound.is_some_and(|bound| value > bound);
+    gate(kind, Some(value), bound, if is_over { Verdict::Fail } else { Verdict::Pass }, words)
+}
+
+/// Judges the gateway whose worker was started again most often. The first start is none too many.
+fn restarts(bounds: &Bounds, seen: &Seen) -> Gate {
+    let again = seen.counts.iter().map(|counts| counts.starts.saturating_sub(1));
+    let most = again.clone().max().unwrap_or(0);
+    let words = format!(
+        "the worker was started again at most {most} times on one gateway, {} times on all",
+        again.sum::<u64>()
+    );
+    at_most(GateKind::Restarts, most as f64, bounds.restarts.map(f64::from), words)
 }
 
 /// Judges the slowest gateway: by the package's budget, and by the release before.
@@ -198,7 +250,7 @@ fn invalid(bounds: &Bounds, seen: &Seen) -> Gate {
     let value = invalid as f64 / total as f64;
     let is_over = bounds.invalid_rate.is_some_and(|bound| value > bound);
     let verdict = if is_over { Verdict::Fail } else { Verdict::Pass };
-    let words = format!("{invalid} of {total} predictions are not finite, failed or were withheld");
+    let words = format!("{invalid} of {total} predictions are not finite, or failed");
     gate(kind, Some(value), bounds.invalid_rate, verdict, words)
 }
 
@@ -217,4 +269,49 @@ fn agreement(bounds: &Bounds, seen: &Seen) -> Gate {
         _ => Verdict::Pass,
     };
     gate(kind, value, Some(bound), verdict, words)
+}
+
+/// Judges how much more often the model abstains than the release before; where there was none, how often.
+fn abstention(bounds: &Bounds, seen: &Seen) -> Gate {
+    let share = |counts: &[Counts]| {
+        let total: u64 = counts.iter().map(|counts| counts.predictions).sum();
+        let abstained: u64 = counts.iter().map(|counts| counts.abstained).sum();
+        (total > 0).then(|| abstained as f64 / total as f64)
+    };
+    let kind = GateKind::Abstention;
+    let total: u64 = seen.counts.iter().map(|counts| counts.predictions).sum();
+    let Some(new) = share(&seen.counts) else {
+        let words = "no gateway reported a prediction yet".to_owned();
+        return gate(kind, None, bounds.abstention_rise, Verdict::Pass, words);
+    };
+    let (new_percent, old) = (new * 100.0, share(&seen.old));
+    let words = match old {
+        Some(old) => {
+            let old_percent = old * 100.0;
+            format!(
+                "the model abstains from {new_percent:.1} % of predictions, the release before from {old_percent:.1} %"
+            )
+        }
+        None => format!(
+            "the model abstains from {new_percent:.1} % of predictions; nothing is known of a release before"
+        ),
+    };
+    // Of a new model nobody knows how often is right, and of a handful of predictions nothing follows.
+    let bound = bounds.abstention_rise.filter(|_| old.is_some() && total >= bounds.compared_min);
+    at_most(kind, new - old.unwrap_or(0.0), bound, words)
+}
+
+/// Judges the largest change of an output on any gateway, against the release before on the same windows.
+fn output_change(bounds: &Bounds, seen: &Seen) -> Gate {
+    let kind = GateKind::OutputChange;
+    let compared: u64 = seen.counts.iter().map(|counts| counts.compared).sum();
+    let largest = seen.counts.iter().filter(|counts| counts.compared > 0).map(|counts| counts.difference_max);
+    let Some(value) = largest.max_by(f64::total_cmp) else {
+        // Where nothing ran before there is nothing to compare with: it must not wait for ever.
+        let words = "no prediction was compared with the release before".to_owned();
+        return gate(kind, None, bounds.output_change, Verdict::Pass, words);
+    };
+    let words =
+        format!("an output changed by at most {value:.3} of its size over {compared} compared predictions");
+    at_most(kind, value, bounds.output_change, words)
 }

@@ -8,11 +8,11 @@ use super::facts::Fleet;
 use super::order::place;
 use super::spec::{Reach, RolloutSpec};
 
-/// Returns the gateways that are meant, in the rollout's order.
+/// Returns the gateways that are meant and can run it, in the rollout's order.
 #[must_use]
 pub fn meant<'f>(spec: &RolloutSpec, seed: &str, fleet: &'f Fleet) -> Vec<&'f str> {
     let mut meant: Vec<_> = (fleet.iter())
-        .filter(|(_, device)| spec.query.matches(&device.labels))
+        .filter(|(_, device)| spec.query.matches(&device.labels) && spec.unfit(device).is_none())
         .map(|(id, _)| (place(seed, id), id.as_str()))
         .collect();
     meant.sort_unstable();

@@ -59,6 +59,16 @@ impl Query {
         Self(Node::All)
     }
 
+    /// Returns the query that means what both mean.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        match (&self.0, &other.0) {
+            (Node::All, _) => other.clone(),
+            (_, Node::All) => self.clone(),
+            (one, other) => Self(Node::And(vec![one.clone(), other.clone()])),
+        }
+    }
+
     /// Tells whether a gateway with these labels is meant.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {

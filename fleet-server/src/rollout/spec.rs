@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::query::Query;
-use super::window::Window;
+use super::facts::DeviceFacts;
+use super::query::{Labels, Query};
+use super::window::{Window, is_any_open};
 
 /// Most releases of one rollout: one a model, and a gateway has few models.
 pub const RELEASES_MAX: usize = 16;
@@ -16,6 +17,10 @@ pub const RELEASES_MAX: usize = 16;
 pub const PHASES_MAX: usize = 32;
 /// Most maintenance windows.
 pub const WINDOWS_MAX: usize = 32;
+/// Most sites with windows of their own.
+pub const SITES_MAX: usize = 256;
+/// The name that stands for settings where a model's does.
+pub const SETTINGS_SLOT: &str = "settings";
 
 /// A release of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +34,26 @@ pub struct ReleaseName {
     pub version: String,
     /// Release counter.
     pub counter: u64,
+}
+
+/// Settings for gateways: a target that the owner signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsName {
+    /// Path of the target, as in `settings/night.toml`.
+    pub path: String,
+    /// SHA-256 of the file.
+    pub digest: String,
+}
+
+/// Windows of some gateways, in place of those of all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteWindows {
+    /// Which gateways.
+    pub query: Query,
+    /// Their windows; any time where there is none.
+    pub windows: Vec<Window>,
 }
 
 /// How many gateways a phase brings the rollout to, those of the phases before included.
@@ -48,6 +73,7 @@ pub enum Reach {
 #[serde(deny_unknown_fields)]
 pub struct Bake {
     /// Time since the last gateway of the phase settled, in ms.
+    #[serde(rename = "time_ms")]
     pub ms: u64,
     /// Predictions that the phase's gateways made with the release, all together.
     pub predictions: u64,
@@ -92,10 +118,16 @@ pub struct Bounds {
     pub latency_of_budget: Option<f64>,
     /// p99 of an inference, by the p99 of the release before.
     pub latency_of_old: Option<f64>,
-    /// Share of predictions that are not finite, failed, or were withheld.
+    /// Starts of a worker on one gateway beyond the first.
+    pub restarts: Option<u32>,
+    /// Share of predictions that are not finite, or failed.
     pub invalid_rate: Option<f64>,
+    /// By how much the share of predictions from which the model abstains may be above that of the release before.
+    pub abstention_rise: Option<f64>,
     /// Smallest share of compared predictions that agree with the release before.
     pub agreement: Option<f64>,
+    /// Largest relative change of an output against the release before, on any one compared prediction.
+    pub output_change: Option<f64>,
     /// Compared predictions before agreement is judged.
     pub compared_min: u64,
 }
@@ -107,8 +139,14 @@ impl Default for Bounds {
             failures_percent: 2.0,
             latency_of_budget: Some(1.0),
             latency_of_old: Some(3.0),
+            // A gateway gives a release up by itself after its third start in a trial.
+            restarts: Some(3),
             invalid_rate: Some(0.01),
+            abstention_rise: Some(0.1),
             agreement: Some(0.8),
+            // One window at the edge of a sensor's range can change an output by any amount: it is shown, and judged
+            // only where somebody knows the model well enough to say what is too much.
+            output_change: None,
             compared_min: 100,
         }
     }
@@ -118,8 +156,12 @@ impl Default for Bounds {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutSpec {
-    /// What is rolled out: at most one release a model.
+    /// What is rolled out: at most one release a model; none where there are settings alone.
+    #[serde(default)]
     pub releases: Vec<ReleaseName>,
+    /// Settings that go with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsName>,
     /// Which gateways are meant, live.
     pub query: Query,
     /// The phases, each reaching as far as the one before or farther.
@@ -140,6 +182,12 @@ pub struct RolloutSpec {
     /// When gateways may change what they run, in their own time; any time where there is none.
     #[serde(default)]
     pub windows: Vec<Window>,
+    /// Windows of some gateways in place of these; the first that means a gateway counts.
+    #[serde(default)]
+    pub site_windows: Vec<SiteWindows>,
+    /// For how long a gateway may ask to be left alone, in ms.
+    #[serde(default = "default_defer_ms_max")]
+    pub defer_ms_max: u64,
     /// How long a gateway that is online may take to run the release before it counts as failed, in ms.
     #[serde(default = "default_install_ms_max")]
     pub install_ms_max: u64,
@@ -159,10 +207,40 @@ const fn default_install_ms_max() -> u64 {
     3_600_000
 }
 
+/// A day: whoever holds a gateway back for a shift or a batch is done by then.
+const fn default_defer_ms_max() -> u64 {
+    24 * 3_600_000
+}
+
 /// Longest times: a year. Beyond it sums with the present time could overflow.
 const MS_MAX: u64 = 366 * 24 * 3_600_000;
 
 impl RolloutSpec {
+    /// Returns what gateways know the parts by: models' names, and the settings'.
+    pub fn slots(&self) -> impl Iterator<Item = &str> {
+        let models = self.releases.iter().map(|release| release.model.as_str());
+        models.chain(self.settings.iter().map(|_| SETTINGS_SLOT))
+    }
+
+    /// Returns the windows of gateways with these labels.
+    #[must_use]
+    pub fn windows_of(&self, labels: &Labels) -> &[Window] {
+        let own = self.site_windows.iter().find(|site| site.query.matches(labels));
+        own.map_or(&self.windows, |site| &site.windows)
+    }
+
+    /// Tells whether a gateway may change what it runs at this moment.
+    #[must_use]
+    pub fn is_open(&self, device: &DeviceFacts, now_ms: u64) -> bool {
+        is_any_open(self.windows_of(&device.labels), now_ms, device.utc_offset_min)
+    }
+
+    /// Returns why a gateway can never run all of it, where it cannot.
+    #[must_use]
+    pub fn unfit<'f>(&self, device: &'f DeviceFacts) -> Option<&'f str> {
+        self.releases.iter().find_map(|release| device.unfit.get(&release.digest)).map(String::as_str)
+    }
+
     /// Checks what the types do not.
     ///
     /// *Errors*: all that is wrong, one sentence each, naming the field.
@@ -174,7 +252,10 @@ impl RolloutSpec {
             }
         };
         let models: BTreeSet<&str> = self.releases.iter().map(|release| release.model.as_str()).collect();
-        require(!self.releases.is_empty(), "`releases` is empty: name what is to be rolled out");
+        require(
+            !self.releases.is_empty() || self.settings.is_some(),
+            "`releases` is empty and there are no `settings`: name what is to be rolled out",
+        );
         require(self.releases.len() <= RELEASES_MAX, "`releases` names more than 16 releases");
         require(models.len() == self.releases.len(), "`releases` names a model twice");
         require(!self.phases.is_empty(), "`phases` is empty: leave it out for the usual ones");
@@ -192,12 +273,19 @@ impl RolloutSpec {
         });
         require(!falls, "`phases`: each reaches as far as the one before, or farther");
         require(self.windows.len() <= WINDOWS_MAX, "`windows` are more than 32");
+        require(self.site_windows.len() <= SITES_MAX, "`site_windows` are more than 256");
         require(
-            self.windows.iter().all(Window::is_valid),
+            self.site_windows.iter().all(|site| site.windows.len() <= WINDOWS_MAX),
+            "`site_windows`: one site has more than 32 windows",
+        );
+        let of_sites = self.site_windows.iter().flat_map(|site| &site.windows);
+        require(
+            self.windows.iter().chain(of_sites).all(Window::is_valid),
             "`windows`: a day is 0 to 6, times are below 24:00",
         );
-        require(self.bake.ms <= MS_MAX, "`bake.ms` is more than a year");
+        require(self.bake.ms <= MS_MAX, "`bake.time_ms` is more than a year");
         require((1..=MS_MAX).contains(&self.install_ms_max), "`install_ms_max` is 0 or more than a year");
+        require(self.defer_ms_max <= MS_MAX, "`defer_ms_max` is more than a year");
         let gates = &self.gates;
         require((0.0..=100.0).contains(&gates.failures_percent), "`gates.failures_percent` is not 0 to 100");
         let is_ratio = |bound: Option<f64>| bound.is_none_or(|bound| bound.is_finite() && bound > 0.0);
@@ -205,6 +293,11 @@ impl RolloutSpec {
         require(is_ratio(gates.latency_of_old), "`gates.latency_of_old` is not above 0");
         let is_share = |bound: Option<f64>| bound.is_none_or(|bound| (0.0..=1.0).contains(&bound));
         require(is_share(gates.invalid_rate), "`gates.invalid_rate` is not 0 to 1");
+        require(is_share(gates.abstention_rise), "`gates.abstention_rise` is not 0 to 1");
+        require(
+            gates.output_change.is_none_or(|bound| bound.is_finite() && bound >= 0.0),
+            "`gates.output_change` is below 0",
+        );
         require(is_share(gates.agreement), "`gates.agreement` is not 0 to 1");
         let spread = self.spread.as_ref();
         require(

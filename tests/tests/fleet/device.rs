@@ -111,6 +111,11 @@ impl Device {
         }
     }
 
+    /// Speaks to another server of the same fleet from now on.
+    pub(crate) fn turn_to(&mut self, server: SocketAddr) {
+        self.server = server;
+    }
+
     pub(crate) fn public(&self) -> PublicKey {
         PublicKey::from_bytes(self.key.verifying_key().as_bytes()).unwrap()
     }

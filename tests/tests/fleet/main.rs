@@ -6,6 +6,7 @@
 mod api;
 mod device;
 mod ingest;
+mod rollouts;
 mod rows;
 mod serving;
 mod store;

@@ -35,6 +35,7 @@ fn start(owner: &Owner) -> Daemon {
         root: Some(owner.file("metadata/1.root.json")),
         models: gateway.models.clone(),
         free_bytes_min: 0,
+        remote: None,
     };
     let (desk, jobs) = ImportDesk::new();
     let desk = Arc::new(desk);
@@ -44,8 +45,15 @@ fn start(owner: &Owner) -> Daemon {
     let database = StateDatabase::open(&lock).unwrap();
     let book = Arc::new(ReleaseBook::open(database, &state_dir, rules(), gateway.models.clone()).unwrap());
     let store = TrustStore::open(&lock).unwrap();
-    let importer =
-        Importer { settings, store, book: Arc::clone(&book), desk: Arc::clone(&desk), events: sender };
+    let importer = Importer {
+        settings,
+        store,
+        book: Arc::clone(&book),
+        desk: Arc::clone(&desk),
+        events: sender,
+        clock: Arc::default(),
+        meter: Arc::default(),
+    };
     importer.spawn(jobs).unwrap();
     let facts = StatusFacts {
         gateway: "g".into(),

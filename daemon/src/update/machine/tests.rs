@@ -87,6 +87,7 @@ fn events(state: &ModelState) -> Vec<(&'static str, Event)> {
     let candidate = state.candidate.as_ref();
     let subject = candidate.map(|c| &c.release).or(state.damaged()).map_or(release(3).digest, |r| r.digest);
     let active = state.active.as_ref().map_or(release(9).digest, |active| active.digest);
+    let previous = state.previous.as_ref().map_or(release(9).digest, |previous| previous.digest);
     let phase = candidate.map_or(Phase::Trial, |candidate| candidate.phase);
     let attempt = candidate.map_or(1, |candidate| candidate.tries_used + 1);
     let from = state.rollback_from().map_or(release(9).digest, |release| release.digest);
@@ -115,6 +116,9 @@ fn events(state: &ModelState) -> Vec<(&'static str, Event)> {
         ("delayed", Event::Delayed { digest: subject, detail: "later".to_owned() }),
         ("damaged", Event::Damaged { digest: active, detail: detail() }),
         ("rollback", Event::Rollback { from, detail: detail() }),
+        ("withdraw candidate", Event::Withdraw { digest: subject, detail: detail() }),
+        ("withdraw active", Event::Withdraw { digest: active, detail: detail() }),
+        ("withdraw previous", Event::Withdraw { digest: previous, detail: detail() }),
     ]
 }
 
@@ -231,10 +235,10 @@ fn only_so_many_bad_releases_are_remembered_and_those_below_the_floor_go_first()
 
 /// An event of the world, made fit for the state it meets: else nearly all would be out of turn.
 fn event_of(state: &ModelState, pick: usize, counter: u64, start: u64) -> Event {
-    if pick == 19 {
+    if pick == 22 {
         return Event::Offer { release: release(counter), intent: Intent::Retry };
     }
-    if pick >= 20 {
+    if pick >= 23 {
         return Event::Offer { release: release(counter), intent: Intent::Desired };
     }
     match events(state).remove(pick).1 {

@@ -3,11 +3,18 @@
 
 use proptest::prelude::*;
 
-use super::super::command::Command;
-use super::super::facts::{Counts, ModelFacts};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::command::{Command, Giver, Refused};
+use super::super::facts::{Bad, Counts, ModelFacts};
+use super::super::gate::GateKind;
+use super::super::phase::{meant, reached};
 use super::super::query::Query;
 use super::super::spec::{Bake, Bounds, Reach, ReleaseName, RolloutSpec, Spread};
 use super::*;
+
+mod deciding;
+mod racing;
 
 const MINUTE: u64 = 60_000;
 
@@ -18,6 +25,7 @@ fn release() -> ReleaseName {
 fn spec(phases: Vec<Reach>) -> RolloutSpec {
     RolloutSpec {
         releases: vec![release()],
+        settings: None,
         query: Query::all(),
         phases,
         bake: Bake { ms: 10 * MINUTE, predictions: 10 },
@@ -25,9 +33,15 @@ fn spec(phases: Vec<Reach>) -> RolloutSpec {
         on_failure: OnFailure::Revert,
         spread: None,
         windows: Vec::new(),
+        site_windows: Vec::new(),
+        defer_ms_max: 24 * 60 * MINUTE,
         install_ms_max: 30 * MINUTE,
         approvals: 0,
     }
+}
+
+fn order(rollout: &Rollout, command: Command, name: &str) -> Result<Step, Refused> {
+    rollout.ordered(command, Giver { name, at_ms: 1_000_000_000, approvals: 0 })
 }
 
 /// How a simulated gateway takes the release.
@@ -72,7 +86,7 @@ impl Gateway {
             return;
         }
         let model = self.facts.models.get_mut("pump").unwrap();
-        let is_bad = model.bad.iter().any(|(digest, _)| digest == "new");
+        let is_bad = model.bad.iter().any(|bad| bad.digest == "new");
         match self.told {
             Some("new") if !is_bad && model.good.as_deref() != Some("new") => {
                 model.candidate = Some("new".into());
@@ -85,7 +99,11 @@ impl Gateway {
                 };
                 if let Some(cause) = cause {
                     model.candidate = None;
-                    model.bad.push(("new".into(), cause.into()));
+                    model.bad.push(Bad {
+                        digest: "new".into(),
+                        cause: cause.into(),
+                        at_ms: Some(i64::from(step)),
+                    });
                 } else if self.manner == Manner::Good && self.progress > 2 {
                     model.candidate = None;
                     model.good = Some("new".into());
@@ -123,8 +141,8 @@ struct World {
 
 impl World {
     fn new(spec: RolloutSpec, seed: &str, gateways: Vec<Gateway>) -> Self {
-        let draft = Rollout::draft(spec, seed.to_owned(), "ann".to_owned());
-        let rollout = draft.ordered(Command::Start, "ann").unwrap().rollout;
+        let draft = Rollout::draft(seed.to_owned(), spec, "ann".to_owned(), BTreeSet::new());
+        let rollout = order(&draft, Command::Start, "ann").unwrap().rollout;
         let gateways =
             gateways.into_iter().enumerate().map(|(number, it)| (format!("d{number:03}"), it)).collect();
         Self { gateways, rollout, now_ms: 1_000_000_000, step: 0, told: BTreeSet::new() }
@@ -163,6 +181,7 @@ impl World {
                     gateway.assigned += 1;
                     self.told.insert(id.clone());
                 }
+                Act::Drop(id) => self.gateways.get_mut(id).unwrap().told = None,
                 Act::Withdraw(id) => self.gateways.get_mut(id).unwrap().told = Some("withdrawn"),
             }
         }
@@ -170,14 +189,15 @@ impl World {
 
     fn check(&self, step: &Step, fleet: &Fleet) {
         let rollout = &step.rollout;
-        let meant = meant(&rollout.spec, &rollout.seed, fleet);
+        let meant = meant(&rollout.spec, &rollout.id, fleet);
         let reached = reached(&rollout.spec, rollout.phase, &meant, fleet);
         let assigned = step.acts.iter().filter_map(|act| match act {
             Act::Assign(id) => Some(id),
-            Act::Withdraw(_) => None,
+            Act::Withdraw(_) | Act::Drop(_) => None,
         });
         for id in assigned {
-            assert_eq!(self.rollout.status, Status::Running, "{id} is told by a rollout that does not run");
+            let gives = matches!(self.rollout.status, Status::Running | Status::Completed);
+            assert!(gives, "{id} is told by a rollout that does not run");
             assert!(reached.contains(id.as_str()), "{id} is beyond phase {}", rollout.phase);
             assert_eq!(self.gateways[id].assigned, 0, "{id} is told twice");
         }
@@ -305,12 +325,12 @@ fn those_that_join_later_enter_the_present_phase_and_move_nobody() {
 fn a_pause_tells_nobody_and_a_resumed_rollout_goes_on() {
     let mut world = World::new(spec(vec![Reach::Count(1), Reach::Percent(100)]), "a", good(10));
     world.live_until(100, |rollout| matches!(rollout.stage, Stage::Baking { .. }));
-    world.rollout = world.rollout.ordered(Command::Pause, "ann").unwrap().rollout;
+    world.rollout = order(&world.rollout, Command::Pause, "ann").unwrap().rollout;
     for _ in 0..100 {
         world.minute();
     }
     assert_eq!(world.told.len(), 1);
-    world.rollout = world.rollout.ordered(Command::Resume, "ann").unwrap().rollout;
+    world.rollout = order(&world.rollout, Command::Resume, "ann").unwrap().rollout;
     world.live_until(200, is_over);
     assert_eq!((world.rollout.status, world.told.len()), (Status::Completed, 10));
 }
@@ -318,14 +338,14 @@ fn a_pause_tells_nobody_and_a_resumed_rollout_goes_on() {
 #[test]
 fn approval_needs_so_many_people_and_not_the_author() {
     let asked = RolloutSpec { approvals: 2, ..spec(vec![Reach::Percent(100)]) };
-    let rollout = Rollout::draft(asked, "a".into(), "ann".into());
-    let rollout = rollout.ordered(Command::Start, "ann").unwrap().rollout;
+    let rollout = Rollout::draft("a".into(), asked, "ann".into(), BTreeSet::from(["sue".to_owned()]));
+    let rollout = order(&rollout, Command::Start, "ann").unwrap().rollout;
     assert_eq!(rollout.status, Status::Approval);
-    assert!(rollout.ordered(Command::Approve, "ann").is_err());
-    let rollout = rollout.ordered(Command::Approve, "bob").unwrap().rollout;
-    let rollout = rollout.ordered(Command::Approve, "bob").unwrap().rollout;
+    assert!(order(&rollout, Command::Approve, "ann").is_err());
+    let rollout = order(&rollout, Command::Approve, "bob").unwrap().rollout;
+    let rollout = order(&rollout, Command::Approve, "bob").unwrap().rollout;
     assert_eq!(rollout.status, Status::Approval);
-    assert_eq!(rollout.ordered(Command::Approve, "cleo").unwrap().rollout.status, Status::Running);
+    assert_eq!(order(&rollout, Command::Approve, "cleo").unwrap().rollout.status, Status::Running);
 }
 
 #[test]
@@ -356,11 +376,11 @@ fn every_order_in_every_state_is_taken_or_refused_and_can_be_given_twice() {
         for command in commands {
             let mut rollout = World::new(spec(vec![Reach::Percent(100)]), "a", good(3)).rollout;
             rollout.status = status;
-            let Ok(step) = rollout.ordered(command, "bob") else { continue };
+            let Ok(step) = order(&rollout, command, "bob") else { continue };
             taken += 1;
             // Promote is for the present phase: given again it is another one's.
             if command != Command::Promote {
-                let again = step.rollout.ordered(command, "bob").unwrap();
+                let again = order(&step.rollout, command, "bob").unwrap();
                 assert_eq!(again.rollout.status, step.rollout.status, "{status:?} {command:?}");
                 assert!(again.acts.is_empty(), "{status:?} {command:?}");
             }

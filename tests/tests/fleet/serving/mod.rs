@@ -66,6 +66,7 @@ impl Running {
             public_url: None,
             database_url,
             blob_url,
+            retention: dunlin_fleet::retention::Retention::new(90, u64::MAX),
             bounds,
         };
         let server = runtime.block_on(Server::open(settings)).map_err(Failure::of("open"))?;

@@ -131,6 +131,35 @@ fn a_gateway_that_knows_a_newer_statement_than_a_restored_database_is_told_above
 }
 
 #[test]
+fn of_many_releases_taken_back_the_newest_are_told_and_no_more_than_a_gateway_reads() -> Outcome<()> {
+    over_both(|database| {
+        let site = Site::new(database)?;
+        let mut gateway = site.gateway(1)?;
+        let id = gateway.device.id().to_string();
+        let digest = |number: usize| dunlin_protocol::Digest::of(&number.to_le_bytes());
+        site.running.write(move |sql| {
+            for number in 0..desired::WITHDRAWN_MAX + 20 {
+                let withdrawn = Withdrawn {
+                    model: "frost".to_owned(),
+                    digest: digest(number).to_string(),
+                    rollout: format!("rol-{number}"),
+                    reason: "halted".to_owned(),
+                };
+                desired::withdraw(sql, &id, &withdrawn, 1)?;
+            }
+            Ok(())
+        })?;
+        let told = gateway.exchange()?.unwrap();
+        assert_eq!(told.withdrawn.len(), desired::WITHDRAWN_MAX);
+        assert_eq!(told.withdrawn[0].digest, digest(desired::WITHDRAWN_MAX + 19));
+        let id = gateway.device.id().to_string();
+        let kept = site.running.write(move |sql| desired::of(sql, &id))?;
+        assert_eq!(kept.withdrawn.len(), desired::WITHDRAWN_MAX);
+        Ok(())
+    })
+}
+
+#[test]
 fn roots_that_a_gateway_lacks_come_with_the_statement() -> Outcome<()> {
     let mut site = Site::new(None)?;
     let release = site.owner.approve(site.folder.path(), "frost", 1, &[])?;
@@ -213,6 +242,16 @@ fn a_question_that_waits_is_answered_when_there_is_something_new() -> Outcome<()
         assert!(asking.join().unwrap()?);
         Ok(())
     })
+}
+
+#[test]
+fn who_waits_is_asked_to_wait_on_and_others_come_back_later() -> Outcome<()> {
+    let site = Site::new(None)?;
+    let mut gateway = site.gateway(1)?;
+    gateway.ask(0)?;
+    assert_eq!(gateway.ask(1)?.0.next_ms, 0);
+    assert!(gateway.ask(0)?.0.next_ms > 30_000);
+    Ok(())
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod blobs;
 mod bucket;
 mod director;
 mod image;
+mod lies;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
