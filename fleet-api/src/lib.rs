@@ -9,9 +9,11 @@ pub mod enrolment;
 pub mod image;
 pub mod order;
 pub mod page;
+pub mod policy;
 pub mod rollout;
 pub mod server;
 pub mod token;
+pub mod upload;
 
 use std::collections::BTreeMap;
 

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::fleet::Fleet;
 use crate::image;
+use crate::retention;
 use crate::rollouts;
 use crate::waking;
 
@@ -39,6 +40,7 @@ impl Background {
         let mut tasks = JoinSet::new();
         let stopping = Stopping(stopping);
         tasks.spawn(image::renew_in_time(Arc::clone(fleet), stopping.clone()));
+        tasks.spawn(retention::tidy_in_time(Arc::clone(fleet), stopping.clone()));
         tasks.spawn(rollouts::reconcile(Arc::clone(fleet), stopping.clone()));
         if fleet.store.is_shared() {
             tasks.spawn(waking::listen(Arc::clone(fleet), stopping));

@@ -10,8 +10,11 @@ use dunlin_protocol::ServerId;
 
 use crate::api::RateLimits;
 use crate::blobs::Blobs;
+use crate::exchange::keys::Keys;
 use crate::exchange::waiters::Waiters;
+use crate::http::BodyRoom;
 use crate::online_key::OnlineKey;
+use crate::retention::Retention;
 use crate::store::Store;
 
 /// The server's parts.
@@ -29,10 +32,16 @@ pub struct Fleet {
     pub public_url: String,
     /// What this process is called where it holds a lease; another one after a restart.
     pub holder: String,
+    /// Keys of gateways that spoke lately.
+    pub keys: Keys,
     /// Gateways that wait for something new.
     pub waiters: Arc<Waiters>,
+    /// How long rows are kept, and how much.
+    pub retention: Retention,
     /// How often each token may ask.
     pub rate_limits: RateLimits,
+    /// Memory for bodies of gateways' messages.
+    pub body_room: BodyRoom,
     /// Longest time for the body of a request.
     pub body_time: Duration,
 }

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod background;
+pub mod backup;
 pub mod blobs;
 pub mod director;
 pub mod enrolment;
@@ -13,9 +14,11 @@ pub mod fleet;
 pub mod http;
 pub mod image;
 pub mod online_key;
+pub mod retention;
 pub mod rollout;
 pub mod rollouts;
 pub mod server;
 pub mod service_manager;
 pub mod store;
+pub mod uploaded;
 mod waking;

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use dunlin_fleet::backup::{self, BackupError};
 use dunlin_fleet::http::Bounds;
+use dunlin_fleet::retention::Retention;
 use dunlin_fleet::server::{ServeError, Server, Settings};
 use dunlin_kit::error_chain::Chain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +28,12 @@ struct Arguments {
 enum Command {
     /// Run the server
     Serve(ServeArgs),
+    /// Copy a server's database, keys and blobs, also while it runs
+    Backup(BackupArgs),
+    /// Make a server's folder of a backup
+    Restore(RestoreArgs),
+    /// Look for damage in a server's folder or a backup
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -39,17 +47,83 @@ struct ServeArgs {
     /// Where gateways find the server, as in `https://fleet.example`
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// A PostgreSQL database in place of the one in the folder
+    /// A PostgreSQL database in place of the one in the folder; `DUNLIN_FLEET_DATABASE_URL` says it as well, and shows no
+    /// password in lists of processes
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`; credentials come from the environment
     #[arg(long, value_name = "URL")]
     blob_url: Option<String>,
+    /// How many days rows that gateways uploaded are kept
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    keep_days: u32,
+    /// Most bytes of such rows; beyond, the oldest go first
+    #[arg(long, value_name = "BYTES", default_value_t = 20_000_000_000)]
+    keep_bytes: u64,
+    /// Most connections at the same time; more wait
+    #[arg(long, value_name = "COUNT", default_value_t = Bounds::default().connections)]
+    connections: usize,
+}
+
+#[derive(Debug, Args)]
+struct BackupArgs {
+    /// The server's folder; the server may be running
+    data: PathBuf,
+    /// A folder that is not there yet
+    to: PathBuf,
+    /// The database is in PostgreSQL, and backed up by its own means: back up keys and blobs alone
+    #[arg(long)]
+    without_database: bool,
+}
+
+#[derive(Debug, Args)]
+struct RestoreArgs {
+    /// Folder of a backup
+    from: PathBuf,
+    /// Folder of the server to be; empty or not there yet
+    data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Folder of a server, which may be running, or of a backup
+    data: PathBuf,
 }
 
 fn main() -> ExitCode {
-    let Command::Serve(args) = Arguments::parse().command;
+    let command = Arguments::parse().command;
     start_log();
+    match command {
+        Command::Serve(args) => run(args),
+        Command::Backup(args) => {
+            let database =
+                if args.without_database { backup::Database::Elsewhere } else { backup::Database::InFolder };
+            ended(backup::back_up(&args.data, &args.to, database), "the backup is complete")
+        }
+        Command::Restore(args) => ended(backup::restore(&args.from, &args.data), "restored"),
+        Command::Check(args) => ended(backup::check(&args.data), "no damage was found"),
+    }
+}
+
+/// Variable that names a database.
+const DATABASE_URL: &str = "DUNLIN_FLEET_DATABASE_URL";
+/// Exit code of a check that found damage.
+const DAMAGED: u8 = 5;
+
+fn ended(outcome: Result<backup::Summary, BackupError>, words: &'static str) -> ExitCode {
+    match outcome {
+        Ok(summary) => {
+            tracing::info!(files = summary.files, bytes = summary.bytes, "{words}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "failed");
+            if matches!(error, BackupError::Damaged(_)) { ExitCode::from(DAMAGED) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(args: ServeArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -67,14 +141,18 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let ServeArgs { data, listen, public_url, database_url, blob_url } = args;
+    let ServeArgs { data, listen, public_url, database_url, blob_url, keep_days, keep_bytes, connections } =
+        args;
+    let database_url =
+        database_url.or_else(|| std::env::var(DATABASE_URL).ok().filter(|url| !url.is_empty()));
     let server = Server::open(Settings {
         data,
         listen,
         public_url,
         database_url,
         blob_url,
-        bounds: Bounds::default(),
+        retention: Retention::new(keep_days, keep_bytes),
+        bounds: Bounds { connections, ..Bounds::default() },
     })
     .await?;
     server.serve(told_to_stop()).await;

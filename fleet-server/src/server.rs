@@ -15,9 +15,11 @@ use tokio::net::TcpListener;
 use crate::api::{self, RateLimits};
 use crate::background::Background;
 use crate::blobs::{BlobError, Blobs};
+use crate::exchange::keys::Keys;
 use crate::fleet::{Fleet, now_ms, random};
-use crate::http::{self, Bounds};
+use crate::http::{self, BodyRoom, Bounds};
 use crate::online_key::OnlineKey;
+use crate::retention::Retention;
 use crate::service_manager;
 use crate::store::{Store, StoreError, fleet};
 
@@ -37,6 +39,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`.
     pub blob_url: Option<String>,
+    /// How long rows of gateways are kept, and how much.
+    pub retention: Retention,
     /// How much is allowed.
     pub bounds: Bounds,
 }
@@ -129,7 +133,10 @@ impl Server {
             server,
             public_url,
             holder,
+            keys: Keys::default(),
             waiters: Arc::default(),
+            body_room: BodyRoom::default(),
+            retention: settings.retention,
             rate_limits: RateLimits::default(),
             body_time: settings.bounds.body,
         };

@@ -13,12 +13,14 @@ mod document;
 mod enrolment;
 mod image;
 mod page;
+mod policies;
 mod releases;
 mod rollout_shown;
 mod rollouts;
 mod server;
 mod texts;
 mod tokens;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -49,6 +51,8 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(image::routes())
         .merge(blobs::routes())
         .merge(releases::routes())
+        .merge(policies::routes())
+        .merge(uploads::routes())
 }
 
 /// Returns the interface as part of the server's router.

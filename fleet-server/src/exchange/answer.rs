@@ -13,13 +13,13 @@ use dunlin_protocol::limits::WAIT_SECONDS_MAX;
 use dunlin_protocol::message::MessageError;
 use dunlin_protocol::refusal::{Refusal, RefusalCode};
 use dunlin_protocol::{
-    Counter, DeviceId, Envelope, ExchangeAnswer, ExchangeRequest, List, Message as _, PublicKey, Verified,
-    Words,
+    Counter, DeviceId, Envelope, ExchangeAnswer, ExchangeRequest, Form, List, Message as _, PublicKey,
+    Verified, Words,
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::ingest;
+use super::ingest::{self, Sound};
 use super::judge::{Judgement, Question, judge};
 use crate::fleet::{Fleet, now_ms};
 use crate::http::{Rejection, zstd_frame};
@@ -36,6 +36,11 @@ const NEXT_UNDECIDED_MS: u64 = 300_000;
 /// The same for one that is not served any more.
 const NEXT_REVOKED_MS: u64 = 24 * 3_600 * 1_000;
 
+/// The same for one whose rows were left with it, since the server has too much to do.
+const NEXT_STRAINED_MS: u64 = 30_000;
+/// Level of Zstandard for answers: texts of some hundred bytes to some kilobytes, made anew each time.
+const ANSWER_LEVEL: i32 = 3;
+
 /// An answer, with its HTTP status.
 #[derive(Debug)]
 pub struct Answered {
@@ -45,11 +50,12 @@ pub struct Answered {
     pub envelope: Vec<u8>,
 }
 
-/// Answers a question; where there is nothing new, after `wait_seconds` or when there is.
+/// Answers a question; where there is nothing new, after `wait_seconds` or when there is. A question in a compressed form
+/// is answered in one where that is shorter.
 ///
 /// *Errors*: refusals that are not signed.
-pub async fn exchange(fleet: &Fleet, raw: &[u8], wait_seconds: u64) -> Result<Answered, Rejection> {
-    let question = Arc::new(open(fleet, raw).await?);
+pub async fn exchange(fleet: &Fleet, question: Question, wait_seconds: u64) -> Result<Answered, Rejection> {
+    let question = Arc::new(question);
     let request = &question.request;
     // The place is taken before the state is read, so that no change falls in between.
     let waiter = (wait_seconds > 0).then(|| fleet.waiters.join(request.device)).flatten();
@@ -72,27 +78,44 @@ pub async fn exchange(fleet: &Fleet, raw: &[u8], wait_seconds: u64) -> Result<An
         answer.next_ms = if has_waited { 0 } else { next_ms(NEXT_WAITING_MS) };
     }
     let status = answer.refusal.as_ref().map_or(200, |refusal| refusal.code.http_status());
-    let sealed = Envelope::of(&answer, &fleet.key.public().to_string(), |message| fleet.key.sign(message));
-    let sealed = sealed.map_err(|error| Rejection::internal("an answer cannot be written", &error))?;
+    let plain =
+        answer.to_plain().map_err(|error| Rejection::internal("an answer cannot be written", &error))?;
+    let (form, payload) = match question.form {
+        Form::Zstd => shorter(plain),
+        Form::Plain => (Form::Plain, plain),
+    };
+    let sign = |message: &[u8]| fleet.key.sign(message);
+    let sealed =
+        Envelope::seal(ExchangeAnswer::payload_type(form), payload, &fleet.key.public().to_string(), sign);
     Ok(Answered { status, envelope: sealed.to_bytes() })
+}
+
+/// Compresses a payload where that makes it shorter.
+fn shorter(plain: Vec<u8>) -> (Form, Vec<u8>) {
+    match zstd::bulk::compress(&plain, ANSWER_LEVEL) {
+        Ok(frame) if frame.len() < plain.len() => (Form::Zstd, frame),
+        _ => (Form::Plain, plain),
+    }
 }
 
 fn brings_nothing(answer: &ExchangeAnswer) -> bool {
     answer.receipts.is_empty()
         && answer.rejected.is_empty()
-        && answer.asks.is_empty()
+        && !answer.asks.contains(&Ask::Report)
         && answer.refusal.is_none()
         && answer.desired.is_none()
         && answer.settings.is_none()
 }
 
 /// Checks who sent an envelope, then reads it.
-async fn open(fleet: &Fleet, raw: &[u8]) -> Result<Question, Rejection> {
+///
+/// *Errors*: refusals that are not signed.
+pub async fn open(fleet: &Fleet, raw: &[u8]) -> Result<Question, Rejection> {
     let envelope = Envelope::parse(raw, ExchangeRequest::BYTES_MAX)
         .map_err(|error| Rejection::of(RefusalCode::Malformed, &error.to_string()))?;
-    if ExchangeRequest::form_of(envelope.payload_type()).is_none() {
+    let Some(form) = ExchangeRequest::form_of(envelope.payload_type()) else {
         return Err(Rejection::of(RefusalCode::Unsupported, "the payload is no question of version 1"));
-    }
+    };
     let device = envelope.key_ids().find_map(|id| id.parse::<DeviceId>().ok());
     let device =
         device.ok_or_else(|| Rejection::of(RefusalCode::Signature, "no signature names a device"))?;
@@ -118,17 +141,24 @@ async fn open(fleet: &Fleet, raw: &[u8]) -> Result<Question, Rejection> {
     let write = |error| Rejection::internal("a message cannot be kept", &error);
     let health = serde_json::to_string(&request.health).map_err(write)?;
     let report = request.report.full.as_ref().map(serde_json::to_string).transpose().map_err(write)?;
-    let sound = ingest::inspect(&request.batches);
-    Ok(Question { request, digest, sound, health, report, now_ms: now_ms() })
+    // Whoever has too much to do takes the health of gateways, and leaves their rows with them until later.
+    let is_strained = !request.batches.is_empty() && fleet.store.is_strained();
+    let sound = if is_strained { Sound::default() } else { ingest::inspect(&request.batches) };
+    Ok(Question { request, form, digest, sound, is_strained, health, report, now_ms: now_ms() })
 }
 
 async fn key_of(fleet: &Fleet, device: DeviceId) -> Result<PublicKey, Rejection> {
+    if let Some(key) = fleet.keys.get(device) {
+        return Ok(key);
+    }
     let id = device.to_string();
     let key = fleet.store.read(move |sql| devices::public_key(sql, &id)).await?;
     let unknown = || Rejection::of(RefusalCode::UnknownDevice, "no such device is enrolled here");
     let key = <[u8; 32]>::try_from(key.ok_or_else(unknown)?.as_slice()).ok();
     let key = key.and_then(|key| PublicKey::from_bytes(&key).ok());
-    key.ok_or_else(|| StoreError::Damaged("a gateway's key is none".to_owned()).into())
+    let key = key.ok_or_else(|| StoreError::Damaged("a gateway's key is none".to_owned()))?;
+    fleet.keys.put(key);
+    Ok(key)
 }
 
 async fn judged(fleet: &Fleet, question: &Arc<Question>) -> Result<ExchangeAnswer, Rejection> {
@@ -163,15 +193,20 @@ async fn judged(fleet: &Fleet, question: &Arc<Question>) -> Result<ExchangeAnswe
             answer.refusal =
                 Some(Refusal { words: Words::cut(&code.as_str().replace('_', " ")), code, highest });
         }
-        Judgement::Taken { taken, report_known, statement, settings } => {
+        Judgement::Taken { taken, report_known, statement, settings, wishes } => {
             let desired = statement.map(|draft| draft.sign(fleet.key.role())).transpose();
             let desired = desired.map_err(|error| Rejection::internal("a statement is too long", &error))?;
             answer.desired = desired.map(Box::new);
             answer.settings = settings;
             answer.receipts = List::first_of(taken.receipts);
             answer.rejected = List::first_of(taken.rejected);
-            if report_known != Some(request.report.digest) {
-                answer.asks = List::first_of([Ask::Report]);
+            let report = (report_known != Some(request.report.digest)).then_some(Ask::Report);
+            answer.asks = List::first_of(report.into_iter().chain(wishes.asks));
+            if let Some(mean) = wishes.next_ms {
+                answer.next_ms = next_ms(mean);
+            }
+            if question.is_strained {
+                answer.next_ms = next_ms(NEXT_STRAINED_MS);
             }
             answer.report_known = report_known;
         }

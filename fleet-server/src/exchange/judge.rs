@@ -6,14 +6,15 @@
 
 use dunlin_protocol::exchange::{Defer, SettingsOffer};
 use dunlin_protocol::refusal::RefusalCode;
-use dunlin_protocol::{Digest, ExchangeRequest};
+use dunlin_protocol::{Digest, ExchangeRequest, Form};
 
 use super::counter::Verdict;
 use super::ingest::{self, Sound, Taken};
+use super::wishes::{self, Wishes};
 use crate::director::{self, Draft, Standing};
 use crate::rollout::facts::Deferral;
 use crate::store::audit::{self, Deed};
-use crate::store::devices::{self, Device, DeviceState};
+use crate::store::devices::{self, DeviceState, Speaker};
 use crate::store::messages::{self, Heard};
 use crate::store::{Sql, StoreError, sightings};
 
@@ -22,11 +23,15 @@ const CLONED: &str = "cloned_identity";
 
 /// A message whose signature was checked, ready for the transaction.
 #[derive(Debug)]
-pub(super) struct Question {
+pub struct Question {
     pub(super) request: ExchangeRequest,
+    /// How it was written, and so what the gateway reads.
+    pub(super) form: Form,
     /// Over the bytes that are signed: what stands around them in the envelope is anybody's on the way.
     pub(super) digest: [u8; 32],
     pub(super) sound: Sound,
+    /// Rows were left out, since the server has too much to do.
+    pub(super) is_strained: bool,
     pub(super) health: String,
     pub(super) report: Option<String>,
     pub(super) now_ms: u64,
@@ -45,13 +50,14 @@ pub(super) enum Judgement {
         report_known: Option<Digest>,
         statement: Option<Box<Draft>>,
         settings: Option<SettingsOffer>,
+        wishes: Wishes,
     },
 }
 
 pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement, StoreError> {
     let request = &question.request;
     let id = request.device.to_string();
-    let Some(device) = devices::get(sql, &id)? else { return Ok(Judgement::Unknown) };
+    let Some(device) = devices::speaker(sql, &id)? else { return Ok(Judgement::Unknown) };
     let refused = |code| Ok(Judgement::Refused { code, state: device.state, highest: None });
     if device.state == DeviceState::Revoked {
         return refused(RefusalCode::Revoked);
@@ -60,14 +66,14 @@ pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement,
         return refused(RefusalCode::WrongIncarnation);
     }
     let (counter, start) = (request.counter.get(), request.start.to_string());
-    let known = messages::known(sql, &id, device.counter, device.start.clone(), counter)?;
+    let known = messages::known(sql, &id, device.counter, device.start.clone(), (counter, &start))?;
     let replayed = || Judgement::Refused {
         code: RefusalCode::Replayed,
         state: device.state,
         highest: Some(device.counter),
     };
     match known.judge(counter, &start, &question.digest) {
-        Verdict::Cloned => return suspend(sql, &device, counter, &start, question.now_ms),
+        Verdict::Cloned => return suspend(sql, &id, &device, counter, &start, question.now_ms),
         Verdict::Replayed => return Ok(replayed()),
         Verdict::Repeated if counter < device.counter => return Ok(replayed()),
         Verdict::Repeated => {}
@@ -99,7 +105,7 @@ pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement,
     let taken = ingest::take(sql, &id, &question.sound, question.now_ms)?;
     let report_known = match &question.report {
         Some(_) => Some(request.report.digest),
-        None => device.report.and_then(|(_, digest)| digest.parse().ok()),
+        None => device.report_digest.as_deref().and_then(|digest| digest.parse().ok()),
     };
     let standing = Standing {
         device: &id,
@@ -109,7 +115,8 @@ pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement,
     };
     let statement = director::draft(sql, standing, &request.held, request.nonce, question.now_ms)?;
     let settings = director::settings_for(sql, standing, &request.held)?;
-    Ok(Judgement::Taken { taken, report_known, statement: statement.map(Box::new), settings })
+    let wishes = wishes::of(sql, &id)?;
+    Ok(Judgement::Taken { taken, report_known, statement: statement.map(Box::new), settings, wishes })
 }
 
 /// Keeps a gateway's wish to be left alone, by the server's clock: the gateway's may be anything.
@@ -128,13 +135,14 @@ fn note_deferral(
 /// Suspends a gateway whose key speaks twice: both of them, since nobody can tell which is the right one.
 fn suspend(
     sql: &mut dyn Sql,
-    device: &Device,
+    id: &str,
+    device: &Speaker,
     counter: u64,
     start: &str,
     now_ms: u64,
 ) -> Result<Judgement, StoreError> {
     if device.reason.as_deref() != Some(CLONED) {
-        devices::set_state(sql, &device.id, DeviceState::Suspended, Some(CLONED))?;
+        devices::set_state(sql, id, DeviceState::Suspended, Some(CLONED))?;
         let detail = serde_json::json!({ "counter": counter, "highest": device.counter, "start": start });
         audit::add(
             sql,
@@ -142,7 +150,7 @@ fn suspend(
                 at_ms: now_ms,
                 who: "server".to_owned(),
                 action: "device.suspend".to_owned(),
-                object: device.id.clone(),
+                object: id.to_owned(),
                 reason: CLONED.to_owned(),
                 detail: detail.to_string(),
             },

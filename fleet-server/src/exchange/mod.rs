@@ -7,7 +7,11 @@ mod answer;
 pub mod counter;
 mod ingest;
 mod judge;
+pub mod keys;
 pub mod waiters;
+mod wishes;
 
-pub use answer::{Answered, exchange};
+pub use answer::{Answered, exchange, open};
 pub(crate) use answer::{next_of, wire_state};
+pub use judge::Question;
+pub(crate) use wishes::{EXCHANGE, UPLOADS};

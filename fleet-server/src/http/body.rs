@@ -12,11 +12,52 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use dunlin_protocol::limits::envelope_bytes_max;
 use dunlin_protocol::refusal::RefusalCode;
 use dunlin_protocol::routes::ENVELOPE_MEDIA_TYPE;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Rejection;
 
 /// Largest window of a frame: as much memory as reading one takes, whatever its length.
 const WINDOW_LOG_MAX: u32 = 23;
+
+/// Memory that bodies of gateways' messages take together: as many of the longest as a small server parses in a second.
+const ROOM_BYTES: usize = 32 << 20;
+/// Bodies up to this need no room: those that bring no rows.
+const FREE_BYTES: usize = 16 << 10;
+
+/// Room for bodies: what has none is refused, so that those which flood the server fill no memory, and the short messages
+/// of others pass.
+#[derive(Debug)]
+pub struct BodyRoom(Semaphore);
+
+impl Default for BodyRoom {
+    fn default() -> Self {
+        Self(Semaphore::new(ROOM_BYTES))
+    }
+}
+
+impl BodyRoom {
+    /// Makes room for so many bytes more.
+    fn grow<'r>(&'r self, taken: &mut Option<SemaphorePermit<'r>>, bytes: usize) -> Result<(), Rejection> {
+        let have = FREE_BYTES + taken.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let Some(missing) = bytes.checked_sub(have).filter(|missing| *missing > 0) else { return Ok(()) };
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        let more = self.0.try_acquire_many(missing).map_err(|_| {
+            Rejection::of(RefusalCode::Unavailable, "the server reads too many long messages at present")
+        })?;
+        match taken {
+            Some(taken) => taken.merge(more),
+            None => *taken = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// A body, and its room, which is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Roomed<'r> {
+    pub(super) bytes: Vec<u8>,
+    _room: Option<SemaphorePermit<'r>>,
+}
 
 /// Decompresses one frame of Zstandard; none where it is broken or comes to more.
 pub(crate) fn zstd_frame(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
@@ -29,11 +70,12 @@ pub(crate) fn zstd_frame(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
 }
 
 /// Reads the envelope of a request, whose payload has at most `payload_bytes_max` bytes.
-pub(super) async fn read_envelope(
+pub(super) async fn read_envelope<'r>(
     request: Request<Body>,
+    body_room: &'r BodyRoom,
     payload_bytes_max: usize,
     time_max: Duration,
-) -> Result<Vec<u8>, Rejection> {
+) -> Result<Roomed<'r>, Rejection> {
     let bytes_max = envelope_bytes_max(payload_bytes_max);
     let (parts, body) = request.into_parts();
     let is_compressed = require_readable(&parts.headers)?;
@@ -41,8 +83,14 @@ pub(super) async fn read_envelope(
     if length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    let raw = read_body(body, bytes_max, time_max).await?;
-    if is_compressed { zstd_frame(&raw, bytes_max).ok_or_else(|| too_large(bytes_max)) } else { Ok(raw) }
+    let mut room = None;
+    let grow = |bytes| body_room.grow(&mut room, bytes);
+    let mut bytes = within(time_max, collect(body, bytes_max, grow)).await?;
+    if is_compressed {
+        bytes = zstd_frame(&bytes, bytes_max).ok_or_else(|| too_large(bytes_max))?;
+        body_room.grow(&mut room, bytes.len())?;
+    }
+    Ok(Roomed { bytes, _room: room })
 }
 
 /// Reads a body as it comes, within a number of bytes and a time.
@@ -51,7 +99,14 @@ pub(crate) async fn read_body(
     bytes_max: usize,
     time_max: Duration,
 ) -> Result<Vec<u8>, Rejection> {
-    tokio::time::timeout(time_max, collect(body, bytes_max)).await.map_err(|_| {
+    within(time_max, collect(body, bytes_max, |_| Ok(()))).await
+}
+
+async fn within(
+    time_max: Duration,
+    reading: impl Future<Output = Result<Vec<u8>, Rejection>>,
+) -> Result<Vec<u8>, Rejection> {
+    tokio::time::timeout(time_max, reading).await.map_err(|_| {
         Rejection::http(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")
     })?
 }
@@ -78,7 +133,11 @@ fn require_readable(headers: &HeaderMap) -> Result<bool, Rejection> {
     }
 }
 
-async fn collect(mut body: Body, bytes_max: usize) -> Result<Vec<u8>, Rejection> {
+async fn collect(
+    mut body: Body,
+    bytes_max: usize,
+    mut grow: impl FnMut(usize) -> Result<(), Rejection>,
+) -> Result<Vec<u8>, Rejection> {
     let mut raw = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|_| Rejection::of(RefusalCode::Malformed, "the body broke off"))?;
@@ -86,6 +145,7 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Vec<u8>, Rejection>
             if raw.len() + piece.len() > bytes_max {
                 return Err(too_large(bytes_max));
             }
+            grow(raw.len() + piece.len())?;
             raw.extend_from_slice(&piece);
         }
     }
@@ -95,6 +155,19 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Vec<u8>, Rejection>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_bodies_share_their_room_and_short_ones_need_none() {
+        let room = BodyRoom::default();
+        let (mut first, mut second, mut short) = (None, None, None);
+        room.grow(&mut first, ROOM_BYTES / 2).unwrap();
+        room.grow(&mut first, ROOM_BYTES).unwrap();
+        assert!(room.grow(&mut second, ROOM_BYTES).is_err());
+        assert!(room.grow(&mut short, FREE_BYTES).is_ok());
+        drop(first);
+        assert!(room.grow(&mut second, ROOM_BYTES).is_ok());
+        assert!(room.grow(&mut second, ROOM_BYTES + FREE_BYTES + 1).is_err());
+    }
 
     #[test]
     fn a_frame_is_read_up_to_its_limit_and_alone() {

@@ -9,6 +9,7 @@ mod files;
 mod rejection;
 mod routes;
 
+pub use body::BodyRoom;
 pub(crate) use body::{read_body, zstd_frame};
 pub use connections::{Bounds, serve};
 pub(crate) use files::image_response;

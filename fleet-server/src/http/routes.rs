@@ -45,8 +45,8 @@ async fn healthz(State(fleet): State<Arc<Fleet>>) -> Result<Response, Rejection>
 }
 
 async fn enroll(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Result<Response, Rejection> {
-    let raw = read_envelope(request, ENROLMENT_BYTES_MAX, fleet.body_time).await?;
-    enrolment::enrol(&fleet, &raw).await.map(respond)
+    let raw = read_envelope(request, &fleet.body_room, ENROLMENT_BYTES_MAX, fleet.body_time).await?;
+    enrolment::enrol(&fleet, &raw.bytes).await.map(respond)
 }
 
 async fn exchange_messages(
@@ -54,8 +54,11 @@ async fn exchange_messages(
     request: Request<Body>,
 ) -> Result<Response, Rejection> {
     let wait_seconds = wait_of(request.uri().query().unwrap_or_default());
-    let raw = read_envelope(request, REQUEST_BYTES_MAX, fleet.body_time).await?;
-    exchange::exchange(&fleet, &raw, wait_seconds).await.map(respond)
+    let raw = read_envelope(request, &fleet.body_room, REQUEST_BYTES_MAX, fleet.body_time).await?;
+    let question = exchange::open(&fleet, &raw.bytes).await?;
+    // A question may wait long; its text is not needed for that.
+    drop(raw);
+    exchange::exchange(&fleet, question, wait_seconds).await.map(respond)
 }
 
 /// Returns how long a question may wait; one that says it in another way does not wait.

@@ -83,6 +83,57 @@ pub struct Device {
     pub labels: BTreeMap<String, String>,
 }
 
+/// What it takes to judge a message of a gateway, and no more: it is read with each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speaker {
+    /// Whether it may speak.
+    pub state: DeviceState,
+    /// Why it is suspended or revoked.
+    pub reason: Option<String>,
+    /// Its present life as a member of this fleet.
+    pub incarnation: String,
+    /// The highest counter of its messages.
+    pub counter: u64,
+    /// The start of its program that spoke last.
+    pub start: Option<String>,
+    /// Digest of what it reported last.
+    pub report_digest: Option<String>,
+    /// Rises with every change of what it is to run.
+    pub desired_revision: u64,
+    /// Version of the last statement that was made for it.
+    pub director_version: u64,
+    /// When that statement was made, in ms.
+    pub director_ms: u64,
+}
+
+/// Returns what it takes to judge a message of a gateway.
+///
+/// *Errors*: the store's.
+pub fn speaker(sql: &mut dyn Sql, id: &str) -> Result<Option<Speaker>, StoreError> {
+    let narrow = "SELECT state, reason, incarnation, counter, start, report_digest, desired_revision, \
+        director_version, director_ms FROM device WHERE id = $1";
+    let Some(mut row) = sql.query_optional(narrow, &[id.into()])? else { return Ok(None) };
+    Ok(Some(Speaker {
+        state: DeviceState::of(&row.take::<String>(0)?)?,
+        reason: row.take(1)?,
+        incarnation: row.take(2)?,
+        counter: row.take(3)?,
+        start: row.take(4)?,
+        report_digest: row.take(5)?,
+        desired_revision: row.take(6)?,
+        director_version: row.take(7)?,
+        director_ms: row.take(8)?,
+    }))
+}
+
+/// Returns the labels of a gateway.
+///
+/// *Errors*: the store's.
+pub fn labels(sql: &mut dyn Sql, id: &str) -> Result<BTreeMap<String, String>, StoreError> {
+    let rows = sql.query("SELECT name, value FROM device_label WHERE device = $1", &[id.into()])?;
+    rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?))).collect()
+}
+
 const COLUMNS: &str = "id, public_key, state, reason, incarnation, counter, start, enrolled_ms, enrolled_by, seen_ms, \
     utc_offset_min, facts, report, report_digest, health, desired_revision, director_version, director_ms";
 
@@ -171,9 +222,7 @@ pub fn get(sql: &mut dyn Sql, id: &str) -> Result<Option<Device>, StoreError> {
     let row = sql.query_optional(&format!("SELECT {COLUMNS} FROM device WHERE id = $1"), &[id.into()])?;
     let Some(mut row) = row else { return Ok(None) };
     let mut found = device(&mut row)?;
-    for mut row in sql.query("SELECT name, value FROM device_label WHERE device = $1", &[id.into()])? {
-        found.labels.insert(row.take(0)?, row.take(1)?);
-    }
+    found.labels = labels(sql, id)?;
     Ok(Some(found))
 }
 

@@ -3,6 +3,7 @@
 //! Work is a plain function over [`Sql`], handed to the store's threads; each is one transaction. SQL stands here alone,
 //! one text for both databases. Decides nothing about devices or rollouts.
 
+pub mod accounts;
 pub mod api_tokens;
 pub mod audit;
 pub mod blobs;
@@ -16,13 +17,17 @@ pub mod idempotency;
 pub mod image;
 pub mod leases;
 pub mod messages;
+pub mod policies;
 mod postgres;
 mod queue;
 pub mod releases;
+pub mod retention;
 pub mod rollouts;
+pub mod rows;
 pub mod sightings;
 mod sql;
 mod sqlite;
+pub(crate) mod sqlite_file;
 pub mod tokens;
 
 use std::fmt;
@@ -99,6 +104,12 @@ impl Store {
         W: FnMut(&mut dyn Sql) -> Result<T, StoreError> + Send + 'static,
     {
         self.reads.hand_in(work).await
+    }
+
+    /// Tells whether so much waits to be written that rows of gateways should wait with them.
+    #[must_use]
+    pub fn is_strained(&self) -> bool {
+        self.writes.is_strained()
     }
 
     /// Tells whether other servers may use the same database.

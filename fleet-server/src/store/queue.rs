@@ -15,6 +15,9 @@ use super::{Sql, StoreError};
 /// Work that waits at most: some seconds' worth on a slow disk.
 const WAITING_MAX: usize = 1_024;
 
+/// Work that waits when rows are left with the gateways: the rest is for their health and for people.
+const STRAINED: usize = WAITING_MAX / 2;
+
 /// A connection, as a thread uses it.
 pub(super) trait Connection: Send + 'static {
     /// Most pieces of work that are taken together, to be kept by one commit.
@@ -137,6 +140,11 @@ impl Lane {
         }
         self.queue.changed.notify_one();
         outcome.await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Tells whether so much waits that what can wait longer should stay away.
+    pub(super) fn is_strained(&self) -> bool {
+        self.queue.lock().works.len() >= STRAINED
     }
 
     /// Lets the threads end once the queue is empty, and waits for them.

@@ -21,7 +21,7 @@ mod embedded {
 /// Pages of the log before it is copied into the file: 16 MB, some seconds of a busy fleet.
 const WAL_PAGES: u32 = 4_000;
 /// Another connection holds a lock for a checkpoint's instant only; a backup from outside for longer.
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// Statements that stay prepared: all that the store has.
 const STATEMENTS: usize = 256;
 
@@ -71,8 +71,11 @@ fn open(file: &Path, flags: OpenFlags) -> Result<Database, StoreError> {
     Ok(database)
 }
 
-fn migrate(database: &mut Database, file: &Path) -> Result<(), StoreError> {
-    let mut runner: Runner = embedded::migrations::runner();
+/// Refuses a database that a newer program shaped.
+///
+/// *Errors*: [`StoreError::TooNew`], or it cannot be read.
+pub(super) fn require_known(database: &Database, file: &Path) -> Result<(), StoreError> {
+    let runner: Runner = embedded::migrations::runner();
     let newest = runner.get_migrations().iter().map(|step| i64::from(step.version())).max().unwrap_or(0);
     let reading = "read the schema's version";
     let has_history: bool = database
@@ -86,15 +89,21 @@ fn migrate(database: &mut Database, file: &Path) -> Result<(), StoreError> {
             .query_row("SELECT coalesce(max(version), 0) FROM refinery_schema_history", [], |row| row.get(0))
             .map_err(|error| damaged(error, reading))?;
     }
-    if found > newest {
-        let needed: Option<String> = database
-            .query_row("SELECT version FROM origin WHERE id = 1", [], |row| row.get(0))
-            .optional()
-            .ok()
-            .flatten();
-        let needed = needed.unwrap_or_else(|| format!("with schema {found}"));
-        return Err(StoreError::TooNew { object: file.display().to_string(), needed });
+    if found <= newest {
+        return Ok(());
     }
+    let needed: Option<String> = database
+        .query_row("SELECT version FROM origin WHERE id = 1", [], |row| row.get(0))
+        .optional()
+        .ok()
+        .flatten();
+    let needed = needed.unwrap_or_else(|| format!("with schema {found}"));
+    Err(StoreError::TooNew { object: file.display().to_string(), needed })
+}
+
+fn migrate(database: &mut Database, file: &Path) -> Result<(), StoreError> {
+    require_known(database, file)?;
+    let mut runner: Runner = embedded::migrations::runner();
     // Grouped: else a kill between a migration and its entry in the history leaves a file that cannot be opened.
     runner = runner.set_grouped(true);
     runner.run(database).map_err(StoreError::unavailable("bring the schema up to date"))?;

@@ -120,6 +120,10 @@ impl Device {
         PublicKey::from_bytes(self.key.verifying_key().as_bytes()).unwrap()
     }
 
+    pub(crate) const fn server_key(&self) -> PublicKey {
+        self.server_key
+    }
+
     pub(crate) fn id(&self) -> DeviceId {
         DeviceId::of(&self.public())
     }

@@ -8,6 +8,7 @@ mod daemon;
 mod daemon_lies;
 mod device;
 mod from_empty_folders;
+mod ingest;
 mod rollouts;
 mod rows;
 mod serving;

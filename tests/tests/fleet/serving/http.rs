@@ -52,7 +52,7 @@ fn a_body_that_is_too_long_is_refused_before_and_after_decompression() -> Outcom
     Ok(())
 }
 
-trait TakeBytes: std::io::Read + Sized {
+pub(crate) trait TakeBytes: std::io::Read + Sized {
     fn take_bytes(self, bytes: u64) -> std::io::Take<Self> {
         self.take(bytes)
     }

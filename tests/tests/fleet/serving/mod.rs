@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use crate::device::Device;
 
 /// What stands for the owner's root: the server compares its digest alone.
-const ROOT: &[u8] = b"{\"signed\":{}}";
+pub(crate) const ROOT: &[u8] = b"{\"signed\":{}}";
 
 /// A server of the test's own, at a free port.
 pub(crate) struct Running {
@@ -66,6 +66,7 @@ impl Running {
             public_url: None,
             database_url,
             blob_url,
+            retention: dunlin_fleet::retention::Retention::new(90, u64::MAX),
             bounds,
         };
         let server = runtime.block_on(Server::open(settings)).map_err(Failure::of("open"))?;
