@@ -94,7 +94,7 @@ pub struct OrderArguments {
 /// Arguments of `dunlin devices expect`.
 #[derive(Debug, Args)]
 pub struct ExpectArguments {
-    /// The gateway's ed25519 key in hexadecimal, as `dunlind enroll --show-key` prints it.
+    /// The gateway's public ed25519 key in hexadecimal.
     public_key: String,
     /// Label that it gets, as in `site=plant-1`; may be given more than once.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
