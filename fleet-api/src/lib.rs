@@ -6,12 +6,14 @@
 pub mod audit;
 pub mod device;
 pub mod enrolment;
+pub mod event;
 pub mod image;
 pub mod order;
 pub mod page;
 pub mod rollout;
 pub mod server;
 pub mod token;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 

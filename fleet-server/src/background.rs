@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::feed;
 use crate::fleet::Fleet;
 use crate::image;
 use crate::rollouts;
@@ -40,6 +41,7 @@ impl Background {
         let stopping = Stopping(stopping);
         tasks.spawn(image::renew_in_time(Arc::clone(fleet), stopping.clone()));
         tasks.spawn(rollouts::reconcile(Arc::clone(fleet), stopping.clone()));
+        tasks.spawn(feed::follow(Arc::clone(fleet), stopping.clone()));
         if fleet.store.is_shared() {
             tasks.spawn(waking::listen(Arc::clone(fleet), stopping));
         }

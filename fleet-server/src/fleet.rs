@@ -11,6 +11,8 @@ use dunlin_protocol::ServerId;
 use crate::api::RateLimits;
 use crate::blobs::Blobs;
 use crate::exchange::waiters::Waiters;
+use crate::feed::Feed;
+use crate::metrics::{Metrics, MetricsAccess};
 use crate::online_key::OnlineKey;
 use crate::store::Store;
 
@@ -31,6 +33,12 @@ pub struct Fleet {
     pub holder: String,
     /// Gateways that wait for something new.
     pub waiters: Arc<Waiters>,
+    /// Those who listen to events.
+    pub feed: Feed,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Who may read that.
+    pub metrics_access: MetricsAccess,
     /// How often each token may ask.
     pub rate_limits: RateLimits,
     /// Longest time for the body of a request.

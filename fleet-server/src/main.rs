@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use dunlin_fleet::http::Bounds;
+use dunlin_fleet::metrics::MetricsAccess;
 use dunlin_fleet::server::{ServeError, Server, Settings};
 use dunlin_kit::error_chain::Chain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,6 +46,9 @@ struct ServeArgs {
     /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`; credentials come from the environment
     #[arg(long, value_name = "URL")]
     blob_url: Option<String>,
+    /// Answer `/metrics` without a token
+    #[arg(long)]
+    open_metrics: bool,
 }
 
 fn main() -> ExitCode {
@@ -67,13 +71,15 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let ServeArgs { data, listen, public_url, database_url, blob_url } = args;
+    let ServeArgs { data, listen, public_url, database_url, blob_url, open_metrics } = args;
+    let metrics_access = if open_metrics { MetricsAccess::Open } else { MetricsAccess::Token };
     let server = Server::open(Settings {
         data,
         listen,
         public_url,
         database_url,
         blob_url,
+        metrics_access,
         bounds: Bounds::default(),
     })
     .await?;

@@ -15,8 +15,10 @@ use tokio::net::TcpListener;
 use crate::api::{self, RateLimits};
 use crate::background::Background;
 use crate::blobs::{BlobError, Blobs};
+use crate::feed::Feed;
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::{self, Bounds};
+use crate::metrics::{Metrics, MetricsAccess};
 use crate::online_key::OnlineKey;
 use crate::service_manager;
 use crate::store::{Store, StoreError, fleet};
@@ -37,6 +39,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`.
     pub blob_url: Option<String>,
+    /// Who may read the figures.
+    pub metrics_access: MetricsAccess,
     /// How much is allowed.
     pub bounds: Bounds,
 }
@@ -130,6 +134,9 @@ impl Server {
             public_url,
             holder,
             waiters: Arc::default(),
+            feed: Feed::default(),
+            metrics: Metrics::default(),
+            metrics_access: settings.metrics_access,
             rate_limits: RateLimits::default(),
             body_time: settings.bounds.body,
         };
@@ -158,6 +165,7 @@ impl Server {
         let stopping = || {
             service_manager::stopping();
             fleet.waiters.wake_all();
+            fleet.feed.close();
         };
         tokio::select! {
             () = http::serve(listener, router, bounds, stop, stopping) => {}

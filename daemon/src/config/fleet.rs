@@ -13,8 +13,8 @@ use super::brokers::{Folders, check_file, is_world_readable};
 use super::file::FleetTable;
 use super::finding::Findings;
 use super::origin::Origins;
-use super::resolve::span_in;
 use super::quantity::Bytes;
+use super::resolve::span_in;
 use super::settings::FleetSettings;
 use crate::upload::UploadSettings;
 use crate::upload::selection::Sampling;
@@ -92,7 +92,11 @@ fn upload(table: &FleetTable, findings: &mut Findings<'_>) -> UploadSettings {
         match text.strip_suffix("/month").unwrap_or(text).parse::<Bytes>() {
             Ok(Bytes(bytes)) if bytes >= BUDGET_BYTES_MIN => Some(bytes),
             Ok(_) => {
-                findings.error("fleet.data_budget", format!("`{text}` is too little to ask once a day"), hint);
+                findings.error(
+                    "fleet.data_budget",
+                    format!("`{text}` is too little to ask once a day"),
+                    hint,
+                );
                 None
             }
             Err(message) => {

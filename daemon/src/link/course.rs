@@ -278,8 +278,7 @@ impl Course {
             Err(words) => return Some(self.failed(&words, Patience::BackOff)),
         };
         let is_known = self.confirmed == Some(digest);
-        let is_kept_open =
-            is_known && !self.settings.fleet.metered && self.parts.outgoing.may_be_kept_open();
+        let is_kept_open = is_known && !self.settings.fleet.metered && self.parts.outgoing.may_be_kept_open();
         let wait_seconds = if is_kept_open { WAIT_SECONDS_MAX } else { 0 };
         let sealed = match self.seal(&question) {
             Ok(sealed) => sealed,

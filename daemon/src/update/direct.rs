@@ -199,7 +199,8 @@ impl Import<'_> {
             }
             Ok(Outcome::Refused(refusal)) => {
                 let object = format!("models/{}", note.model);
-                let refusal = Refusal { code: refusal.code().to_owned(), object, reason: refusal.to_string() };
+                let refusal =
+                    Refusal { code: refusal.code().to_owned(), object, reason: refusal.to_string() };
                 let refused = vec![kept_refusal(model_check(&note.model), &refusal)];
                 Ok(self.store.save(&Cycle { refused, ..Cycle::default() })?)
             }

@@ -11,7 +11,9 @@ mod change;
 mod devices;
 mod document;
 mod enrolment;
+mod events;
 mod image;
+mod metrics;
 mod page;
 mod releases;
 mod rollout_shown;
@@ -46,6 +48,8 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(enrolment::routes())
         .merge(rollouts::routes())
         .merge(audit::routes())
+        .merge(events::routes())
+        .merge(metrics::routes())
         .merge(image::routes())
         .merge(blobs::routes())
         .merge(releases::routes())

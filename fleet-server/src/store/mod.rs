@@ -24,6 +24,7 @@ pub mod sightings;
 mod sql;
 mod sqlite;
 pub mod tokens;
+pub mod webhooks;
 
 use std::fmt;
 use std::path::Path;

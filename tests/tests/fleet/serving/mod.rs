@@ -13,6 +13,7 @@ use std::time::Duration;
 use dunlin_e2e::{Failure, Outcome};
 use dunlin_fleet::fleet::{Fleet, now_ms};
 use dunlin_fleet::http::Bounds;
+use dunlin_fleet::metrics::MetricsAccess;
 use dunlin_fleet::server::{Server, Settings};
 use dunlin_fleet::store::tokens::{self, Token};
 use dunlin_fleet::store::{Sql, StoreError, audit, image};
@@ -66,6 +67,7 @@ impl Running {
             public_url: None,
             database_url,
             blob_url,
+            metrics_access: MetricsAccess::Token,
             bounds,
         };
         let server = runtime.block_on(Server::open(settings)).map_err(Failure::of("open"))?;
