@@ -13,6 +13,7 @@ use crate::fleet::Fleet;
 use crate::image;
 use crate::rollouts;
 use crate::waking;
+use crate::webhooks;
 
 /// The tasks.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl Background {
         tasks.spawn(image::renew_in_time(Arc::clone(fleet), stopping.clone()));
         tasks.spawn(rollouts::reconcile(Arc::clone(fleet), stopping.clone()));
         tasks.spawn(feed::follow(Arc::clone(fleet), stopping.clone()));
+        tasks.spawn(webhooks::deliver(Arc::clone(fleet), stopping.clone()));
         if fleet.store.is_shared() {
             tasks.spawn(waking::listen(Arc::clone(fleet), stopping));
         }

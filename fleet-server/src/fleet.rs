@@ -15,6 +15,7 @@ use crate::feed::Feed;
 use crate::metrics::{Metrics, MetricsAccess};
 use crate::online_key::OnlineKey;
 use crate::store::Store;
+use crate::webhooks::Sender;
 
 /// The server's parts.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Fleet {
     pub waiters: Arc<Waiters>,
     /// Those who listen to events.
     pub feed: Feed,
+    /// Sends events to webhooks.
+    pub webhooks: Sender,
     /// What is counted.
     pub metrics: Metrics,
     /// Who may read that.

@@ -21,3 +21,4 @@ pub mod server;
 pub mod service_manager;
 pub mod store;
 mod waking;
+pub mod webhooks;

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use dunlin_fleet::http::Bounds;
 use dunlin_fleet::metrics::MetricsAccess;
 use dunlin_fleet::server::{ServeError, Server, Settings};
+use dunlin_fleet::webhooks::Targets;
 use dunlin_kit::error_chain::Chain;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -49,6 +50,9 @@ struct ServeArgs {
     /// Answer `/metrics` without a token
     #[arg(long)]
     open_metrics: bool,
+    /// Let webhooks be in the server's own networks and on its machine
+    #[arg(long)]
+    private_webhooks: bool,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +75,8 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let ServeArgs { data, listen, public_url, database_url, blob_url, open_metrics } = args;
+    let ServeArgs { data, listen, public_url, database_url, blob_url, open_metrics, private_webhooks } = args;
+    let webhook_targets = if private_webhooks { Targets::Private } else { Targets::Public };
     let metrics_access = if open_metrics { MetricsAccess::Open } else { MetricsAccess::Token };
     let server = Server::open(Settings {
         data,
@@ -79,6 +84,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         public_url,
         database_url,
         blob_url,
+        webhook_targets,
         metrics_access,
         bounds: Bounds::default(),
     })

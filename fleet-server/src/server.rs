@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, MetricsAccess};
 use crate::online_key::OnlineKey;
 use crate::service_manager;
 use crate::store::{Store, StoreError, fleet};
+use crate::webhooks::{Sender, SenderError, Targets};
 
 /// Entered by its owner alone.
 const FOLDER_MODE: u32 = 0o700;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// A bucket in place of the folder of blobs, as in `s3://bucket/folder`.
     pub blob_url: Option<String>,
+    /// Where webhooks may be.
+    pub webhook_targets: Targets,
     /// Who may read the figures.
     pub metrics_access: MetricsAccess,
     /// How much is allowed.
@@ -56,6 +59,8 @@ pub enum ServeError {
     Store(StoreError),
     /// The address cannot be listened at.
     Listen(SocketAddr, io::Error),
+    /// No HTTP client for webhooks can be made.
+    Webhooks(SenderError),
     /// The system gives no randomness.
     Random(getrandom::Error),
 }
@@ -67,6 +72,7 @@ impl fmt::Display for ServeError {
             Self::Blobs(_) => f.write_str("cannot open the blobs"),
             Self::Store(_) => f.write_str("cannot open the database"),
             Self::Listen(address, _) => write!(f, "cannot listen at `{address}`"),
+            Self::Webhooks(_) => f.write_str("cannot send to webhooks"),
             Self::Random(_) => f.write_str("the system gives no randomness"),
         }
     }
@@ -78,6 +84,7 @@ impl std::error::Error for ServeError {
             Self::File(_, error) | Self::Listen(_, error) => Some(error),
             Self::Blobs(error) => Some(error),
             Self::Store(error) => Some(error),
+            Self::Webhooks(error) => Some(error),
             Self::Random(error) => Some(error),
         }
     }
@@ -126,7 +133,9 @@ impl Server {
         if api::first_token(&store, &token).await.map_err(|error| ServeError::File(token.clone(), error))? {
             tracing::info!(file = %token.display(), "the first token, an administrator's, is in this file");
         }
+        let webhooks = Sender::new(settings.webhook_targets).map_err(ServeError::Webhooks)?;
         let fleet = Fleet {
+            webhooks,
             store,
             blobs,
             key,

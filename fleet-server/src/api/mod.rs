@@ -21,6 +21,7 @@ mod rollouts;
 mod server;
 mod texts;
 mod tokens;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use caller::{Caller, RateLimits};
 pub use change::Declined;
 pub use document::document_text;
+pub(crate) use events::shown as shown_event;
 pub use tokens::first_token;
 
 use crate::fleet::Fleet;
@@ -50,6 +52,7 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(audit::routes())
         .merge(events::routes())
         .merge(metrics::routes())
+        .merge(webhooks::routes())
         .merge(image::routes())
         .merge(blobs::routes())
         .merge(releases::routes())

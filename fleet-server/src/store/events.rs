@@ -84,3 +84,12 @@ pub fn sweep(sql: &mut dyn Sql, before_ms: u64, limit: u32) -> Result<u64, Store
         &[before_ms.into(), limit.into()],
     )
 }
+
+/// Tells whether there is an event from before a time, beside the newest.
+///
+/// *Errors*: the store's.
+pub fn is_older(sql: &mut dyn Sql, before_ms: u64) -> Result<bool, StoreError> {
+    let first = sql.query_optional("SELECT at_ms, seq FROM event ORDER BY seq LIMIT 1", &[])?;
+    let Some(mut first) = first else { return Ok(false) };
+    Ok(first.take::<u64>(0)? < before_ms && first.take::<u64>(1)? < newest(sql)?)
+}

@@ -214,3 +214,14 @@ pub fn sweep(sql: &mut dyn Sql, limit: u32) -> Result<u64, StoreError> {
         &[limit.into()],
     )
 }
+
+/// Tells whether an event is new for a webhook, or a delivery is due.
+///
+/// *Errors*: the store's.
+pub fn is_work(sql: &mut dyn Sql, now_ms: u64) -> Result<bool, StoreError> {
+    let new =
+        "SELECT id FROM webhook WHERE disabled IS NULL AND after_seq < (SELECT MAX(seq) FROM event) LIMIT 1";
+    let due = "SELECT d.event FROM webhook_delivery d JOIN webhook w ON w.id = d.webhook \
+               WHERE d.state = 'waiting' AND d.next_ms <= $1 AND w.disabled IS NULL LIMIT 1";
+    Ok(!sql.query(new, &[])?.is_empty() || !sql.query(due, &[now_ms.into()])?.is_empty())
+}

@@ -17,6 +17,7 @@ use dunlin_fleet::metrics::MetricsAccess;
 use dunlin_fleet::server::{Server, Settings};
 use dunlin_fleet::store::tokens::{self, Token};
 use dunlin_fleet::store::{Sql, StoreError, audit, image};
+use dunlin_fleet::webhooks::Targets;
 use dunlin_protocol::text::Url;
 use dunlin_protocol::token::TokenClaim;
 use dunlin_protocol::{Digest, EnrolmentToken, Name, TokenId};
@@ -67,6 +68,7 @@ impl Running {
             public_url: None,
             database_url,
             blob_url,
+            webhook_targets: Targets::Private,
             metrics_access: MetricsAccess::Token,
             bounds,
         };
