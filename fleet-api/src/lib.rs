@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod device;
 pub mod enrolment;
+pub mod event;
 pub mod image;
 pub mod order;
 pub mod page;
@@ -14,6 +15,7 @@ pub mod rollout;
 pub mod server;
 pub mod token;
 pub mod upload;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 

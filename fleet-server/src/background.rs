@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::feed;
 use crate::fleet::Fleet;
 use crate::image;
 use crate::retention;
 use crate::rollouts;
 use crate::waking;
+use crate::webhooks;
 
 /// The tasks.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ impl Background {
         tasks.spawn(image::renew_in_time(Arc::clone(fleet), stopping.clone()));
         tasks.spawn(retention::tidy_in_time(Arc::clone(fleet), stopping.clone()));
         tasks.spawn(rollouts::reconcile(Arc::clone(fleet), stopping.clone()));
+        tasks.spawn(feed::follow(Arc::clone(fleet), stopping.clone()));
+        tasks.spawn(webhooks::deliver(Arc::clone(fleet), stopping.clone()));
         if fleet.store.is_shared() {
             tasks.spawn(waking::listen(Arc::clone(fleet), stopping));
         }

@@ -17,7 +17,7 @@ use crate::fleet::{Fleet, now_ms, random};
 use crate::http::Rejection;
 use crate::store::audit::{self, Deed};
 use crate::store::devices::{self, Device, DeviceState};
-use crate::store::{Sql, StoreError, image, tokens};
+use crate::store::{Sql, StoreError, events, image, tokens};
 
 /// Gateways that may wait for a person: as many as somebody looks through. Others are told to come back.
 pub const PENDING_MAX: u64 = 1_000;
@@ -159,6 +159,8 @@ fn decide(
     let detail = serde_json::json!({ "state": device.state.word() }).to_string();
     let action = "device.enrol".to_owned();
     audit::add(sql, &Deed { at_ms: now_ms, who, action, object, reason: String::new(), detail })?;
+    let body = serde_json::json!({ "state": device.state.word(), "labels": device.labels });
+    events::add(sql, "device.enrolled", &device.id, &body, now_ms)?;
     enrolled(&device)
 }
 

@@ -13,9 +13,12 @@ use crate::blobs::Blobs;
 use crate::exchange::keys::Keys;
 use crate::exchange::waiters::Waiters;
 use crate::http::BodyRoom;
+use crate::feed::Feed;
+use crate::metrics::{Metrics, MetricsAccess};
 use crate::online_key::OnlineKey;
 use crate::retention::Retention;
 use crate::store::Store;
+use crate::webhooks::Sender;
 
 /// The server's parts.
 #[derive(Debug)]
@@ -38,6 +41,14 @@ pub struct Fleet {
     pub waiters: Arc<Waiters>,
     /// How long rows are kept, and how much.
     pub retention: Retention,
+    /// Those who listen to events.
+    pub feed: Feed,
+    /// Sends events to webhooks.
+    pub webhooks: Sender,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Who may read that.
+    pub metrics_access: MetricsAccess,
     /// How often each token may ask.
     pub rate_limits: RateLimits,
     /// Memory for bodies of gateways' messages.

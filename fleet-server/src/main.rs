@@ -10,8 +10,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use dunlin_fleet::backup::{self, BackupError};
 use dunlin_fleet::http::Bounds;
+use dunlin_fleet::metrics::MetricsAccess;
 use dunlin_fleet::retention::Retention;
 use dunlin_fleet::server::{ServeError, Server, Settings};
+use dunlin_fleet::webhooks::Targets;
 use dunlin_kit::error_chain::Chain;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -63,6 +65,12 @@ struct ServeArgs {
     /// Most connections at the same time; more wait
     #[arg(long, value_name = "COUNT", default_value_t = Bounds::default().connections)]
     connections: usize,
+    /// Answer `/metrics` without a token
+    #[arg(long)]
+    open_metrics: bool,
+    /// Let webhooks be in the server's own networks and on its machine
+    #[arg(long)]
+    private_webhooks: bool,
 }
 
 #[derive(Debug, Args)]
@@ -141,10 +149,22 @@ fn run(args: ServeArgs) -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
-    let ServeArgs { data, listen, public_url, database_url, blob_url, keep_days, keep_bytes, connections } =
-        args;
+    let ServeArgs {
+        data,
+        listen,
+        public_url,
+        database_url,
+        blob_url,
+        keep_days,
+        keep_bytes,
+        connections,
+        open_metrics,
+        private_webhooks,
+    } = args;
     let database_url =
         database_url.or_else(|| std::env::var(DATABASE_URL).ok().filter(|url| !url.is_empty()));
+    let webhook_targets = if private_webhooks { Targets::Private } else { Targets::Public };
+    let metrics_access = if open_metrics { MetricsAccess::Open } else { MetricsAccess::Token };
     let server = Server::open(Settings {
         data,
         listen,
@@ -152,6 +172,8 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         database_url,
         blob_url,
         retention: Retention::new(keep_days, keep_bytes),
+        webhook_targets,
+        metrics_access,
         bounds: Bounds { connections, ..Bounds::default() },
     })
     .await?;

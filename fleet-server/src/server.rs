@@ -16,12 +16,15 @@ use crate::api::{self, RateLimits};
 use crate::background::Background;
 use crate::blobs::{BlobError, Blobs};
 use crate::exchange::keys::Keys;
+use crate::feed::Feed;
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::{self, BodyRoom, Bounds};
+use crate::metrics::{Metrics, MetricsAccess};
 use crate::online_key::OnlineKey;
 use crate::retention::Retention;
 use crate::service_manager;
 use crate::store::{Store, StoreError, fleet};
+use crate::webhooks::{Sender, SenderError, Targets};
 
 /// Entered by its owner alone.
 const FOLDER_MODE: u32 = 0o700;
@@ -41,6 +44,10 @@ pub struct Settings {
     pub blob_url: Option<String>,
     /// How long rows of gateways are kept, and how much.
     pub retention: Retention,
+    /// Where webhooks may be.
+    pub webhook_targets: Targets,
+    /// Who may read the figures.
+    pub metrics_access: MetricsAccess,
     /// How much is allowed.
     pub bounds: Bounds,
 }
@@ -56,6 +63,8 @@ pub enum ServeError {
     Store(StoreError),
     /// The address cannot be listened at.
     Listen(SocketAddr, io::Error),
+    /// No HTTP client for webhooks can be made.
+    Webhooks(SenderError),
     /// The system gives no randomness.
     Random(getrandom::Error),
 }
@@ -67,6 +76,7 @@ impl fmt::Display for ServeError {
             Self::Blobs(_) => f.write_str("cannot open the blobs"),
             Self::Store(_) => f.write_str("cannot open the database"),
             Self::Listen(address, _) => write!(f, "cannot listen at `{address}`"),
+            Self::Webhooks(_) => f.write_str("cannot send to webhooks"),
             Self::Random(_) => f.write_str("the system gives no randomness"),
         }
     }
@@ -78,6 +88,7 @@ impl std::error::Error for ServeError {
             Self::File(_, error) | Self::Listen(_, error) => Some(error),
             Self::Blobs(error) => Some(error),
             Self::Store(error) => Some(error),
+            Self::Webhooks(error) => Some(error),
             Self::Random(error) => Some(error),
         }
     }
@@ -126,7 +137,9 @@ impl Server {
         if api::first_token(&store, &token).await.map_err(|error| ServeError::File(token.clone(), error))? {
             tracing::info!(file = %token.display(), "the first token, an administrator's, is in this file");
         }
+        let webhooks = Sender::new(settings.webhook_targets).map_err(ServeError::Webhooks)?;
         let fleet = Fleet {
+            webhooks,
             store,
             blobs,
             key,
@@ -137,6 +150,9 @@ impl Server {
             waiters: Arc::default(),
             body_room: BodyRoom::default(),
             retention: settings.retention,
+            feed: Feed::default(),
+            metrics: Metrics::default(),
+            metrics_access: settings.metrics_access,
             rate_limits: RateLimits::default(),
             body_time: settings.bounds.body,
         };
@@ -165,6 +181,7 @@ impl Server {
         let stopping = || {
             service_manager::stopping();
             fleet.waiters.wake_all();
+            fleet.feed.close();
         };
         tokio::select! {
             () = http::serve(listener, router, bounds, stop, stopping) => {}

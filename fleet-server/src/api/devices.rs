@@ -34,7 +34,7 @@ use crate::http::Rejection;
 use crate::rollout::facts::OFFLINE_MS;
 use crate::rollout::query::Query;
 use crate::store::devices::{self, Device, DeviceState};
-use crate::store::{Sql, StoreError};
+use crate::store::{Sql, StoreError, events};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Fleet>> {
     OpenApiRouter::new()
@@ -242,6 +242,8 @@ async fn move_to(
             device.reason = (step.to != DeviceState::Active).then(|| reason.clone());
             device.state = step.to;
             devices::set_state(sql, &id, step.to, device.reason.as_deref())?;
+            let body = serde_json::json!({ "state": step.to.word(), "reason": device.reason });
+            events::add(sql, "device.state", &id, &body, now)?;
         }
         let (reason, object) = (reason.clone(), id.clone());
         let note =

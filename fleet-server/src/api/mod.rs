@@ -11,7 +11,9 @@ mod change;
 mod devices;
 mod document;
 mod enrolment;
+mod events;
 mod image;
+mod metrics;
 mod page;
 mod policies;
 mod releases;
@@ -21,6 +23,7 @@ mod server;
 mod texts;
 mod tokens;
 mod uploads;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -32,6 +35,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use caller::{Caller, RateLimits};
 pub use change::Declined;
 pub use document::document_text;
+pub(crate) use events::shown as shown_event;
 pub use tokens::first_token;
 
 use crate::fleet::Fleet;
@@ -48,6 +52,9 @@ fn routes() -> OpenApiRouter<Arc<Fleet>> {
         .merge(enrolment::routes())
         .merge(rollouts::routes())
         .merge(audit::routes())
+        .merge(events::routes())
+        .merge(metrics::routes())
+        .merge(webhooks::routes())
         .merge(image::routes())
         .merge(blobs::routes())
         .merge(releases::routes())

@@ -16,7 +16,7 @@ use crate::rollout::facts::Deferral;
 use crate::store::audit::{self, Deed};
 use crate::store::devices::{self, DeviceState, Speaker};
 use crate::store::messages::{self, Heard};
-use crate::store::{Sql, StoreError, sightings};
+use crate::store::{Sql, StoreError, events, sightings};
 
 /// Why a gateway is suspended whose key speaks twice.
 const CLONED: &str = "cloned_identity";
@@ -143,6 +143,8 @@ fn suspend(
 ) -> Result<Judgement, StoreError> {
     if device.reason.as_deref() != Some(CLONED) {
         devices::set_state(sql, id, DeviceState::Suspended, Some(CLONED))?;
+        let body = serde_json::json!({ "state": DeviceState::Suspended.word(), "reason": CLONED });
+        events::add(sql, "device.state", id, &body, now_ms)?;
         let detail = serde_json::json!({ "counter": counter, "highest": device.counter, "start": start });
         audit::add(
             sql,

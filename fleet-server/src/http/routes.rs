@@ -18,7 +18,7 @@ use super::{Rejection, files};
 use crate::exchange::{self, Answered};
 use crate::fleet::Fleet;
 use crate::store::fleet as identity;
-use crate::{api, enrolment};
+use crate::{api, enrolment, metrics};
 
 /// Returns all routes.
 pub fn router(fleet: Arc<Fleet>) -> Router {
@@ -36,6 +36,7 @@ pub fn router(fleet: Arc<Fleet>) -> Router {
         .method_not_allowed_fallback(async || {
             Rejection::http(StatusCode::METHOD_NOT_ALLOWED, "method", "the path does not take this method")
         })
+        .layer(axum::middleware::from_fn_with_state(fleet, metrics::count))
 }
 
 /// Healthy is who can use its store.

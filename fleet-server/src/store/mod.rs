@@ -29,6 +29,7 @@ mod sql;
 mod sqlite;
 pub(crate) mod sqlite_file;
 pub mod tokens;
+pub mod webhooks;
 
 use std::fmt;
 use std::path::Path;

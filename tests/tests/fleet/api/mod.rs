@@ -1,8 +1,10 @@
 //! The REST interface of a running server, as people and their programs use it, and as those do who may not.
 
 mod devices;
+mod events;
 mod publishing;
 mod tokens;
+mod webhooks;
 
 use dunlin_e2e::{Failure, Outcome};
 use serde_json::{Value, json};

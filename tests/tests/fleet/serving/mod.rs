@@ -13,9 +13,11 @@ use std::time::Duration;
 use dunlin_e2e::{Failure, Outcome};
 use dunlin_fleet::fleet::{Fleet, now_ms};
 use dunlin_fleet::http::Bounds;
+use dunlin_fleet::metrics::MetricsAccess;
 use dunlin_fleet::server::{Server, Settings};
 use dunlin_fleet::store::tokens::{self, Token};
 use dunlin_fleet::store::{Sql, StoreError, audit, image};
+use dunlin_fleet::webhooks::Targets;
 use dunlin_protocol::text::Url;
 use dunlin_protocol::token::TokenClaim;
 use dunlin_protocol::{Digest, EnrolmentToken, Name, TokenId};
@@ -67,6 +69,8 @@ impl Running {
             database_url,
             blob_url,
             retention: dunlin_fleet::retention::Retention::new(90, u64::MAX),
+            webhook_targets: Targets::Private,
+            metrics_access: MetricsAccess::Token,
             bounds,
         };
         let server = runtime.block_on(Server::open(settings)).map_err(Failure::of("open"))?;
