@@ -61,10 +61,10 @@ fn events_go_on_where_a_listener_left_and_end_with_his_token() -> Outcome<()> {
     let listener = first.new_person("listener", "viewer", "*")?;
     let mut stream = Stream::open(&listener, "?after=0", "")?;
     let enrolled = [stream.next()?.unwrap(), stream.next()?.unwrap()];
-    assert_eq!(enrolled.clone().map(|event| (event.0, event.1)), [
-        (1, "device.enrolled".to_owned()),
-        (2, "device.enrolled".to_owned())
-    ]);
+    assert_eq!(
+        enrolled.clone().map(|event| (event.0, event.1)),
+        [(1, "device.enrolled".to_owned()), (2, "device.enrolled".to_owned())]
+    );
     suspend(&first, &ids[0])?;
     assert_eq!(stream.next()?, Some((3, "device.state".to_owned(), ids[0].clone())));
     drop(stream);
