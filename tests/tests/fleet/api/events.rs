@@ -94,7 +94,7 @@ fn figures_need_a_token_and_name_no_gateway() -> Outcome<()> {
     let narrow = first.new_person("narrow", "viewer", "site=b")?;
     assert_eq!(narrow.ask("GET", "/metrics", "", &Value::Null)?.status, 403);
     let reply = first.ask("GET", "/metrics", "", &Value::Null)?;
-    let text = String::from_utf8(reply.body)?;
+    let text = String::from_utf8(reply.body).map_err(Failure::of("text"))?;
     assert_eq!(reply.status, 200);
     assert!(text.contains("dunlin_fleet_devices{state=\"active\"} 1"), "{text}");
     assert!(text.contains("dunlin_fleet_requests_total{surface=\"people\",status=\"2xx\"}"), "{text}");
