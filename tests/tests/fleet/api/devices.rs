@@ -103,3 +103,11 @@ fn a_gateway_outside_of_a_tokens_query_does_not_exist_for_it() -> Outcome<()> {
     assert_eq!(first.get(&paths[1])?["labels"], json!({ "site": "south" }));
     Ok(())
 }
+
+/// Returns the id of a gateway that came in and is of a site.
+pub(super) fn enrolled(person: &Person<'_>, seed: u8, site: &str) -> Outcome<String> {
+    let id = person.running.enrolled(seed)?.id().to_string();
+    let labels = json!({ "labels": { "site": site } });
+    person.expect(200, "PUT", &format!("/v1/devices/{id}/labels"), &labels)?;
+    Ok(id)
+}

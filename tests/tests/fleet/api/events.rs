@@ -61,10 +61,10 @@ fn events_go_on_where_a_listener_left_and_end_with_his_token() -> Outcome<()> {
     let listener = first.new_person("listener", "viewer", "*")?;
     let mut stream = Stream::open(&listener, "?after=0", "")?;
     let enrolled = [stream.next()?.unwrap(), stream.next()?.unwrap()];
-    assert_eq!(enrolled.clone().map(|event| (event.0, event.1)), [
-        (1, "device.enrolled".to_owned()),
-        (2, "device.enrolled".to_owned())
-    ]);
+    assert_eq!(
+        enrolled.clone().map(|event| (event.0, event.1)),
+        [(1, "device.enrolled".to_owned()), (2, "device.enrolled".to_owned())]
+    );
     suspend(&first, &ids[0])?;
     assert_eq!(stream.next()?, Some((3, "device.state".to_owned(), ids[0].clone())));
     drop(stream);
@@ -94,7 +94,7 @@ fn figures_need_a_token_and_name_no_gateway() -> Outcome<()> {
     let narrow = first.new_person("narrow", "viewer", "site=b")?;
     assert_eq!(narrow.ask("GET", "/metrics", "", &Value::Null)?.status, 403);
     let reply = first.ask("GET", "/metrics", "", &Value::Null)?;
-    let text = String::from_utf8(reply.body)?;
+    let text = String::from_utf8(reply.body).map_err(Failure::of("text"))?;
     assert_eq!(reply.status, 200);
     assert!(text.contains("dunlin_fleet_devices{state=\"active\"} 1"), "{text}");
     assert!(text.contains("dunlin_fleet_requests_total{surface=\"people\",status=\"2xx\"}"), "{text}");

@@ -131,12 +131,16 @@ fn webhooks_are_an_unlimited_administrators_and_never_where_credentials_are() ->
     let running = Running::start()?;
     let first = Person::first(&running)?;
     let hook = json!({ "url": "https://hooks.example/x" });
-    for (name, scope, devices) in [("viewer", "viewer", "*"), ("operator", "operator", "*"), ("narrow", "admin", "site=a")] {
+    for (name, scope, devices) in
+        [("viewer", "viewer", "*"), ("operator", "operator", "*"), ("narrow", "admin", "site=a")]
+    {
         let person = first.new_person(name, scope, devices)?;
         person.expect(403, "POST", "/v1/webhooks", &hook)?;
         person.expect(403, "GET", "/v1/webhooks", &Value::Null)?;
     }
-    for url in ["http://169.254.169.254/latest", "file:///etc/passwd", "https://u:p@a.example/", "http://[fe80::1]/"] {
+    for url in
+        ["http://169.254.169.254/latest", "file:///etc/passwd", "https://u:p@a.example/", "http://[fe80::1]/"]
+    {
         first.expect(400, "POST", "/v1/webhooks", &json!({ "url": url }))?;
     }
     Ok(())
