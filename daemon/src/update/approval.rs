@@ -154,5 +154,9 @@ pub fn fetch_manifest(
     let path = RepositoryPath::of_target(&target.path, approved.digest).ok_or_else(absent)?;
     let read = read_up_to(source, &path, length + 1).map_err(|error| interruption(error, &target.path))?;
     let bytes = read.ok_or_else(absent)?;
+    if bytes.len() as u64 > length {
+        let reason = format!("goes on beyond the {length} bytes that were signed");
+        return Err(Refusal::trust(Code::EndlessData, &target.path, reason).into());
+    }
     Ok(target.evidence.verify(&set.anchor(), bytes)?)
 }

@@ -21,7 +21,7 @@ format = "number"
 value = { unit = "Cel" }
 "#;
 
-fn settings(folder: &Path) -> Settings {
+fn settings(folder: &std::path::Path) -> Settings {
     let file = folder.join("dunlind.toml");
     dunlin_kit::atomic_file::write(&file, CONFIGURATION.as_bytes()).unwrap();
     let request = LoadRequest {
