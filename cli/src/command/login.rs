@@ -15,7 +15,7 @@ use crate::print;
 A new server has its first token, an administrator's, in the file `keys/admin.token` of its data folder. Make one for each \
 person and program with `dunlin tokens new`, and revoke the first.")]
 pub struct LoginArguments {
-    /// URL of the fleet server, as in https://fleet.example
+    /// URL of the fleet server, as in `https://fleet.example`
     url: String,
     #[command(flatten)]
     server: ServerArguments,

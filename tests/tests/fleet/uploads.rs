@@ -17,6 +17,7 @@ use dunlin_e2e::wire::Qos;
 use dunlin_e2e::{Outcome, onnx};
 use dunlin_fleet::http::Bounds;
 use dunlin_fleet::store::desired;
+use dunlin_fleet::store::rows::{self, Piece};
 use dunlin_protocol::batch::{Losses, Predictions};
 use dunlin_protocol::{Batch, DeviceId, Range, Ranges, Stream};
 
@@ -133,13 +134,19 @@ struct Arrived {
 fn arrived(data: tempfile::TempDir, id: DeviceId) -> Outcome<Arrived> {
     let running = Running::open(Bounds::default(), data, None, None)?;
     let name = id.to_string();
-    let pieces: Vec<(u64, u64, Vec<u8>)> = running.write(move |sql| {
-        let select = "SELECT first, last, body FROM upload WHERE device = $1 ORDER BY stream, first";
-        let rows = sql.query(select, &[name.as_str().into()])?;
-        rows.into_iter().map(|mut row| Ok((row.take(0)?, row.take(1)?, row.take(2)?))).collect()
+    let pieces = running.write(move |sql| {
+        let mut pieces = Vec::new();
+        for stream in ["predictions", "losses"] {
+            let mut after = 0;
+            while let Some(piece) = rows::next(sql, &name, stream, after)? {
+                after = piece.last;
+                pieces.push(piece);
+            }
+        }
+        Ok(pieces)
     })?;
     let mut arrived = Arrived::default();
-    for (first, last, body) in pieces {
+    for Piece { first, last, body, .. } in pieces {
         let batch: Batch = serde_json::from_slice(&body)?;
         let range = Range::new(first, last).unwrap();
         if *batch.stream() == Stream::Losses {
