@@ -154,7 +154,7 @@ fn rules_are_told_with_every_answer_and_end_no_wait() -> Outcome<()> {
         }
         let reply = person.ask("PUT", "/v1/policies/uploads", "if-match: \"9\"\r\n", &uploads)?;
         assert_eq!(reply.status, 412);
-        let viewer = person.new_person("viewer", "viewer", "")?;
+        let viewer = person.new_person("viewer", "viewer", "*")?;
         viewer.expect(403, "PUT", "/v1/policies/uploads", &uploads)?;
         Ok(())
     })
