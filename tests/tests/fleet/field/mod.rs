@@ -5,6 +5,7 @@
 
 mod from_empty_folders;
 mod halting;
+mod retrying;
 mod waking;
 
 use std::collections::BTreeMap;
