@@ -229,7 +229,8 @@ impl BadReport {
             release: bad.release.clone(),
             code: bad.reason.code().to_owned(),
             detail: bad.detail.clone(),
-            at: time(bad.at_us),
+            // The moment tells one failure from the next.
+            at: Timestamp::from_millisecond(bad.at_us.div_euclid(1_000)).ok().map(|at| at.to_string()),
         }
     }
 }

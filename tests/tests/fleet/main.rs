@@ -7,7 +7,7 @@ mod api;
 mod daemon;
 mod daemon_lies;
 mod device;
-mod from_empty_folders;
+mod field;
 mod ingest;
 mod rollouts;
 mod rows;
