@@ -19,6 +19,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes after which one who reads without an end is left alone.
 const ENDLESS_BYTES: usize = 64 << 20;
 
+/// What a portal says to everything.
+const PAGE: &[u8] = b"<html><body>Please accept our conditions.</body></html>";
+
 /// Serves until it is told to stop.
 pub(super) fn serve(listener: &TcpListener, state: &Arc<Mutex<State>>, is_stopping: &Arc<AtomicBool>) {
     while let Ok((stream, _)) = listener.accept() {
@@ -73,9 +76,8 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>, is_stopping: &AtomicBool
             stream.write_all(&body)?;
         }
         Reply::Page => {
-            let page = b"<html><body>Please accept our conditions.</body></html>";
-            stream.write_all(head("200 OK", "text/html", Some(page.len())).as_bytes())?;
-            stream.write_all(page)?;
+            stream.write_all(head("200 OK", "text/html", Some(PAGE.len())).as_bytes())?;
+            stream.write_all(PAGE)?;
         }
         Reply::Missing => stream.write_all(head("404 Not Found", "text/plain", Some(0)).as_bytes())?,
         Reply::File(File::Whole(raw)) => {
