@@ -116,6 +116,14 @@ impl Device {
         self.server = server;
     }
 
+    /// Returns another gateway, whose key follows from this one's.
+    pub(crate) fn sibling(mut self) -> Self {
+        let seed = self.key.to_bytes().map(|byte| byte ^ 0x80);
+        self.key = SigningKey::from_bytes(&seed);
+        self.incarnation = None;
+        self
+    }
+
     pub(crate) fn public(&self) -> PublicKey {
         PublicKey::from_bytes(self.key.verifying_key().as_bytes()).unwrap()
     }

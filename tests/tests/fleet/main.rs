@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test makes itself is sound, or the test fails")]
 
 mod api;
+mod attacks;
 mod daemon;
 mod daemon_lies;
 mod device;
