@@ -10,7 +10,6 @@ pub mod daemon;
 pub mod failure;
 pub mod fleet_owner;
 pub mod fleet_server;
-pub mod gateway_trust;
 pub mod golden;
 pub mod killing;
 pub mod link;
@@ -33,4 +32,5 @@ pub mod wait;
 pub mod wire;
 pub mod workspace;
 
+pub use dunlin_fleet_simulator::gateway_trust;
 pub use failure::{Failure, Outcome};

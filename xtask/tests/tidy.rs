@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "dunlin-cli",
         &[
             "dunlin-fleet-api",
+            "dunlin-fleet-simulator",
             "dunlin-kit",
             "dunlin-protocol",
             "dunlin-trust",
@@ -42,6 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "dunlin-kit",
             "dunlin-fleet",
             "dunlin-fleet-api",
+            "dunlin-fleet-simulator",
             "dunlin-protocol",
             "dunlin-trust",
             "dunlin-model-package",
@@ -53,6 +55,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "dunlin-fleet",
         &["dunlin-fleet-api", "dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package"],
     ),
+    ("dunlin-fleet-simulator", &["dunlin-kit", "dunlin-protocol", "dunlin-trust"]),
     ("xtask", &[]),
 ];
 

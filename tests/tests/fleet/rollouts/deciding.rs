@@ -90,7 +90,7 @@ fn each_gate_halts_and_all_that_had_succeeded_run_the_old_release_again_without_
         );
         assert_eq!(running(&gateways, &site.old), 6, "{gate}");
         assert!(gateways.iter().all(|gateway| !gateway.fetched.contains_key(&site.old.digest)), "{gate}");
-        gateways.iter_mut().for_each(super::Gateway::forget_failures);
+        gateways.iter_mut().for_each(|gateway| gateway.forget_failures());
     }
     Ok(())
 }
