@@ -18,6 +18,17 @@ pub struct Event {
     pub body: serde_json::Value,
 }
 
+/// An event as it goes over the stream: what stands behind `id:`, `event:` and `data:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamedEvent {
+    /// Its number.
+    pub id: String,
+    /// Its kind.
+    pub event: String,
+    /// An [`Event`] in JSON.
+    pub data: String,
+}
+
 /// Where listening begins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

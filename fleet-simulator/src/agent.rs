@@ -258,8 +258,6 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "what a test makes itself is sound")]
-
     use super::*;
 
     fn agent() -> Agent {

@@ -221,8 +221,6 @@ fn events(range: Range) -> Result<Batch, BatchError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "what a test makes itself is sound")]
-
     use dunlin_protocol::Digest;
 
     use super::*;

@@ -127,8 +127,6 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "what a test makes itself is sound")]
-
     use dunlin_protocol::text::Url;
     use dunlin_protocol::token::TokenClaim;
     use dunlin_protocol::{Digest, TokenId};

@@ -22,6 +22,7 @@ pub mod owner;
 pub mod package;
 pub mod postgres;
 pub mod proxy;
+pub mod recorder;
 pub mod releases;
 pub mod seed;
 pub mod series;

@@ -157,7 +157,8 @@ pub fn report(workspace: &Workspace, outcome: &Outcome) {
                     "next: hand the folder `{folder}` (without `keys/`) to a keeper of an open key, who runs `dunlin sign --add`"
                 ),
                 false => format!(
-                    "next: where the online key is, run `dunlin sign --add --trust {folder}`, which adds snapshot and timestamp"
+                    "next: `dunlin publish` brings it to the fleet server, which adds snapshot and timestamp; without a \
+                     server run `dunlin sign --add --trust {folder}` where the online key is"
                 ),
             });
         }

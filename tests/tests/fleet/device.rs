@@ -80,6 +80,7 @@ pub(crate) fn post(server: SocketAddr, path: &str, body: &[u8]) -> Outcome<Reply
 pub(crate) struct Device {
     agent: Agent,
     server: SocketAddr,
+    seed: u8,
 }
 
 impl Deref for Device {
@@ -105,12 +106,24 @@ impl Device {
         root: Digest,
     ) -> Self {
         let home = Home { url: format!("http://{server}"), root, server_key, server_id };
-        Self { agent: Agent::new(&[seed; 32], [seed; 8], home), server }
+        Self { agent: Agent::new(&[seed; 32], [seed; 8], home), server, seed }
     }
 
     /// Speaks to another server of the same fleet from now on.
     pub(crate) fn turn_to(&mut self, server: SocketAddr) {
         self.server = server;
+    }
+
+    /// Returns another gateway, whose key follows from this one's.
+    pub(crate) fn sibling(self) -> Self {
+        let home = Home {
+            url: self.agent.url.clone(),
+            root: self.agent.root,
+            server_key: self.agent.server_key(),
+            server_id: self.agent.server_id,
+        };
+        let seed = self.seed ^ 0x80;
+        Self { agent: Agent::new(&[seed; 32], *self.agent.start.as_bytes(), home), server: self.server, seed }
     }
 
     pub(crate) fn wish(&mut self, token: Option<&EnrolmentToken>) -> EnrollRequest {

@@ -174,7 +174,7 @@ fn who_may_do_what_and_by_which_state() -> Outcome<()> {
     admin.expect(200, "PUT", "/v1/policies/approvals", &rules)?;
     let spec = site.spec(json!([{ "percent": 100 }]));
     viewer.expect(403, "POST", "/v1/rollouts", &json!({ "spec": spec }))?;
-    ann.expect(400, "POST", "/v1/rollouts", &json!({ "spec": { "query": "*", "releases": [] } }))?;
+    ann.expect(422, "POST", "/v1/rollouts", &json!({ "spec": { "query": "*", "releases": [] } }))?;
     let unknown = json!({ "spec": { "query": "*", "releases": [{ "digest": "ab" }] } });
     ann.expect(409, "POST", "/v1/rollouts", &unknown)?;
 
