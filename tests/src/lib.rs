@@ -12,6 +12,7 @@ pub mod fleet_owner;
 pub mod fleet_server;
 pub mod gateway_trust;
 pub mod golden;
+pub mod key_files;
 pub mod killing;
 pub mod link;
 pub mod load;

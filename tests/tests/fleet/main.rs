@@ -9,6 +9,7 @@ mod daemon_lies;
 mod device;
 mod from_empty_folders;
 mod ingest;
+mod operator;
 mod rollouts;
 mod rows;
 mod serving;
