@@ -8,6 +8,7 @@
 
 pub mod budget;
 pub(crate) mod columns;
+pub mod results;
 pub mod selection;
 mod spending;
 #[cfg(test)]
@@ -375,13 +376,7 @@ impl Uploads {
     /// Returns how much of the predictions travels by the wish of the owner and of the server.
     #[must_use]
     pub fn sampling(&self) -> Sampling {
-        let asked = self.asked.get(PREDICTIONS).map_or(Sampling::All, |policy| match policy.share.as_str() {
-            "none" => Sampling::None,
-            "sampled" if policy.every > 1 => Sampling::OneIn(policy.every),
-            // What a later server may ask for is not known to be less than all.
-            _ => Sampling::All,
-        });
-        self.settings.predictions.stricter(asked)
+        self.settings.predictions.stricter(asked_sampling(&self.asked))
     }
 
     /// Meters bytes that went over the network, heads and encryption included.
@@ -469,6 +464,16 @@ impl Uploads {
             self.density = small.len() as f64 / plain.len() as f64 * 4.0 / 3.0;
         }
     }
+}
+
+/// Returns how much of the predictions the server asked for.
+fn asked_sampling(asked: &BTreeMap<String, KeptPolicy>) -> Sampling {
+    asked.get(PREDICTIONS).map_or(Sampling::All, |policy| match policy.share.as_str() {
+        "none" => Sampling::None,
+        "sampled" if policy.every > 1 => Sampling::OneIn(policy.every),
+        // What a later server may ask for is not known to be less than all.
+        _ => Sampling::All,
+    })
 }
 
 /// Returns what waits for receipts, by stream.
