@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 use crate::package::write;
-use crate::workspace::{daemon_program, root};
+use crate::workspace::{daemon_program, owner_program, root};
 
 /// Who holds keys in a folder.
 #[derive(Debug, Clone)]
@@ -73,6 +73,9 @@ impl Operator {
 
 /// Returns the program beside the daemon's, brought up to date where there is a cargo.
 fn program() -> Outcome<PathBuf> {
+    if std::env::var_os("DUNLIN_BIN").is_some() {
+        return owner_program();
+    }
     let program = daemon_program()?.with_file_name("dunlin");
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
