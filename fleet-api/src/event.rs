@@ -12,7 +12,7 @@ pub struct Event {
     pub at: String,
     /// What, as in `rollout.halted`.
     pub kind: String,
-    /// To what: the id of a gateway or a rollout.
+    /// To what: the id of a gateway or a rollout, the digest of a release.
     pub object: String,
     /// What else is to be known.
     pub body: serde_json::Value,

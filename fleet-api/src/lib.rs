@@ -19,7 +19,7 @@ pub mod webhook;
 
 use std::collections::BTreeMap;
 
-use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
 
 /// Labels of a gateway, by name.
 pub type Labels = BTreeMap<String, String>;
@@ -29,7 +29,6 @@ pub(crate) fn labels_schema() -> Object {
     let text = |length_min| {
         let text =
             ObjectBuilder::new().schema_type(Type::String).min_length(length_min).max_length(Some(128));
-        let text = text.format(Some(SchemaFormat::Custom("label-text".to_owned())));
         text.pattern(Some("^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))
     };
     let labels = ObjectBuilder::new().property_names(Some(Schema::Object(text(Some(1)).build())));

@@ -39,7 +39,6 @@ QUERY = st.recursive(
     max_leaves=4,
 )
 schemathesis.openapi.format("label-query", QUERY)
-schemathesis.openapi.format("label-text", st.text(st.characters(exclude_categories=("C",)), min_size=1, max_size=30))
 # The beginning of a list: other cursors are the server's own, and stateful tests take those.
 schemathesis.openapi.format("cursor", st.just(""))
 # Nobody listens there.

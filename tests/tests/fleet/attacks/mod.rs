@@ -1,6 +1,7 @@
 //! Those who hold a token and try what it does not give them, and those who hold none: every route of the interface, from
 //! the document that describes it, so that none is forgotten.
 
+mod crowd;
 mod document;
 mod limits;
 mod odd_requests;
