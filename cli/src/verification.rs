@@ -62,6 +62,17 @@ impl RepositorySource for MetadataInMemory {
 ///
 /// *Errors*: the first thing that a gateway would refuse.
 pub fn verify(source: &dyn RepositorySource, now: UnixTime) -> Result<Verdict, Failure> {
+    verify_chosen(source, now, &|_| true)
+}
+
+/// Checks all metadata, and manifests and blobs of those targets that are chosen by their paths.
+///
+/// *Errors*: as [`verify`].
+pub fn verify_chosen(
+    source: &dyn RepositorySource,
+    now: UnixTime,
+    is_chosen: &dyn Fn(&str) -> bool,
+) -> Result<Verdict, Failure> {
     let (metadata, named) = verify_metadata(source, now)?;
     let mut paths: Vec<RepositoryPath> = Vec::new();
     for name in metadata.keys() {
@@ -69,6 +80,9 @@ pub fn verify(source: &dyn RepositorySource, now: UnixTime) -> Result<Verdict, F
     }
     let mut targets = BTreeMap::new();
     for (path, description) in named {
+        if !is_chosen(&path) {
+            continue;
+        }
         let (place, blobs) = verify_target(source, &path, &description)?;
         paths.push(place.clone());
         paths.extend(blobs.iter().cloned());

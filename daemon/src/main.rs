@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use dunlin_daemon::app;
 use dunlin_daemon::command::{
-    self, check, enroll, export, import, models, offline, predict, query, replay, rollback, sources, status,
-    stored,
+    self, check, enroll, export, import, models, offline, predict, query, replay, results, rollback, sources,
+    status, stored,
 };
 use dunlin_daemon::config::{LoadRequest, process_environment};
 use dunlin_daemon::slot::worker::worker_main;
@@ -44,6 +44,10 @@ enum Command {
     Import(import::ImportArgs),
     /// Make this gateway known to a fleet server
     Enroll(enroll::EnrollArgs),
+    /// Write report, health and rows into a file for a fleet server that this gateway cannot reach
+    ExportResults(results::ExportResultsArgs),
+    /// Take a fleet server's receipts for such a file, while no daemon runs
+    ImportReceipts(results::ReceiptsArgs),
     /// Run recorded messages through the configuration and print the predictions
     Replay(replay::ReplayArgs),
     /// Run a package's model on given inputs
@@ -85,6 +89,8 @@ fn main() -> ExitCode {
         Command::Sources(args) => sources::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Enroll(args) => enroll::run(&args),
+        Command::ExportResults(args) => results::export(&args),
+        Command::ImportReceipts(args) => results::import(&args),
         Command::Replay(args) => replay::run(&args, offline::start_pipeline),
         Command::Predict(args) => predict::run(&args, offline::open_package, offline::load_model),
     };

@@ -258,7 +258,6 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn agent() -> Agent {

@@ -69,12 +69,16 @@ struct Files {
     since: Option<Instant>,
 }
 
+/// Files that were fetched, and the line over which they come, one after the other.
+struct Shelf {
+    files: Mutex<Files>,
+    line: Turn<Line>,
+}
+
 /// What all share.
 pub(crate) struct Mirror {
     base: Mutex<GatewayTrust>,
-    files: Mutex<Files>,
-    /// The line over which files come, one after the other.
-    line: Turn<Line>,
+    shelf: Shelf,
     server_key: PublicKey,
     director_root: u64,
 }
@@ -94,27 +98,19 @@ impl Mirror {
         let path = image_path(&format!("{}.root.json", claim.root_version));
         let root = line.get(&path, FILE_BYTES_MAX, PATIENCE).await.map_err(MirrorError::Line)?;
         let root = root.filter(|root| Digest::of(root) == claim.root).ok_or(MirrorError::Root)?;
-        let base = GatewayTrust::new("", &root).map_err(MirrorError::Refused)?;
-        let key = PublicKey::from_bytes(&[0; 32]).ok();
-        let mut mirror = Self {
-            base: Mutex::new(base.clone()),
-            files: Mutex::default(),
-            line: Turn::new(line),
-            server_key: key.ok_or(MirrorError::NoKey)?,
-            director_root: 0,
-        };
+        let first = GatewayTrust::new("", &root).map_err(MirrorError::Refused)?;
+        let shelf = Shelf { files: Mutex::default(), line: Turn::new(line) };
         let begin = |source: Source<'_>| {
-            let mut trust = base.clone();
+            let mut trust = first.clone();
             trust.refresh(now, source)?;
             trust.take_director(source)?;
             Ok(trust)
         };
-        let trust = mirror.with_files(begin).await?;
-        let director: &TrustedSet = trust.director.as_ref().ok_or(MirrorError::NoKey)?;
-        mirror.server_key = key_of(director.root()).ok_or(MirrorError::NoKey)?;
-        mirror.director_root = director.root().version;
-        *lock(&mirror.base) = trust;
-        Ok(mirror)
+        let base = shelf.with_files(begin).await?;
+        let director = base.director.as_ref().map(TrustedSet::root).ok_or(MirrorError::NoKey)?;
+        let server_key = key_of(director).ok_or(MirrorError::NoKey)?;
+        let director_root = director.version;
+        Ok(Self { base: Mutex::new(base), shelf, server_key, director_root })
     }
 
     /// Returns the key that answers are signed by.
@@ -135,7 +131,7 @@ impl Mirror {
         nonce: &str,
         now: UnixTime,
     ) -> Result<(Told, u64), MirrorError> {
-        let checked = self.with_files(|source| {
+        let checked = self.shelf.with_files(|source| {
             let mut trust = lock(&self.base).clone();
             id.clone_into(&mut trust.device.id);
             let told = trust.take(desired, nonce, now, source)?;
@@ -147,7 +143,9 @@ impl Mirror {
         lock(&self.base).image = trust.image;
         Ok((told, version))
     }
+}
 
+impl Shelf {
     /// Does work with files that are here, fetches those that are missing, and does it again.
     async fn with_files<T>(&self, work: impl Fn(Source<'_>) -> Result<T, Failure>) -> Result<T, MirrorError> {
         self.forget_old();

@@ -221,7 +221,6 @@ fn events(range: Range) -> Result<Batch, BatchError> {
 
 #[cfg(test)]
 mod tests {
-
     use dunlin_protocol::Digest;
 
     use super::*;

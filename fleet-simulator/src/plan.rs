@@ -127,7 +127,6 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-
     use dunlin_protocol::text::Url;
     use dunlin_protocol::token::TokenClaim;
     use dunlin_protocol::{Digest, TokenId};

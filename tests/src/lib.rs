@@ -11,6 +11,7 @@ pub mod failure;
 pub mod fleet_owner;
 pub mod fleet_server;
 pub mod golden;
+pub mod key_files;
 pub mod killing;
 pub mod link;
 pub mod load;

@@ -12,6 +12,7 @@ use dunlin_trust::sign::change::Change;
 use super::CommandError;
 use super::package::approve;
 use super::trust_arguments::{LifetimeArguments, TrustArguments, now, report, require_none_pending};
+use crate::director::Director;
 use crate::keyring::{Keyring, Outcome, refused};
 use crate::print;
 use crate::workspace::Workspace;
@@ -45,42 +46,61 @@ pub struct SignArguments {
 /// *Errors*: the package is refused, its counter is not above the last one, a key is missing.
 pub fn run(arguments: &SignArguments) -> Result<(), CommandError> {
     let (mut workspace, mut keyring) = arguments.trust.open()?;
+    let mut director = Director::open(&workspace)?;
+    if arguments.package.is_none() && workspace.pending().is_none() && !director.waits() {
+        return Err(CommandError::NotFound("no change waits for signatures".to_owned()));
+    }
     if arguments.discard {
-        require_pending(&workspace)?;
         workspace.discard()?;
+        director.discard()?;
         print::line("dropped the change that waited for signatures");
         return Ok(());
     }
     let outcome = match &arguments.package {
-        None => add(arguments, &mut workspace, &mut keyring)?,
+        None => add(arguments, &mut workspace, &mut director, &mut keyring)?,
         Some(folder) => sign(folder, arguments, &mut workspace, &mut keyring)?,
     };
     report(&workspace, &outcome);
     Ok(())
 }
 
-fn require_pending(workspace: &Workspace) -> Result<(), CommandError> {
-    match workspace.pending() {
-        Some(_) => Ok(()),
-        None => Err(CommandError::NotFound("no change waits for signatures".to_owned())),
-    }
-}
-
+/// Adds signatures to whatever waits: a change of the repository, a root of the director, or both.
 fn add(
     arguments: &SignArguments,
     workspace: &mut Workspace,
+    director: &mut Director,
     keyring: &mut Keyring,
 ) -> Result<Outcome, CommandError> {
-    require_pending(workspace)?;
     let now = now()?;
-    let change = workspace.pending().cloned().unwrap_or_default();
-    let outcome =
-        keyring.finish(workspace, &change, now, arguments.lifetimes.lifetimes(keyring.purpose(), now))?;
-    if outcome == Outcome::Taken {
+    let lifetimes = arguments.lifetimes.lifetimes(keyring.purpose(), now);
+    let pending = workspace.pending().cloned();
+    let change = pending.as_ref().map(|change| keyring.finish(workspace, change, now, lifetimes));
+    let root = director.add(keyring).transpose();
+    if let (Some(Ok(Outcome::Taken)), Some(change)) = (&change, &pending) {
         let names: Vec<&str> = change.keys().map(String::as_str).collect();
         print::line(&format!("complete: {}", names.join(", ")));
     }
-    Ok(outcome)
+    match (change, root) {
+        (Some(change), None) => change,
+        (None, Some(root)) => root,
+        (Some(change), Some(root)) => either(change, root),
+        (None, None) => Ok(Outcome::Taken),
+    }
+}
+
+/// Returns what became of both; that one needs other keys than those at hand is no failure where the other got a signature.
+fn either(
+    change: Result<Outcome, CommandError>,
+    root: Result<Outcome, CommandError>,
+) -> Result<Outcome, CommandError> {
+    match (change, root) {
+        (Ok(change), Ok(root)) => Ok(change.with(root)),
+        (Ok(done), Err(CommandError::NotFound(open))) | (Err(CommandError::NotFound(open)), Ok(done)) => {
+            print::note(&format!("note: {open}"));
+            Ok(done)
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
 }
 
 fn sign(

@@ -20,7 +20,7 @@ use crate::store::messages::{self, Heard};
 use crate::store::{Sql, StoreError, events, sightings};
 
 /// Why a gateway is suspended whose key speaks twice.
-const CLONED: &str = "cloned_identity";
+pub(super) const CLONED: &str = "cloned_identity";
 
 /// A message whose signature was checked, ready for the transaction.
 #[derive(Debug)]

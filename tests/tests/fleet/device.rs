@@ -80,6 +80,7 @@ pub(crate) fn post(server: SocketAddr, path: &str, body: &[u8]) -> Outcome<Reply
 pub(crate) struct Device {
     agent: Agent,
     server: SocketAddr,
+    seed: u8,
 }
 
 impl Deref for Device {
@@ -105,7 +106,7 @@ impl Device {
         root: Digest,
     ) -> Self {
         let home = Home { url: format!("http://{server}"), root, server_key, server_id };
-        Self { agent: Agent::new(&[seed; 32], [seed; 8], home), server }
+        Self { agent: Agent::new(&[seed; 32], [seed; 8], home), server, seed }
     }
 
     /// Speaks to another server of the same fleet from now on.
@@ -113,12 +114,16 @@ impl Device {
         self.server = server;
     }
 
-    /// Returns another gateway of the same server, whose key follows from this one's.
+    /// Returns another gateway, whose key follows from this one's.
     pub(crate) fn sibling(self) -> Self {
-        let seed = Digest::of(self.agent.id().to_string().as_bytes());
-        let Agent { url, root, server_id, .. } = self.agent.clone();
-        let home = Home { url, root, server_key: self.agent.server_key(), server_id };
-        Self { agent: Agent::new(seed.as_bytes(), [0; 8], home), server: self.server }
+        let home = Home {
+            url: self.agent.url.clone(),
+            root: self.agent.root,
+            server_key: self.agent.server_key(),
+            server_id: self.agent.server_id,
+        };
+        let seed = self.seed ^ 0x80;
+        Self { agent: Agent::new(&[seed; 32], *self.agent.start.as_bytes(), home), server: self.server, seed }
     }
 
     pub(crate) fn wish(&mut self, token: Option<&EnrolmentToken>) -> EnrollRequest {

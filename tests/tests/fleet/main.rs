@@ -10,6 +10,7 @@ mod daemon_lies;
 mod device;
 mod field;
 mod ingest;
+mod operator;
 mod rollouts;
 mod rows;
 mod serving;

@@ -5,6 +5,7 @@
 
 mod from_empty_folders;
 mod halting;
+mod offline;
 mod restoring;
 mod retrying;
 mod waking;
@@ -96,7 +97,7 @@ impl Gateway {
         write(&folder.join("fleet.token"), issued["text"].as_str().unwrap_or_default().as_bytes())?;
         write(&folder.join("dunlind.toml"), CONFIG.as_bytes())?;
         let line = Recorder::start(site.server.plan().port)?;
-        let broker = Broker::start(&BrokerPlan::default())?;
+        let broker = Broker::start(&BrokerPlan { in_flight_max: 1_000, queued_max: 0 })?;
         let plan = DaemonPlan::new(&folder.join("dunlind.toml"), &folder)
             .set("mqtt.url", broker.url())
             .set("fleet.proxy", line.url());

@@ -16,7 +16,7 @@ const LATE: Wish = Wish { ring: "late", settings: METERED };
 
 impl Plant {
     /// Returns the account of a gateway's predictions.
-    fn predictions(&self, number: usize) -> Outcome<Value> {
+    pub(super) fn predictions(&self, number: usize) -> Outcome<Value> {
         let path = format!("/v1/devices/{}/accounts", self.gateways[number].id);
         let accounts = self.site.admin.get(&path)?;
         let mut all = accounts.as_array().into_iter().flatten();
@@ -24,7 +24,7 @@ impl Plant {
     }
 
     /// Waits until each prediction of each gateway has arrived, and nothing waits.
-    fn wait_uploaded(&self) -> Outcome<()> {
+    pub(super) fn wait_uploaded(&self) -> Outcome<()> {
         let last = std::cell::RefCell::new(String::new());
         let waited = self.wait("all predictions are on the server", |plant| {
             for (number, gateway) in plant.gateways.iter().enumerate() {

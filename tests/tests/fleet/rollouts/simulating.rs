@@ -5,6 +5,7 @@ use std::time::Duration;
 use dunlin_e2e::{Failure, Outcome};
 use dunlin_fleet_simulator::plan::Share;
 use dunlin_fleet_simulator::{Manner, Plan, Summary};
+use dunlin_kit::error_chain::Chain;
 use dunlin_protocol::EnrolmentToken;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -22,7 +23,9 @@ fn with_crowd<T>(plan: Plan, orders: impl FnOnce() -> Outcome<T>) -> Outcome<(T,
     let ordered = orders();
     drop(stop);
     let summary = runtime.block_on(crowd).map_err(Failure::of("join the crowd"))?;
-    Ok((ordered?, summary.map_err(Failure::of("simulate"))?))
+    let summary = summary.map_err(|error| Failure::new(Chain(&error).to_string()))?;
+    let ordered = ordered.map_err(|failure| Failure::new(format!("{failure}; {summary:?}")))?;
+    Ok((ordered, summary))
 }
 
 fn token(site: &Site) -> Outcome<EnrolmentToken> {
