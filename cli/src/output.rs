@@ -144,7 +144,5 @@ fn cell(value: &Value) -> String {
         other => other.to_string(),
     };
     // A gateway's name must not move the cursor.
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
+    print::shown(&text)
 }
