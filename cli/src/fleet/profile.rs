@@ -92,7 +92,7 @@ impl ServerArguments {
 }
 
 fn none() -> CommandError {
-    CommandError::NotFound(
+    CommandError::Usage(
         "no fleet server is named: `dunlin login URL --token-file FILE`, or `--server URL --token-file FILE`"
             .to_owned(),
     )

@@ -9,7 +9,8 @@ use std::time::Duration;
 use dunlin_e2e::{Failure, Outcome};
 use dunlin_protocol::enrolment::{EnrollAnswer, EnrollRequest, Facts};
 use dunlin_protocol::exchange::{Clock, ExchangeAnswer, ExchangeRequest, Held, ReportPart};
-use dunlin_protocol::routes::{ENROLL, ENVELOPE_MEDIA_TYPE, exchange_path};
+use dunlin_protocol::results::Results;
+use dunlin_protocol::routes::{ENROLL, ENVELOPE_MEDIA_TYPE, RESULTS, exchange_path};
 use dunlin_protocol::text::Url;
 use dunlin_protocol::{
     Batch, Counter, DeviceId, Digest, EnrolmentToken, Envelope, Health, Incarnation, List, Message, Name,
@@ -211,6 +212,13 @@ impl Device {
     pub(crate) fn seal_frame(&self, frame: Vec<u8>) -> Vec<u8> {
         let id = self.id().to_string();
         Envelope::seal(ExchangeRequest::ZSTD_TYPE, frame, &id, |message| self.sign(message)).to_bytes()
+    }
+
+    /// Sends a part of results, with the key that it names itself by.
+    pub(crate) fn send_results(&self, part: &Results) -> Outcome<Reply> {
+        let key_id = self.public().to_string();
+        let sealed = Envelope::of(part, &key_id, |message| self.sign(message)).unwrap();
+        post(self.server, RESULTS, &sealed.to_bytes())
     }
 
     pub(crate) fn send(&self, question: &ExchangeRequest, wait_seconds: u64) -> Outcome<Reply> {
