@@ -16,6 +16,7 @@ use dunlin_cli::command::publish::PublishArguments;
 use dunlin_cli::command::rollout::RolloutCommand;
 use dunlin_cli::command::server::ServerCommand;
 use dunlin_cli::command::sign::SignArguments;
+use dunlin_cli::command::simulate::SimulateArguments;
 
 /// Builds, checks, signs and publishes model packages, and rolls them out to gateways.
 #[derive(Debug, Parser)]
@@ -63,6 +64,8 @@ enum Command {
     /// Show who did what, and check that nothing was changed.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Have a crowd of simulated gateways speak with a server, and measure it.
+    Simulate(Box<SimulateArguments>),
     /// Print what completes these commands in a shell.
     Completions(CompletionsArguments),
     /// Write man pages.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Tokens(command) => command.run(),
         Command::Rollout(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Simulate(arguments) => command::simulate::run(&arguments),
         Command::Completions(arguments) => {
             manual::complete(&arguments, Arguments::command());
             Ok(())

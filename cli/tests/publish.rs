@@ -257,7 +257,7 @@ const GARBAGE: &[(&[&str], i32, &str)] = &[
     (&["sign", "good", "--keys", "garbage-keys"], 1, "is no key file"),
     (&["sign", "good", "--keys", "text-keys"], 1, "is no key file"),
     (&["sign", "good", "--keys", "empty"], 3, "none of them is at hand"),
-    (&["publish"], 2, "--to"),
+    (&["publish"], 2, "no fleet server is named"),
     (&["publish", "--to", "good/manifest.json"], 1, "good/manifest.json"),
     (&["keys", "rotate", "mirror"], 2, "mirror"),
     (&["keys", "rotate", "root", "--key", "zzzz"], 3, "no key that counts"),

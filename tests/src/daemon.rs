@@ -443,6 +443,13 @@ pub fn resident_bytes(pid: u32) -> Outcome<u64> {
     proc_number(pid, "status", "VmRSS:").map(|kib| kib * 1_024)
 }
 
+/// Returns the most resident memory that a process ever had, in bytes.
+///
+/// *Errors*: it is gone.
+pub fn peak_bytes(pid: u32) -> Outcome<u64> {
+    proc_number(pid, "status", "VmHWM:").map(|kib| kib * 1_024)
+}
+
 /// Returns the processor time that a process took so far.
 ///
 /// *Errors*: it is gone.

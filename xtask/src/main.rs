@@ -18,6 +18,7 @@ mod fuzz;
 mod machine;
 mod models;
 mod nodes;
+mod schemathesis;
 mod seeds;
 mod step;
 mod tools;
@@ -47,6 +48,8 @@ cargo xtask COMMAND
   nodes [--write FILE]
                      the node tests of the `onnx` package against the engine; FILE gets what became of each
   conformance [--suite DIR]   the public suite of The Update Framework against our core
+  schemathesis [--for 10m] [--seed N]
+                     made-up requests of the fleet server's document against a real server
   differential [--for 10m]    random repositories before our core and another client";
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         "example" => examples::run(rest),
         "nodes" => nodes::run(rest),
         "conformance" => trust::conformance(rest),
+        "schemathesis" => schemathesis::run(rest),
         "differential" => trust::differential(rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");

@@ -16,6 +16,7 @@ pub mod rollout;
 mod rollout_watch;
 pub mod server;
 pub mod sign;
+pub mod simulate;
 pub mod trust_arguments;
 
 use std::error::Error;

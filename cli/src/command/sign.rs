@@ -143,12 +143,20 @@ fn sign(
     })?;
     print::line(&format!(
         "{} {} (release counter {}), manifest {}",
-        if outcome == Outcome::Taken { "signed" } else { "signed in part:" },
+        if is_approved(&outcome) { "signed" } else { "signed in part:" },
         target,
         note.release_counter,
         digest
     ));
     Ok(outcome)
+}
+
+/// Tells whether everybody has signed who must; snapshot and timestamp may be still to come.
+fn is_approved(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Taken => true,
+        Outcome::Waits(standings) => standings.iter().all(|standing| standing.missing == 0),
+    }
 }
 
 fn open_package(folder: &Path) -> Result<Package, CommandError> {

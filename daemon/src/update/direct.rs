@@ -78,9 +78,17 @@ fn root_version(raw: &[u8]) -> Option<u64> {
 /// What became of a target of the statement.
 enum Chosen {
     /// It is to be offered to the slot.
-    Offer(String, Box<KeptRelease>),
+    Offer(Box<Offered>),
     /// It runs already.
     Runs,
+}
+
+/// A release that is to be offered.
+struct Offered {
+    slot: String,
+    release: KeptRelease,
+    /// Which failure of it is to be forgotten.
+    retry_of_ms: Option<i64>,
 }
 
 impl Import<'_> {
@@ -140,10 +148,10 @@ impl Import<'_> {
         for (path, (_, note)) in targets() {
             match self.choose(&mut image, source, &statement, path, now, book) {
                 Ok(Chosen::Runs) => cycle.passed.push(model_check(&note.slot)),
-                Ok(Chosen::Offer(slot, release)) => {
-                    cycle.passed.push(model_check(&slot));
-                    cycle.releases.push((*release).clone());
-                    offers.push((slot, *release));
+                Ok(Chosen::Offer(offered)) => {
+                    cycle.passed.push(model_check(&offered.slot));
+                    cycle.releases.push(offered.release.clone());
+                    offers.push(offered);
                 }
                 Err(ImportError::Refused(refusal)) => {
                     let Refusal { code, object, reason } = &refusal;
@@ -154,7 +162,7 @@ impl Import<'_> {
             }
         }
         self.keep(&before, &image, cycle)?;
-        offers.iter().try_for_each(|(slot, release)| self.offer(slot, release, book))
+        offers.iter().try_for_each(|offered| self.offer(offered, book))
     }
 
     /// The image repository's refusals are filed as an import's are.
@@ -250,13 +258,19 @@ impl Import<'_> {
             }
         };
         let release = KeptRelease { approved: true, place: Some(FLEET_PLACE.to_owned()), ..release };
-        Ok(Chosen::Offer(slot.clone(), Box::new(release)))
+        let (slot, retry_of_ms) = (slot.clone(), note.retry_of_ms);
+        Ok(Chosen::Offer(Box::new(Offered { slot, release, retry_of_ms })))
     }
 
-    fn offer(&mut self, slot: &str, release: &KeptRelease, book: &ReleaseBook) -> Result<(), ImportError> {
-        // What the fleet took back and names again, it means.
-        let taken_back = |bad: &super::machine::BadRelease| bad.reason == Reason::RolledBack(Cause::Fleet);
-        let is_meant = book.state(slot).badness(&release.digest).is_some_and(taken_back);
+    fn offer(&mut self, offered: &Offered, book: &ReleaseBook) -> Result<(), ImportError> {
+        let Offered { slot, release, retry_of_ms } = offered;
+        // What the fleet took back and names again, it means; and what it names by the very failure. One that came since
+        // is another, so that a statement which comes again has nothing tried twice.
+        let is_forgiven = |bad: &super::machine::BadRelease| {
+            bad.reason == Reason::RolledBack(Cause::Fleet)
+                || *retry_of_ms == Some(bad.at_us.div_euclid(1_000))
+        };
+        let is_meant = book.state(slot).badness(&release.digest).is_some_and(is_forgiven);
         let intent = if is_meant { Intent::Retry } else { Intent::Desired };
         let refusal = match book.offer(slot, &stored(release), intent) {
             Ok(Outcome::Changed | Outcome::Unchanged) => return Ok(()),

@@ -23,6 +23,9 @@ pub struct ModelsReport {
     pub running: bool,
     /// Whether safe mode keeps candidates from running.
     pub safe_mode: bool,
+    /// Starts in a row that did not become ready, the present one included until it is.
+    #[serde(default)]
+    pub unready_starts: u32,
     /// Why `state.db` is lost, where it is: then no update is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_lost: Option<String>,
@@ -148,6 +151,7 @@ impl ModelsReport {
         Self {
             running: tries.is_some(),
             safe_mode: mode == Mode::Safe,
+            unready_starts: stored.starts.unready,
             state_lost: None,
             refused: stored.refusals.iter().map(RefusedReport::of).collect(),
             models: stored.models.iter().enumerate().map(report).collect(),
@@ -225,7 +229,8 @@ impl BadReport {
             release: bad.release.clone(),
             code: bad.reason.code().to_owned(),
             detail: bad.detail.clone(),
-            at: time(bad.at_us),
+            // The moment tells one failure from the next.
+            at: Timestamp::from_millisecond(bad.at_us.div_euclid(1_000)).ok().map(|at| at.to_string()),
         }
     }
 }

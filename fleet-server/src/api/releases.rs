@@ -34,6 +34,7 @@ struct Filter {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
     /// Where the page begins: `next` of the one before.
+    #[param(format = "cursor", pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 

@@ -8,6 +8,7 @@ pub mod counter;
 mod ingest;
 mod judge;
 pub mod keys;
+mod resends;
 mod results;
 pub mod waiters;
 mod wishes;

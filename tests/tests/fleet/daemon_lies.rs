@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan};
+use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan, peak_bytes};
 use dunlin_e2e::fleet_owner::{ApprovedRelease, FleetOwner};
 use dunlin_e2e::lying_server::{Lie, LyingServer};
 use dunlin_e2e::package::write;
@@ -49,6 +49,9 @@ token_file = "fleet.token"
 interval_min = "100ms"
 "#;
 
+/// More than a gateway takes for anything, and less than what lies grow to.
+const MEMORY_MAX: u64 = 256 << 20;
+
 /// A lying server, its owner, and a gateway that believed it.
 struct Lair {
     server: LyingServer,
@@ -56,7 +59,7 @@ struct Lair {
     releases: Vec<ApprovedRelease>,
     folder: TempDir,
     plan: DaemonPlan,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Lair {
@@ -82,7 +85,7 @@ impl Lair {
         let plan = DaemonPlan::new(&config, folder.path());
         let mut daemon = plan.start()?;
         daemon.wait_ready()?;
-        let mut lair = Self { server, owner, releases: Vec::new(), folder, plan, _daemon: daemon };
+        let mut lair = Self { server, owner, releases: Vec::new(), folder, plan, daemon };
         for _ in 0..2 {
             lair.approve()?;
             lair.server.serve(&lair.owner)?;
@@ -181,62 +184,80 @@ fn require_all_refused(lies: &[Lie]) -> Outcome<()> {
     }
     let counters: Vec<u64> = lair.server.questions().iter().map(|question| question.counter.get()).collect();
     assert!(counters.is_sorted_by(|a, b| a < b), "{counters:?}");
+    let most = peak_bytes(lair.daemon.pid())?;
+    assert!(most < MEMORY_MAX, "{most} bytes of memory");
     Ok(())
+}
+
+const KEYS_AND_TIME: [Lie; 7] = [
+    Lie::StatementOfAStranger,
+    Lie::OlderStatement,
+    Lie::AnswerToAnotherQuestion,
+    Lie::ExpiredStatement,
+    Lie::StatementOfAnotherHash,
+    Lie::StatementOfAnotherDevice,
+    Lie::WithdrawalsWithoutEnd,
+];
+const RELEASES: [Lie; 5] = [
+    Lie::UnapprovedRelease,
+    Lie::AnotherManifest,
+    Lie::AnotherArchitecture,
+    Lie::AnotherEngine,
+    Lie::OlderRelease,
+];
+const IMAGE: [Lie; 6] = [
+    Lie::TargetsByTheOnlineKey,
+    Lie::OlderImage,
+    Lie::ExpiredImage,
+    Lie::MixedImage,
+    Lie::EndlessImage,
+    Lie::DirectorAsImageRoot,
+];
+const BLOBS: [Lie; 2] = [Lie::ChangedBlobs, Lie::EndlessBlobs];
+const SLOW: Lie = Lie::SlowBlobs;
+const ANSWERS: [Lie; 7] = [
+    Lie::AnswerOfAnotherDevice,
+    Lie::AnswerOfAnotherServer,
+    Lie::AnswerToAnotherNumber,
+    Lie::AnswerOfAStranger,
+    Lie::BombAnswer,
+    Lie::EndlessAnswer,
+    Lie::CaptivePortal,
+];
+
+#[test]
+fn no_lie_is_left_out() {
+    let told = [&KEYS_AND_TIME[..], &RELEASES, &IMAGE, &BLOBS, &[SLOW], &ANSWERS].concat();
+    assert_eq!(told.len(), Lie::ALL.len());
+    assert!(Lie::ALL.iter().all(|lie| told.contains(lie)));
 }
 
 #[test]
 fn lies_of_statements_about_keys_and_time_are_refused() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::StatementOfAStranger,
-        Lie::OlderStatement,
-        Lie::AnswerToAnotherQuestion,
-        Lie::ExpiredStatement,
-        Lie::StatementOfAnotherHash,
-        Lie::StatementOfAnotherDevice,
-        Lie::WithdrawalsWithoutEnd,
-    ])
+    require_all_refused(&KEYS_AND_TIME)
 }
 
 #[test]
 fn lies_of_statements_about_releases_are_refused() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::UnapprovedRelease,
-        Lie::AnotherManifest,
-        Lie::AnotherArchitecture,
-        Lie::AnotherEngine,
-        Lie::OlderRelease,
-    ])
+    require_all_refused(&RELEASES)
 }
 
 #[test]
 fn lies_of_the_image_repository_are_refused() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::TargetsByTheOnlineKey,
-        Lie::OlderImage,
-        Lie::ExpiredImage,
-        Lie::MixedImage,
-        Lie::EndlessImage,
-        Lie::DirectorAsImageRoot,
-    ])
+    require_all_refused(&IMAGE)
 }
 
 #[test]
 fn blobs_that_are_others_are_refused() -> Outcome<()> {
-    require_all_refused(&[Lie::ChangedBlobs])
+    require_all_refused(&BLOBS)
 }
 
 #[test]
 fn blobs_that_come_too_slowly_are_refused() -> Outcome<()> {
-    Lair::new()?.require_refused(Lie::SlowBlobs, SLOW_MAX)
+    Lair::new()?.require_refused(SLOW, SLOW_MAX)
 }
 
 #[test]
 fn answers_that_are_none_are_passed_over() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::AnswerOfAnotherDevice,
-        Lie::AnswerOfAnotherServer,
-        Lie::AnswerToAnotherNumber,
-        Lie::AnswerOfAStranger,
-        Lie::CaptivePortal,
-    ])
+    require_all_refused(&ANSWERS)
 }

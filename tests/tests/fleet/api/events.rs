@@ -19,7 +19,7 @@ impl Stream {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         write!(
             stream,
-            "GET /v1/events{query} HTTP/1.1\r\nhost: fleet\r\nauthorization: Bearer {}\r\n{headers}\r\n",
+            "GET /v1/events{query} HTTP/1.1\r\nhost: fleet\r\nconnection: close\r\nauthorization: Bearer {}\r\n{headers}\r\n",
             person.token
         )?;
         let mut reader = BufReader::new(stream);

@@ -2,7 +2,6 @@
 //!
 //! Real processes over real sockets; what the daemon holds is asked of its own commands, what the server holds of its store.
 
-mod lies;
 mod link;
 mod networks;
 
