@@ -13,9 +13,10 @@ use dunlin_fleet_simulator::agent::Home;
 use dunlin_kit::error_chain::Chain;
 use dunlin_protocol::enrolment::{EnrollAnswer, EnrollRequest, Facts};
 use dunlin_protocol::exchange::{ExchangeAnswer, ExchangeRequest};
-use dunlin_protocol::routes::{ENROLL, ENVELOPE_MEDIA_TYPE, exchange_path};
+use dunlin_protocol::results::Results;
+use dunlin_protocol::routes::{ENROLL, ENVELOPE_MEDIA_TYPE, RESULTS, exchange_path};
 use dunlin_protocol::{
-    Batch, Digest, EnrolmentToken, Message, Name, Problem, PublicKey, RefusalCode, ServerId,
+    Batch, Digest, EnrolmentToken, Envelope, Message, Name, Problem, PublicKey, RefusalCode, ServerId,
 };
 
 /// No test waits longer for an answer.
@@ -152,6 +153,13 @@ impl Device {
 
     pub(crate) fn seal(&self, question: &ExchangeRequest) -> Vec<u8> {
         self.agent.seal(question).unwrap()
+    }
+
+    /// Sends a part of results, with the key that it names itself by.
+    pub(crate) fn send_results(&self, part: &Results) -> Outcome<Reply> {
+        let key_id = self.public().to_string();
+        let sealed = Envelope::of(part, &key_id, |message| self.sign(message)).unwrap();
+        post(self.server, RESULTS, &sealed.to_bytes())
     }
 
     pub(crate) fn send(&self, question: &ExchangeRequest, wait_seconds: u64) -> Outcome<Reply> {
