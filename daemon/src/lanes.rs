@@ -10,6 +10,7 @@ use dunlin_pipeline::ModelBinding;
 pub use dunlin_pipeline::lane::{LANES_PER_MODEL, LaneRole, lane_index};
 use tokio::sync::oneshot;
 
+use crate::latencies::Latencies;
 use crate::slot::SlotHandle;
 
 /// What happens to windows that a lane still holds when it is taken away.
@@ -72,4 +73,6 @@ pub struct LaneCounts {
     pub agreed: u64,
     /// Largest difference of an output, relative to `max(1, |serving|)`.
     pub difference_max: f64,
+    /// How long windows took from submission to answer, those that failed left out.
+    pub latencies: Latencies,
 }

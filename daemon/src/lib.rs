@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod flow;
 pub mod lanes;
+pub mod latencies;
 pub mod link;
 pub mod logging;
 pub mod metrics;

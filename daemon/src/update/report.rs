@@ -122,6 +122,15 @@ pub struct CountsReport {
     pub agreed: u64,
     /// Largest relative difference of an output.
     pub difference_max: f64,
+    /// Windows whose time from submission to answer was measured.
+    #[serde(default)]
+    pub timed: u64,
+    /// Median of it in microseconds.
+    #[serde(default)]
+    pub p50_us: u64,
+    /// 99th percentile of it in microseconds.
+    #[serde(default)]
+    pub p99_us: u64,
 }
 
 /// A release that failed.
@@ -210,7 +219,7 @@ impl RefusedReport {
 }
 
 impl CountsReport {
-    const fn of(counts: &LaneCounts) -> Self {
+    fn of(counts: &LaneCounts) -> Self {
         Self {
             predictions: counts.predictions,
             invalid: counts.invalid,
@@ -219,6 +228,9 @@ impl CountsReport {
             compared: counts.compared,
             agreed: counts.agreed,
             difference_max: counts.difference_max,
+            timed: counts.latencies.count(),
+            p50_us: counts.latencies.percentile_us(50),
+            p99_us: counts.latencies.percentile_us(99),
         }
     }
 }
