@@ -49,6 +49,7 @@ pub fn run(args: &EnrollArgs) -> Result<ExitCode, CommandError> {
         set: Vec::new(),
         environment: process_environment(),
         state_dir: args.state.state_dir.clone(),
+        overlay: None,
     })
     .map_err(|errors| CommandError::Configuration {
         message: format!("the configuration is refused\n{errors}"),

@@ -6,6 +6,7 @@
 mod from_empty_folders;
 mod halting;
 mod retrying;
+mod settings;
 mod waking;
 
 use std::collections::BTreeMap;
