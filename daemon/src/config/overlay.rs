@@ -262,7 +262,7 @@ output = { topic = "out/{model}/{key}" }
             ("[storage]\nbytes_max = \"1\"", "storage.bytes_max"),
             ("[storage]\nbytes_maxx = \"1GiB\"", "storage.bytes_maxx"),
             ("[inference]\nbatch_max = 0", "inference.batch_max"),
-            ("[log\n", "log"),
+            ("[log\n", "settings/a.toml"),
         ] {
             assert!(loaded(text, &[]).unwrap_err().contains(named), "{text}");
         }
