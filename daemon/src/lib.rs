@@ -16,6 +16,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mqtt;
 pub mod publication;
+pub mod remote_settings;
 pub mod slot;
 pub mod stage;
 pub mod status;

@@ -80,6 +80,7 @@ fn main() -> ExitCode {
             set: args.set,
             environment: process_environment(),
             state_dir: args.state_dir,
+            overlay: None,
         }),
         Command::Status(args) => status::run(&args),
         Command::Models(args) => models::run(&args),

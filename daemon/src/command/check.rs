@@ -158,6 +158,7 @@ pub fn check(
         set: args.set.clone(),
         environment,
         state_dir: args.state_dir.clone(),
+        overlay: None,
     };
     let (loaded, warnings) = inspect(&request);
     let loaded = loaded.and_then(|loaded| (probes.compile)(&loaded).map(|()| loaded));

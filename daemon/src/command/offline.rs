@@ -44,6 +44,7 @@ pub fn start_pipeline(args: &ReplayArgs) -> Result<OfflinePipeline, CommandError
         set: args.set.clone(),
         environment: process_environment(),
         state_dir: None,
+        overlay: None,
     };
     let mut loaded = app::load(&request)?;
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();

@@ -8,6 +8,7 @@ mod halting;
 mod offline;
 mod restoring;
 mod retrying;
+mod settings;
 mod waking;
 
 use std::collections::BTreeMap;
