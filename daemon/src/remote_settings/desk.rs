@@ -40,6 +40,9 @@ pub enum SettingsMode {
     Refuse,
 }
 
+/// When the end of a trial that could not be stored is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+
 /// The desk.
 #[derive(Debug)]
 pub struct SettingsDesk {
@@ -231,9 +234,10 @@ impl SettingsDesk {
 
     fn end_late_trial(&self) {
         let mut inner = self.lock();
-        inner.deadline = None;
-        let Some(trial) = &inner.standing.trial else { return };
-        let digest = trial.file.digest;
+        let digest = inner.standing.trial.as_ref().map(|trial| trial.file.digest);
+        // Where `state.db` cannot be written it is tried again.
+        inner.deadline = digest.map(|_| Instant::now() + AGAIN);
+        let Some(digest) = digest else { return };
         let lacking = match inner.up == Some(digest) {
             true => "the fleet server, or a broker, was not reached with them",
             false => "the daemon did not run with them",

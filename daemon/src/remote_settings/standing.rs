@@ -165,8 +165,9 @@ impl Standing {
 
     fn name(&mut self, named: Option<Named>) {
         if named.is_none() {
-            // The server wants the gateway to run on its own configuration.
-            (self.good, self.trial, self.failed) = (None, None, None);
+            // The server wants the gateway to run on its own configuration. What was tried in vain stays known.
+            (self.good, self.trial) = (None, None);
+            self.failed.take_if(|failed| failed.outcome == GivenUp::Refused);
         }
         self.named = named;
     }
