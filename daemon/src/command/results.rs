@@ -1,5 +1,5 @@
-//! `dunlind export-results` and `dunlind import-receipts`: for gateways without a network. Writes what exchanges would bring into a file that people carry to
-//! the fleet server, and takes the server's receipts from another.
+//! `dunlind export-results` and `dunlind import-receipts`: for gateways without a network. Writes what exchanges would bring
+//! into a file that people carry to the fleet server, and takes the server's receipts from another.
 //!
 //! Signs with the gateway's own key, and believes receipts of the server alone that the owner's keys speak for. Counts no
 //! message: what is written twice is taken once.
@@ -15,6 +15,7 @@ use dunlin_kit::clock;
 use dunlin_kit::error_chain::Chain;
 use dunlin_protocol::exchange::Clock;
 use dunlin_protocol::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, envelope_bytes_max};
+use dunlin_protocol::report::SettingsReport;
 use dunlin_protocol::results::{Results, ResultsAnswer};
 use dunlin_protocol::{
     Envelope, Form, Health, List, Message as _, Nonce, PublicKey, Range, Ranges, Stream, Verified,
@@ -24,6 +25,7 @@ use super::export::flush;
 use super::offline::CONFIG_DEFAULT;
 use super::output::{Output, output_error, print};
 use super::{CommandError, StateDirArgs, note};
+use crate::app;
 use crate::config::{self, LoadRequest, process_environment};
 use crate::link::facts::{is_synchronised, name};
 use crate::link::health::health_of;
@@ -31,8 +33,10 @@ use crate::link::identity::Identity;
 use crate::link::report::device_report;
 use crate::link::server_keys::director_keys;
 use crate::link::settings::LinkSettings;
+use crate::remote_settings::desk::{SettingsMode, report_of};
 use crate::status::client::{ClientError, StatusClient};
 use crate::store::fleet::read_life;
+use crate::store::fleet_settings::read_standing;
 use crate::store::outbox::{EVENTS, LOSSES, PREDICTIONS};
 use crate::store::slots::read_models;
 use crate::store::trust::Trusted;
@@ -82,21 +86,38 @@ struct Parts {
     count: u32,
 }
 
-/// Writes report, health and all rows without a receipt into a file.
-///
-/// *Errors*: nothing was ever stored (exit code 3), the configuration is refused (64), reading or writing failed (1).
-pub fn export(args: &ExportResultsArgs) -> Result<ExitCode, CommandError> {
-    let loaded = config::load(&LoadRequest {
+/// Returns what the link would know of the configuration, with the settings of the fleet server that are in use.
+fn settings(args: &ExportResultsArgs) -> Result<(LinkSettings, SettingsReport), CommandError> {
+    let request = LoadRequest {
         file: args.config.clone(),
         set: Vec::new(),
         environment: process_environment(),
         state_dir: args.state.state_dir.clone(),
-    })
-    .map_err(|errors| CommandError::Configuration {
-        message: format!("the configuration is refused\n{errors}"),
-        source: None,
-    })?;
+        overlay: None,
+    };
+    let load = |request: &LoadRequest| {
+        config::load(request).map_err(|errors| CommandError::Configuration {
+            message: format!("the configuration is refused\n{errors}"),
+            source: None,
+        })
+    };
+    let local = load(&request)?;
+    let mode = local.settings.fleet.settings.mode;
+    let standing = read_standing(&local.settings.state_dir).map_err(store_failed)?;
+    let loaded = match standing.in_use().filter(|_| mode == SettingsMode::Take) {
+        Some(file) => load(&app::with_settings(&request, file))?,
+        None => local,
+    };
     let settings = LinkSettings::of(&loaded);
+    let of_server = report_of(&standing, mode, settings.digest);
+    Ok((settings, of_server))
+}
+
+/// Writes report, health and all rows without a receipt into a file.
+///
+/// *Errors*: nothing was ever stored (exit code 3), the configuration is refused (64), reading or writing failed (1).
+pub fn export(args: &ExportResultsArgs) -> Result<ExitCode, CommandError> {
+    let (settings, of_server) = settings(args)?;
     let folder = &settings.state_dir;
     let client = StatusClient::new(folder);
     flush(&client);
@@ -109,7 +130,7 @@ pub fn export(args: &ExportResultsArgs) -> Result<ExitCode, CommandError> {
     let life = read_life(folder).map_err(store_failed)?;
     let mut parts = Parts { identity, life, file: Nonce::from_bytes(file), count: 0 };
     let mut first = parts.next();
-    first.report = Some(Box::new(device_report(&settings, &models)));
+    first.report = Some(Box::new(device_report(&settings, &models, of_server)));
     first.health = health;
     let report_bytes = first.to_plain().map_or(REQUEST_BYTES_MAX / 2, |plain| plain.len());
     first.batches = reader

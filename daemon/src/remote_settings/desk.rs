@@ -251,24 +251,28 @@ impl SettingsDesk {
     #[must_use]
     pub fn report(&self, effective: Digest) -> SettingsReport {
         let inner = self.lock();
-        let Standing { revision, good, trial, failed, .. } = &inner.standing;
-        let (state, detail) = match (trial, failed, good) {
-            _ if inner.rule.mode == SettingsMode::Refuse && *revision > 0 => {
-                (SettingsState::Refused, Some(REFUSED_HERE))
-            }
-            (Some(_), _, _) => (SettingsState::Trial, None),
-            (None, Some(failed), _) => {
-                let state = match failed.outcome {
-                    GivenUp::Reverted => SettingsState::Reverted,
-                    GivenUp::Refused => SettingsState::Refused,
-                };
-                (state, Some(failed.cause.as_str()))
-            }
-            (None, None, Some(_)) => (SettingsState::Confirmed, None),
-            (None, None, None) => (SettingsState::Local, None),
-        };
-        SettingsReport { digest: effective, revision: *revision, state, detail: detail.map(Words::cut) }
+        report_of(&inner.standing, inner.rule.mode, effective)
     }
+}
+
+/// Returns what the server is told of a standing; `effective` is the digest of the configuration that runs.
+#[must_use]
+pub fn report_of(standing: &Standing, mode: SettingsMode, effective: Digest) -> SettingsReport {
+    let Standing { revision, good, trial, failed, .. } = standing;
+    let (state, detail) = match (trial, failed, good) {
+        _ if mode == SettingsMode::Refuse && *revision > 0 => (SettingsState::Refused, Some(REFUSED_HERE)),
+        (Some(_), _, _) => (SettingsState::Trial, None),
+        (None, Some(failed), _) => {
+            let state = match failed.outcome {
+                GivenUp::Reverted => SettingsState::Reverted,
+                GivenUp::Refused => SettingsState::Refused,
+            };
+            (state, Some(failed.cause.as_str()))
+        }
+        (None, None, Some(_)) => (SettingsState::Confirmed, None),
+        (None, None, None) => (SettingsState::Local, None),
+    };
+    SettingsReport { digest: effective, revision: *revision, state, detail: detail.map(Words::cut) }
 }
 
 /// Said where the gateway's own configuration takes no settings.

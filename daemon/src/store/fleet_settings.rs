@@ -2,6 +2,8 @@
 //!
 //! Written as a whole before what it says is done, with the revision that the server hears. Judges nothing.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schema::{self, Schema};
@@ -55,6 +57,25 @@ impl SettingsStore {
         stored.map_err(StoreError::sqlite("store the settings of the fleet server"))
     }
 }
+
+/// Reads where settings stand in a state folder, beside the daemon or without it.
+///
+/// *Errors*: the file is damaged, of a newer program, or may not be read.
+pub fn read_standing(folder: &Path) -> Result<Standing, StoreError> {
+    let path = folder.join(STATE_FILE);
+    if !path.exists() {
+        return Ok(Standing::default());
+    }
+    let (connection, version) = schema::open_reader_of(&path, Schema::State)?;
+    if version < SCHEMA_OF_SETTINGS {
+        Ok(Standing::default())
+    } else {
+        SettingsStore { connection }.standing()
+    }
+}
+
+/// Schema version that brought this table.
+const SCHEMA_OF_SETTINGS: i64 = 6;
 
 #[cfg(test)]
 mod tests {
