@@ -17,7 +17,7 @@ use dunlin_e2e::{Failure, Outcome};
 use dunlin_protocol::{Range, Ranges};
 use serde_json::{Value, json};
 
-use super::{Plant, Wish};
+use super::{Gateway, Plant, Wish};
 
 /// Ten predictions a second for thirty days.
 const WHOLE: u64 = 30 * 24 * 3_600 * 10;
@@ -84,6 +84,19 @@ impl Plant {
     }
 }
 
+/// Publishes so many readings of thirty days; returns the most bytes that the log had meanwhile.
+fn feed(gateway: &mut Gateway, count: u64) -> Outcome<u64> {
+    let (now_ms, mut sent, mut used_max) = (dunlin_fleet::fleet::now_ms(), 0, 0);
+    while sent < count {
+        let end = (sent + 5_000).min(count);
+        gateway.publisher.publish_all(&readings(now_ms - DAYS_MS, sent..end, count), Qos::AtLeastOnce)?;
+        sent = end;
+        let status = gateway.plan.status()?.unwrap_or_default();
+        used_max = used_max.max(status["store"]["used_bytes"].as_u64().unwrap_or_default());
+    }
+    Ok(used_max)
+}
+
 #[test]
 fn thirty_days_offline_end_within_the_quota_with_every_prediction_uploaded_or_explained() -> Outcome<()> {
     let count = asked("DUNLIN_OFFLINE_PREDICTIONS").unwrap_or(SMALL).clamp(SMALL, WHOLE);
@@ -100,16 +113,8 @@ fn thirty_days_offline_end_within_the_quota_with_every_prediction_uploaded_or_ex
     if let Some(daemon) = &mut gateway.daemon {
         daemon.wait_connected()?;
     }
-    let (began, now_ms) = (Instant::now(), dunlin_fleet::fleet::now_ms());
-    let (mut sent, mut used_max) = (0, 0);
-    while sent < count {
-        let end = (sent + 5_000).min(count);
-        let part = readings(now_ms - DAYS_MS, sent..end, count);
-        gateway.publisher.publish_all(&part, Qos::AtLeastOnce)?;
-        sent = end;
-        let status = gateway.plan.status()?.unwrap_or_default();
-        used_max = used_max.max(status["store"]["used_bytes"].as_u64().unwrap_or_default());
-    }
+    let began = Instant::now();
+    let used_max = feed(gateway, count)?;
     let fed = began.elapsed();
     if let Some(daemon) = &mut gateway.daemon {
         daemon.wait_status("all is predicted", |status| {
