@@ -17,7 +17,7 @@ use dunlin_e2e::{Failure, Outcome};
 use dunlin_protocol::{Range, Ranges};
 use serde_json::{Value, json};
 
-use super::{Plant, Wish};
+use super::{Gateway, Plant, Wish};
 
 /// Ten predictions a second for thirty days.
 const WHOLE: u64 = 30 * 24 * 3_600 * 10;
@@ -49,15 +49,15 @@ fn ranges(value: &Value) -> Outcome<Ranges> {
     Ok(pairs.into_iter().filter_map(|[first, last]| Range::new(first, last).ok()).collect())
 }
 
-/// Checks that what is received goes from the oldest on without a gap, but for the newest.
-fn require_order(account: &Value, live_from: u64) -> Outcome<()> {
-    let (received, lost) = (ranges(&account["received"])?, ranges(&account["lost"])?);
-    let known = received.union(&lost);
+/// Checks that what was received by some moment goes from the oldest on without a gap, but for the newest and for what was
+/// given up, of which the server may have heard later.
+fn require_order(received: &Ranges, lost: &Ranges, live_from: u64) -> Outcome<()> {
+    let known = received.union(lost);
     let through = known.iter().next().filter(|range| range.first() == 1).map_or(0, |range| range.last());
     let early = received.iter().find(|range| range.last() > through && range.first() < live_from);
     match early {
         Some(range) => Err(Failure::new(format!(
-            "{range:?} came before what is after {through}, and is not live (from {live_from}): {account}"
+            "{range:?} came before what is after {through}, and is not live (from {live_from}): {received:?}"
         ))),
         None => Ok(()),
     }
@@ -84,6 +84,19 @@ impl Plant {
     }
 }
 
+/// Publishes so many readings of thirty days; returns the most bytes that the log had meanwhile.
+fn feed(gateway: &mut Gateway, count: u64) -> Outcome<u64> {
+    let (now_ms, mut sent, mut used_max) = (dunlin_fleet::fleet::now_ms(), 0, 0);
+    while sent < count {
+        let end = (sent + 5_000).min(count);
+        gateway.publisher.publish_all(&readings(now_ms - DAYS_MS, sent..end, count), Qos::AtLeastOnce)?;
+        sent = end;
+        let status = gateway.plan.status()?.unwrap_or_default();
+        used_max = used_max.max(status["store"]["used_bytes"].as_u64().unwrap_or_default());
+    }
+    Ok(used_max)
+}
+
 #[test]
 fn thirty_days_offline_end_within_the_quota_with_every_prediction_uploaded_or_explained() -> Outcome<()> {
     let count = asked("DUNLIN_OFFLINE_PREDICTIONS").unwrap_or(SMALL).clamp(SMALL, WHOLE);
@@ -100,16 +113,8 @@ fn thirty_days_offline_end_within_the_quota_with_every_prediction_uploaded_or_ex
     if let Some(daemon) = &mut gateway.daemon {
         daemon.wait_connected()?;
     }
-    let (began, now_ms) = (Instant::now(), dunlin_fleet::fleet::now_ms());
-    let (mut sent, mut used_max) = (0, 0);
-    while sent < count {
-        let end = (sent + 5_000).min(count);
-        let part = readings(now_ms - DAYS_MS, sent..end, count);
-        gateway.publisher.publish_all(&part, Qos::AtLeastOnce)?;
-        sent = end;
-        let status = gateway.plan.status()?.unwrap_or_default();
-        used_max = used_max.max(status["store"]["used_bytes"].as_u64().unwrap_or_default());
-    }
+    let began = Instant::now();
+    let used_max = feed(gateway, count)?;
     let fed = began.elapsed();
     if let Some(daemon) = &mut gateway.daemon {
         daemon.wait_status("all is predicted", |status| {
@@ -122,7 +127,7 @@ fn thirty_days_offline_end_within_the_quota_with_every_prediction_uploaded_or_ex
     plant.site.server = plant.site.server.plan().clone().start()?;
     let (began, last) = (Instant::now(), before + count);
     plant.gateways[0].start()?;
-    let shown = RefCell::new(String::new());
+    let (shown, seen) = (RefCell::new(String::new()), RefCell::new(Vec::new()));
     let limit = Duration::from_secs(60 + count / 2_000);
     let waited = wait_for("everything is uploaded or explained", limit, || {
         let account = plant.predictions(0)?;
@@ -131,7 +136,7 @@ fn thirty_days_offline_end_within_the_quota_with_every_prediction_uploaded_or_ex
         let has_begun = received.last() > Some(before);
         if has_begun {
             assert_eq!(received.last(), Some(last), "{account}");
-            require_order(&account, last + 1 - LIVE)?;
+            seen.borrow_mut().push(received);
         }
         let status = plant.gateways[0].plan.status()?.unwrap_or_default();
         let waiting = &status["fleet"]["upload"]["waiting"];
@@ -147,7 +152,9 @@ fn thirty_days_offline_end_within_the_quota_with_every_prediction_uploaded_or_ex
     let own: BTreeMap<String, u64> = serde_json::from_value(status["store"]["lost"].clone())?;
     let all = ranges(&account["received"])?.union(&ranges(&account["lost"])?);
     assert_eq!(all, Ranges::from(Range::new(1, last).map_err(Failure::of("range"))?), "{account}");
-    let lost: u64 = ranges(&account["lost"])?.count();
+    let lost = ranges(&account["lost"])?;
+    seen.borrow().iter().try_for_each(|received| require_order(received, &lost, last + 1 - LIVE))?;
+    let lost = lost.count();
     let figure = |name: &str| account[name].as_u64().unwrap_or_default();
     assert_eq!(figure("rows") + figure("held_back") + lost, last, "{account}");
     assert!(!own.is_empty(), "the quota was never reached: {account}");
