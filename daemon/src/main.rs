@@ -26,7 +26,7 @@ struct Arguments {
 enum Command {
     /// Run the daemon
     Run(RunArgs),
-    /// Check configuration, packages, brokers and this machine
+    /// Check configuration, packages, brokers, the fleet server and this machine
     Check(check::Args),
     /// Show what the running daemon does
     Status(status::StatusArgs),
@@ -104,6 +104,7 @@ fn run_check(args: &check::Args) -> ExitCode {
         package: &offline::release_of_model,
         golden_vectors: &offline::golden_vectors,
         broker: &offline::broker,
+        server: &offline::server,
     };
     check::run(args, &probes)
 }
