@@ -2,6 +2,7 @@
 //!
 //! Real processes over real sockets; what the daemon holds is asked of its own commands, what the server holds of its store.
 
+mod deltas;
 mod link;
 mod networks;
 
@@ -95,9 +96,14 @@ impl Gateway {
 
 /// Approves and publishes release `number` of the model `double`, with golden vectors.
 fn publish(site: &mut Site, number: u64) -> Outcome<ApprovedRelease> {
+    publish_model(site, number, &onnx::doubling())
+}
+
+/// Approves and publishes release `number` of the model `double` with this graph.
+fn publish_model(site: &mut Site, number: u64, model: &[u8]) -> Outcome<ApprovedRelease> {
     let config = site.folder.path().join("dunlind.toml");
     write(&config, CONFIG.as_bytes())?;
-    write_release(site.folder.path(), number, &onnx::doubling())?;
+    write_release(site.folder.path(), number, model)?;
     let release = site.owner.approve_package(&site.folder.path().join(format!("double-{number}")))?;
     site.publish()?;
     Ok(release)
