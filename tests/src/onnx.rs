@@ -359,6 +359,9 @@ mod tests {
         assert_eq!(engine(&doubling_but_wrong_above(100.0)).run(1, &[101.0]).unwrap(), [303.0]);
         let mut alone = engine(&doubling_but_alone());
         assert_eq!(alone.run(1, &[101.0]).unwrap(), [202.0]);
-        assert_eq!(alone.run(2, &[101.0, 1.0]).unwrap(), [202.0, 102.0]);
+        // 32 windows are one batch.
+        let mut windows = [1.0; 32];
+        windows[0] = 101.0;
+        assert_eq!(alone.run(32, &windows).unwrap()[..2], [202.0, 102.0]);
     }
 }

@@ -4,6 +4,7 @@
 
 mod adopting;
 mod output;
+mod settings;
 mod sticks;
 
 use std::net::SocketAddr;
