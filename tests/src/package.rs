@@ -136,6 +136,18 @@ time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m
 v = { pointer = "/v" }
 "#;
 
+/// Returns the configuration of a lab that belongs to a fleet, without a broker: a release is good after `predictions` in
+/// shadow and as many on trial. `fleet` goes to the end of `[fleet]`.
+#[must_use]
+pub fn linked_lab(predictions: u32, fleet: &str) -> String {
+    let update = format!(
+        "[update]\nshadow_predictions = {predictions}\ntrial_predictions = {predictions}\ntrial_time = \"0s\"\n"
+    );
+    let lab = LAB.replace("[trust]\nroot = \"root.json\"\n", &update);
+    let model = model_table("double").replace("package = \"repository\"\n", "");
+    format!("{lab}\n{model}\n[fleet]\ntoken_file = \"fleet.token\"\ninterval_min = \"100ms\"\n{fleet}")
+}
+
 fn lab_config() -> String {
     format!("{LAB}\n{}", model_table("double"))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan, peak_bytes};
 use dunlin_e2e::fleet_owner::{ApprovedRelease, FleetOwner};
 use dunlin_e2e::lying_server::{Lie, LyingServer};
-use dunlin_e2e::package::write;
+use dunlin_e2e::package::{linked_lab, write};
 use dunlin_e2e::releases::write_release;
 use dunlin_e2e::wait::{wait_for, wait_until};
 use dunlin_e2e::{Outcome, onnx};
@@ -19,35 +19,6 @@ use tempfile::TempDir;
 
 /// Longest wait for a transfer to be found too slow: the speed is judged over half a minute.
 const SLOW_MAX: Duration = Duration::from_secs(120);
-
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[update]
-shadow_predictions = 0
-trial_predictions = 0
-trial_time = "0s"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-
-[fleet]
-token_file = "fleet.token"
-interval_min = "100ms"
-"#;
 
 /// More than a gateway takes for anything, and less than what lies grow to.
 const MEMORY_MAX: u64 = 256 << 20;
@@ -70,7 +41,7 @@ impl Lair {
         owner.renew_director(&server.online());
         server.serve(&owner)?;
         let config = folder.path().join("dunlind.toml");
-        write(&config, CONFIG.as_bytes())?;
+        write(&config, linked_lab(0, "").as_bytes())?;
         let claim = TokenClaim {
             server_url: Url::new(server.url()).unwrap(),
             root: Digest::of(owner.first_root()),

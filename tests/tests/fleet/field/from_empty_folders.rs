@@ -6,42 +6,12 @@ use std::path::Path;
 use dunlin_e2e::daemon::{Daemon, DaemonPlan};
 use dunlin_e2e::fleet_server::{FleetServer, ServerPlan};
 use dunlin_e2e::operator::Operator;
-use dunlin_e2e::package::write;
+use dunlin_e2e::package::{linked_lab, write};
 use dunlin_e2e::releases::write_release;
 use dunlin_e2e::{Failure, Outcome, onnx};
 use dunlin_model_package::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// A gateway without a broker: what is rolled out needs no data to become good.
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[update]
-shadow_predictions = 0
-trial_predictions = 0
-trial_time = "0s"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-
-[fleet]
-token_file = "fleet.token"
-interval_min = "100ms"
-"#;
 
 /// Everything that a small site has.
 struct Site {
@@ -84,7 +54,7 @@ impl Site {
     fn enrol(&self, number: usize) -> Outcome<(DaemonPlan, Daemon)> {
         let folder = self.folder.path().join(format!("gateway-{number}"));
         std::fs::create_dir(&folder)?;
-        write(&folder.join("dunlind.toml"), CONFIG.as_bytes())?;
+        write(&folder.join("dunlind.toml"), linked_lab(0, "").as_bytes())?;
         let token = folder.join("fleet.token");
         let text = std::fs::read(self.folder.path().join("fleet.token"))?;
         dunlin_kit::atomic_file::write_from(&token, &mut text.as_slice(), 0o600)?;
@@ -96,7 +66,7 @@ impl Site {
 
     /// Signs and publishes a release; returns its digest.
     fn publish(&self, number: u64, model: &[u8]) -> Outcome<String> {
-        write(&self.folder.path().join("dunlind.toml"), CONFIG.as_bytes())?;
+        write(&self.folder.path().join("dunlind.toml"), linked_lab(0, "").as_bytes())?;
         write_release(self.folder.path(), number, model)?;
         let package = self.folder.path().join(format!("double-{number}"));
         self.operator.with_pass(&["sign", path(&package)])?;

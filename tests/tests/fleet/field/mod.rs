@@ -17,7 +17,7 @@ use dunlin_e2e::broker::{Broker, BrokerPlan};
 use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan};
 use dunlin_e2e::fleet_owner::ApprovedRelease;
 use dunlin_e2e::operator::Operator;
-use dunlin_e2e::package::{lab_readings, lab_readings_of, write};
+use dunlin_e2e::package::{lab_readings, lab_readings_of, linked_lab, write};
 use dunlin_e2e::recorder::{BLOBS, Recorder};
 use dunlin_e2e::releases::{is_good, write_release};
 use dunlin_e2e::stream::Publisher;
@@ -32,35 +32,6 @@ use crate::rollouts::Site;
 const POISON: f64 = 1_000.0;
 /// Between the two.
 const BORDER: f32 = 500.0;
-
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[update]
-shadow_predictions = 3
-trial_predictions = 3
-trial_time = "0s"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-
-[fleet]
-token_file = "fleet.token"
-interval_min = "100ms"
-"#;
 
 /// A gateway in the field.
 struct Gateway {
@@ -96,7 +67,7 @@ impl Gateway {
         let issued = json!({ "labels": labels, "uses": 1, "expires_s": 3_600 });
         let issued = site.admin.expect(201, "POST", "/v1/enrolment-tokens", &issued)?;
         write(&folder.join("fleet.token"), issued["text"].as_str().unwrap_or_default().as_bytes())?;
-        write(&folder.join("dunlind.toml"), CONFIG.as_bytes())?;
+        write(&folder.join("dunlind.toml"), linked_lab(3, "").as_bytes())?;
         let line = Recorder::start(site.server.plan().port)?;
         let broker = Broker::start(&BrokerPlan { in_flight_max: 1_000, queued_max: 0 })?;
         let plan = DaemonPlan::new(&folder.join("dunlind.toml"), &folder)
@@ -164,7 +135,7 @@ impl Plant {
         let each_second = json!({ "rules": [{ "query": "*", "next_s": 1 }], "reason": "much to tell" });
         site.admin.expect(200, "PUT", "/v1/policies/exchange", &each_second)?;
         let folder = site.folder.path();
-        write(&folder.join("dunlind.toml"), CONFIG.as_bytes())?;
+        write(&folder.join("dunlind.toml"), linked_lab(3, "").as_bytes())?;
         let operator = Operator::in_folder(folder)?.with_config(&folder.join("config"));
         let token = site.server.plan().data.join("keys/admin.token");
         operator.run(&["login", &site.server.url(), "--token-file", &token.to_string_lossy()])?;
