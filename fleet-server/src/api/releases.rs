@@ -105,7 +105,7 @@ async fn settings(
         published_by: settings.published_by,
         removed: settings.removed_ms.map(time),
     };
-    Ok(Json(page(found, limit, |settings| settings.path.clone(), entry)))
+    Ok(Json(page(found, limit, releases::settings_place, entry)))
 }
 
 fn shown(release: releases::Release) -> Release {
