@@ -67,6 +67,8 @@ pub struct LaneCounts {
     pub failed: u64,
     /// Of these: slower from submission to answer than the model's p99 budget, where it has one.
     pub slow: u64,
+    /// Of these: the model abstained.
+    pub abstained: u64,
     /// Pairs of shadow and serving predictions for the same window that were compared.
     pub compared: u64,
     /// Of these: same label, or outputs within the golden tolerance where there are no labels.

@@ -260,13 +260,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Waits until status answers and every slot is ready or has failed; brokers may be away.
+    /// Waits until the daemon says that it is ready and every slot is ready or has failed; brokers may be away.
     ///
     /// *Errors*: the daemon ended, or did not become ready.
     pub fn wait_ready(&mut self) -> Outcome<()> {
         self.wait_status("the daemon is ready", |status| {
             let slots = status["slots"].as_object();
-            slots.is_none_or(|slots| slots.values().all(|slot| slot["state"] != "starting"))
+            status["ready"] == true
+                && slots.is_none_or(|slots| slots.values().all(|slot| slot["state"] != "starting"))
         })?;
         Ok(())
     }

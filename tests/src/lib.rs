@@ -29,6 +29,7 @@ pub mod seed;
 pub mod series;
 pub mod stream;
 pub mod swaps;
+pub mod tls_front;
 pub mod wait;
 pub mod wire;
 pub mod workspace;

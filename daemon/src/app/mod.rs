@@ -280,6 +280,7 @@ async fn run_generation(
         tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
     }
     systemd::ready();
+    surroundings.metrics.ready.set(1);
     tracing::info!("ready");
     surroundings.settings.note_up(loaded.overlay);
     dunlin_kit::resident::release_program_pages();

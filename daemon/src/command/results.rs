@@ -122,7 +122,7 @@ pub fn export(args: &ExportResultsArgs) -> Result<ExitCode, CommandError> {
     let client = StatusClient::new(folder);
     flush(&client);
     let (models, health) = seen(&client, folder)?;
-    let mut reader = ResultsReader::open(folder, settings.fleet.upload.predictions).map_err(store_failed)?;
+    let mut reader = ResultsReader::open(folder, settings.fleet.upload).map_err(store_failed)?;
     let identity =
         Identity::open(folder).map_err(|error| CommandError::failed("the gateway has no identity", error))?;
     let mut file = [0; 16];
@@ -130,7 +130,7 @@ pub fn export(args: &ExportResultsArgs) -> Result<ExitCode, CommandError> {
     let life = read_life(folder).map_err(store_failed)?;
     let mut parts = Parts { identity, life, file: Nonce::from_bytes(file), count: 0 };
     let mut first = parts.next();
-    first.report = Some(Box::new(device_report(&settings, &models, of_server)));
+    first.report = Some(Box::new(device_report(&settings, &models, of_server, reader.budget())));
     first.health = health;
     let report_bytes = first.to_plain().map_or(REQUEST_BYTES_MAX / 2, |plain| plain.len());
     first.batches = reader

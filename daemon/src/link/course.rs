@@ -338,7 +338,7 @@ impl Course {
         let models = self.parts.book.report();
         let of_server = self.parts.remote_settings.report(self.settings.digest);
         self.show_settings(&of_server);
-        let report = device_report(&self.settings, &models, of_server);
+        let report = device_report(&self.settings, &models, of_server, self.parts.outgoing.budget());
         let digest = report.digest();
         // What the server may have from before the start is asked for by its digest first.
         let is_new = self.confirmed.is_some_and(|confirmed| confirmed != digest);

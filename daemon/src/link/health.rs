@@ -66,7 +66,7 @@ fn counts(counts: Option<&CountsReport>, worker_starts: u64) -> Counts {
         invalid: counts.invalid,
         failed: counts.failed,
         slow: counts.slow,
-        abstained: 0,
+        abstained: counts.abstained,
         compared: counts.compared,
         agreed: counts.agreed,
         // JSON has no infinity.

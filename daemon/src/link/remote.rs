@@ -15,6 +15,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Proxy, RequestBuilder, Response};
 use rustls::RootCertStore;
 use tokio::runtime::Runtime;
+use tower::util::MapRequestLayer;
 
 use super::heard::Reply;
 use super::meter::{Meter, OVERHEAD_BYTES, Traffic};
@@ -129,11 +130,16 @@ impl Remote {
             }
             Err(error) => return Err(RemoteError::Tls(error)),
         };
+        let (counted, is_tls) = (Arc::clone(&meter), settings.server.starts_with("https://"));
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
             .connect_timeout(CONNECT_MAX)
             .pool_max_idle_per_host(1)
+            .connector_layer(MapRequestLayer::new(move |destination| {
+                counted.connected(is_tls);
+                destination
+            }))
             .user_agent(concat!("dunlind/", env!("CARGO_PKG_VERSION")));
         if let Some(proxy) = &settings.proxy {
             builder = builder.proxy(Proxy::all(proxy.as_str()).map_err(RemoteError::Client)?);

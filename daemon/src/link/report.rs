@@ -17,12 +17,13 @@ use crate::update::report::{
     BadReport, CandidateReport, LaneReport, ModelReport, ModelsReport, RefusedReport,
 };
 
-/// Returns the report; `of_server` says what became of the server's settings.
+/// Returns the report; `of_server` says what became of the server's settings, `budget` what the data budget leaves out.
 #[must_use]
 pub fn device_report(
     settings: &LinkSettings,
     models: &ModelsReport,
     of_server: SettingsReport,
+    budget: Budget,
 ) -> DeviceReport {
     let clock = match (is_synchronised(), clock::is_plausible(clock::wall_micros())) {
         (true, _) => ClockState::Synchronised,
@@ -38,7 +39,7 @@ pub fn device_report(
         safe_mode: models.safe_mode,
         state_lost: models.state_lost.as_deref().map(Words::cut),
         refused: List::first_of(models.refused.iter().map(refused)),
-        budget: Budget::default(),
+        budget,
         disk: Disk { total_bytes: Space::of(&settings.state_dir).total, quota_bytes: settings.quota_bytes },
         clock,
     }

@@ -103,6 +103,7 @@ impl Lanes {
         counts.predictions += 1;
         counts.invalid += u64::from(flags.contains(QualityFlags::INVALID_OUTPUT));
         counts.failed += u64::from(flags.contains(QualityFlags::INFERENCE_FAILED));
+        counts.abstained += u64::from(flags.contains(QualityFlags::ABSTAINED));
         let taken_us =
             window.submitted_us.map_or(0, |submitted| now_us.saturating_sub(submitted).unsigned_abs());
         if window.submitted_us.is_some() && !flags.contains(QualityFlags::INFERENCE_FAILED) {

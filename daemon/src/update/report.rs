@@ -116,6 +116,9 @@ pub struct CountsReport {
     pub failed: u64,
     /// Of these: slower than the budget.
     pub slow: u64,
+    /// Of these: the model abstained.
+    #[serde(default)]
+    pub abstained: u64,
     /// Shadow predictions that were compared.
     pub compared: u64,
     /// Of these: agreed with the serving model.
@@ -225,6 +228,7 @@ impl CountsReport {
             invalid: counts.invalid,
             failed: counts.failed,
             slow: counts.slow,
+            abstained: counts.abstained,
             compared: counts.compared,
             agreed: counts.agreed,
             difference_max: counts.difference_max,

@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use dunlin_kit::clock;
 use dunlin_protocol::limits::BATCHES_MAX;
+use dunlin_protocol::report::Budget;
 use dunlin_protocol::{Batch, List, Range, Ranges};
 
 use super::columns::{Taken, bytes_of, take_events, take_losses, take_predictions};
 use super::selection::{Sampling, waiting};
-use super::{ROOM_MIN, asked_sampling};
+use super::spending::Spending;
+use super::{ROOM_MIN, UploadSettings, asked_sampling};
 use crate::store::outbox::{EVENTS, LOSSES, PREDICTIONS, STREAMS};
 use crate::store::outbox_reader::{Ends, OutboxReader};
 use crate::store::{StoreError, UploadStore};
@@ -22,6 +25,7 @@ pub struct ResultsReader {
     reader: OutboxReader,
     ends: Ends,
     sampling: Sampling,
+    budget: Budget,
     /// What needs no sending, or was handed out.
     done: BTreeMap<&'static str, Ranges>,
     /// Streams with a row that cannot be read.
@@ -29,24 +33,33 @@ pub struct ResultsReader {
 }
 
 impl ResultsReader {
-    /// Opens what a state folder holds; `configured` is what may leave the gateway of predictions.
+    /// Opens what a state folder holds; `configured` says what may leave the gateway.
     ///
     /// *Errors*: there is no log, or one of the files cannot be read.
-    pub fn open(folder: &Path, configured: Sampling) -> Result<Self, StoreError> {
+    pub fn open(folder: &Path, configured: UploadSettings) -> Result<Self, StoreError> {
         let reader = OutboxReader::open(folder)?;
         let ends = reader.ends()?;
-        let (mut done, mut sampling) = (BTreeMap::new(), configured);
+        let (mut done, mut sampling) = (BTreeMap::new(), configured.predictions);
+        let (mut spending, now_us) = (Spending::default(), clock::wall_micros());
         if let Some(state) = UploadStore::read(folder)? {
             done = state.lines()?.into_iter().map(|(stream, line)| (stream, line.settled)).collect();
-            sampling = configured.stricter(asked_sampling(&state.policies()?));
+            sampling = sampling.stricter(asked_sampling(&state.policies()?));
+            spending = Spending::open(&state, now_us)?;
         }
-        Ok(Self { reader, ends, sampling, done, is_cut: Vec::new() })
+        let budget = spending.account(configured.budget_bytes, now_us).told();
+        Ok(Self { reader, ends, sampling, budget, done, is_cut: Vec::new() })
     }
 
     /// Returns how far the numbers of the file go.
     #[must_use]
     pub const fn ends(&self) -> Ends {
         self.ends
+    }
+
+    /// Returns the data budget and what it leaves out of what goes over the network.
+    #[must_use]
+    pub const fn budget(&self) -> Budget {
+        self.budget
     }
 
     /// Returns the streams that end before a row which cannot be read.

@@ -3,14 +3,15 @@
 use dunlin_e2e::daemon::Daemon;
 use dunlin_e2e::{Outcome, onnx};
 
+use super::networks::Impostor;
 use super::{Gateway, assign, publish_model, wait_report};
 use crate::trust::Site;
 
 /// Bytes of a model's notes: far more than metadata and manifests take.
-const NOTES_BYTES: usize = 400_000;
+pub(super) const NOTES_BYTES: usize = 400_000;
 
 /// Returns a model that doubles, with notes that no compression makes small; one word of them is `word`.
-fn with_notes(word: &str) -> Vec<u8> {
+pub(super) fn with_notes(word: &str) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut notes = word.as_bytes().to_vec();
     while notes.len() < NOTES_BYTES {
@@ -33,7 +34,7 @@ fn with_notes(word: &str) -> Vec<u8> {
 }
 
 /// Waits until more than `floor` bytes of packages are metered, and returns how many.
-fn wait_spent(daemon: &mut Daemon, floor: u64) -> Outcome<u64> {
+pub(super) fn wait_spent(daemon: &mut Daemon, floor: u64) -> Outcome<u64> {
     let of = |status: &serde_json::Value| status["fleet"]["upload"]["spent_bytes"]["packages"].as_u64();
     let what = format!("more than {floor} bytes of packages are metered");
     let status = daemon.wait_status(&what, |status| of(status).is_some_and(|bytes| bytes > floor))?;
@@ -59,5 +60,24 @@ fn a_release_that_is_much_like_the_one_before_travels_as_its_difference() -> Out
     })?;
     let spent = wait_spent(&mut daemon, whole)? - whole;
     assert!(spent < NOTES_BYTES as u64 / 4, "{spent} bytes travelled");
+    Ok(())
+}
+
+#[test]
+fn a_patch_that_makes_something_else_is_dropped_and_the_release_fetched_whole() -> Outcome<()> {
+    let mut site = Site::new(None)?;
+    let first = publish_model(&mut site, 1, &with_notes("first "))?;
+    let mut gateway = Gateway::new(&site, None)?;
+    let garbage = b"\x28\xb5\x2f\xfd no frame of Zstandard";
+    let mirror = Impostor::start("/from/", "application/octet-stream", garbage)?;
+    gateway.plan = gateway.plan.set("fleet.mirrors", format!("[\"{}\"]", mirror.url()));
+    let (mut daemon, id) = gateway.start_linked()?;
+    assign(&site, id, &first)?;
+    gateway.wait_good(1)?;
+    let before = wait_spent(&mut daemon, NOTES_BYTES as u64)?;
+    let second = publish_model(&mut site, 2, &with_notes("second"))?;
+    assign(&site, id, &second)?;
+    gateway.wait_good(2)?;
+    wait_spent(&mut daemon, before + NOTES_BYTES as u64)?;
     Ok(())
 }

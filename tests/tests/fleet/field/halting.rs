@@ -1,6 +1,7 @@
 //! Releases that do harm on one gateway alone: the rollout halts in its first phase by the right gate, and all gateways
 //! that had succeeded run the old release again, without fetching anything.
 
+use dunlin_e2e::package::PackagePlan;
 use dunlin_e2e::recorder::BLOBS;
 use dunlin_e2e::{Outcome, onnx};
 use serde_json::json;
@@ -113,4 +114,36 @@ fn a_package_that_answers_otherwise_on_live_data_is_taken_back_from_all() -> Out
         gate: "agreement",
         code: "selftest:shadow",
     })
+}
+
+/// On the gateway it is good: to abstain is no fault. Only the fleet sees that it answers less often than the one before.
+#[test]
+fn a_package_that_abstains_from_live_data_is_taken_back() -> Outcome<()> {
+    // What it counts comes with the next question: none is kept open.
+    let early = Wish { settings: &[("update.shadow_predictions", "0"), ("fleet.metered", "true")], ..EARLY };
+    let mut plant = Plant::with_good_release(&[early, LATE])?;
+    let before = plant.gateways[1].fetched();
+    let post = json!({ "abstain_band": [BORDER, 1e9] });
+    let plan = PackagePlan { release: 2, post, ..PackagePlan::of_one_value("double") };
+    let release = plant.publish_of(&plan, &onnx::doubling())?;
+    let id = plant.site.admin.start(&json!({
+        "releases": [{ "digest": release.digest.to_string() }],
+        "query": "*",
+        "phases": [{ "labels": "ring=early" }, { "percent": 100 }],
+        "bake": { "time_ms": 0, "predictions": 1_000_000 },
+        "gates": { "latency_of_old": null, "compared_min": 20 },
+    }))?;
+    plant.feed_until("release 2 is good", &[0, 1], None, |plant| plant.gateways[0].has(2))?;
+    plant.feed_until("it is taken back", &[0], Some(POISON), |plant| {
+        Ok(plant.rollout(&id)?["status"] == "reverted" && plant.gateways[0].has(1)?)
+    })?;
+    let halt = plant.rollout(&id)?["halt"].take();
+    assert_eq!((&halt["gate"], &halt["phase"]), (&json!("abstention"), &json!(1)), "{halt}");
+    assert!(
+        halt["words"].as_str().is_some_and(|words| words.contains("the release before from 0.0 %")),
+        "{halt}"
+    );
+    assert!(plant.gateways[1].has(1)?);
+    assert_eq!(plant.gateways[1].fetched(), before, "the late one was told");
+    Ok(())
 }

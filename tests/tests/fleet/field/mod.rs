@@ -17,9 +17,9 @@ use dunlin_e2e::broker::{Broker, BrokerPlan};
 use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan};
 use dunlin_e2e::fleet_owner::ApprovedRelease;
 use dunlin_e2e::operator::Operator;
-use dunlin_e2e::package::{lab_readings, lab_readings_of, linked_lab, write};
+use dunlin_e2e::package::{PackagePlan, lab_readings, lab_readings_of, linked_lab, write};
 use dunlin_e2e::recorder::{BLOBS, Recorder};
-use dunlin_e2e::releases::{is_good, write_release};
+use dunlin_e2e::releases::{is_good, write_release_of};
 use dunlin_e2e::stream::Publisher;
 use dunlin_e2e::wait::wait_for;
 use dunlin_e2e::wire::Qos;
@@ -166,9 +166,14 @@ impl Plant {
 
     /// Signs and publishes a release of the model `double`.
     fn publish(&mut self, number: u64, model: &[u8]) -> Outcome<ApprovedRelease> {
+        self.publish_of(&PackagePlan { release: number, ..PackagePlan::of_one_value("double") }, model)
+    }
+
+    /// Signs and publishes a release of the model `double`, made as `plan` says.
+    fn publish_of(&mut self, plan: &PackagePlan<'_>, model: &[u8]) -> Outcome<ApprovedRelease> {
         let folder = self.site.folder.path();
-        write_release(folder, number, model)?;
-        let release = self.site.owner.approve_package(&folder.join(format!("double-{number}")))?;
+        write_release_of(folder, plan, model)?;
+        let release = self.site.owner.approve_package(&folder.join(format!("double-{}", plan.release)))?;
         self.site.publish()?;
         Ok(release)
     }
