@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
-use postgres::{Client, Config, NoTls, Statement};
+use postgres::{Client, Statement};
 
+use super::postgres_tls::Address;
 use super::queue::{Connection, Work, run_caught};
 use super::sql::require_storable;
 use super::{Row, Sql, StoreError, Value};
@@ -42,12 +43,12 @@ pub(super) enum Mode {
 
 /// A database that was found to be of a known shape.
 pub(super) struct Database {
-    config: Config,
+    address: Address,
 }
 
 /// A connection, made anew where it broke.
 pub(super) struct Session {
-    config: Config,
+    address: Address,
     mode: Mode,
     client: Option<Client>,
     prepared: HashMap<String, Statement>,
@@ -57,19 +58,18 @@ pub(super) struct Session {
 impl Database {
     /// Connects and brings the schema up to date.
     pub(super) fn open(url: &str) -> Result<Self, StoreError> {
-        let mut config: Config =
-            url.parse().map_err(StoreError::unavailable("read the database's address"))?;
-        config.application_name("dunlin-fleet").connect_timeout(CONNECT);
-        config.options(&format!("-c statement_timeout={STATEMENT_MS_MAX}"));
-        let mut client = config.connect(NoTls).map_err(StoreError::unavailable("reach the database"))?;
+        let mut address = Address::parse(url)?;
+        address.config.application_name("dunlin-fleet").connect_timeout(CONNECT);
+        address.config.options(&format!("-c statement_timeout={STATEMENT_MS_MAX}"));
+        let mut client = address.connect()?;
         shape(&mut client)?;
-        Ok(Self { config })
+        Ok(Self { address })
     }
 
     /// Returns a connection.
     pub(super) fn connect(&self, mode: Mode) -> Result<Session, StoreError> {
         let mut session = Session {
-            config: self.config.clone(),
+            address: self.address.clone(),
             mode,
             client: None,
             prepared: HashMap::new(),
@@ -123,8 +123,7 @@ impl Session {
     fn connected(&mut self) -> Result<(&mut Client, &mut HashMap<String, Statement>), StoreError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             self.prepared.clear();
-            let client = self.config.connect(NoTls).map_err(StoreError::unavailable("reach the database"))?;
-            self.client = Some(client);
+            self.client = Some(self.address.connect()?);
         }
         let client = self.client.as_mut().ok_or(StoreError::Stopped)?;
         Ok((client, &mut self.prepared))

@@ -77,7 +77,7 @@ fn run(options: &Options) -> Outcome<()> {
     let mut text = String::from(HEAD);
     for store in &options.stores {
         let database = match *store {
-            "PostgreSQL" if Postgres::is_installed() => Some(Postgres::start()?),
+            "PostgreSQL" if Postgres::is_installed() => Some(Postgres::start_durable()?),
             "PostgreSQL" => {
                 note("PostgreSQL is not installed: left out");
                 continue;

@@ -63,6 +63,7 @@ impl Running {
     ) -> Outcome<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let settings = Settings {
+            waiters: WAITERS_MAX,
             data: folder.path().join("data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             public_url: None,
