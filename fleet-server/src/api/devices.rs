@@ -308,7 +308,7 @@ struct Seen {
 fn summary(device: &Device, seen: &Seen) -> DeviceSummary {
     let facts: Value = serde_json::from_str(&device.facts).unwrap_or_default();
     let report = device.report.as_ref().and_then(|(raw, _)| serde_json::from_str::<DeviceReport>(raw).ok());
-    let patience_ms = seen.patience.ms(&device.labels, report.as_ref());
+    let patience_ms = seen.patience.ms(&device.labels, report.as_ref().map(|report| &report.budget));
     let models = report.map(|report| report.models.iter().map(running).collect()).unwrap_or_default();
     DeviceSummary {
         id: device.id.clone(),

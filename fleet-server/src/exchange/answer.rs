@@ -51,6 +51,8 @@ pub struct Answered {
     pub status: u16,
     /// The signed answer.
     pub envelope: Vec<u8>,
+    /// When the gateway asks next, in ms.
+    pub next_ms: u64,
 }
 
 /// Answers a question; where there is nothing new, after `wait_seconds` or when there is. A question in a compressed form
@@ -93,7 +95,7 @@ pub async fn exchange(fleet: &Fleet, question: Question, wait_seconds: u64) -> R
     let sign = |message: &[u8]| fleet.key.sign(message);
     let sealed =
         Envelope::seal(ExchangeAnswer::payload_type(form), payload, &fleet.key.public().to_string(), sign);
-    Ok(Answered { status, envelope: sealed.to_bytes() })
+    Ok(Answered { status, envelope: sealed.to_bytes(), next_ms: answer.next_ms })
 }
 
 /// Compresses a payload where that makes it shorter.

@@ -3,7 +3,7 @@
 //! Follows from the rules of exchanges and from what the gateway reports of its data budget. Judges no rollout.
 
 use dunlin_fleet_api::policy::ExchangeRule;
-use dunlin_protocol::report::DeviceReport;
+use dunlin_protocol::report::Budget;
 
 use super::wishes::{EXCHANGE, read};
 use crate::rollout::facts::OFFLINE_MS;
@@ -29,10 +29,10 @@ impl Patience {
     }
 
     /// Returns after how many ms of silence a gateway is offline.
-    pub(crate) fn ms(&self, labels: &Labels, report: Option<&DeviceReport>) -> u64 {
+    pub(crate) fn ms(&self, labels: &Labels, budget: Option<&Budget>) -> u64 {
         let rule = self.0.iter().find(|(query, _)| query.matches(labels));
         let told_s = rule.map_or(0, |(_, next_s)| *next_s);
-        let own_s = report.map_or(0, |report| u64::from(report.budget.interval_s));
+        let own_s = budget.map_or(0, |budget| u64::from(budget.interval_s));
         told_s.max(own_s).saturating_mul(MISSING * 1_000).max(OFFLINE_MS)
     }
 }
@@ -45,11 +45,11 @@ mod tests {
     fn who_is_asked_to_speak_seldom_or_grants_itself_few_questions_is_waited_for() {
         let patience = Patience(vec![("link=metered".parse().unwrap(), 14_400), ("*".parse().unwrap(), 60)]);
         let metered = Labels::from([("link".to_owned(), "metered".to_owned())]);
-        let mut report = DeviceReport::default();
-        assert_eq!(patience.ms(&metered, Some(&report)), 12 * 3_600_000);
-        assert_eq!(patience.ms(&Labels::new(), Some(&report)), OFFLINE_MS);
-        report.budget.interval_s = 36_000;
-        assert_eq!(patience.ms(&metered, Some(&report)), 30 * 3_600_000);
+        let mut budget = Budget::default();
+        assert_eq!(patience.ms(&metered, Some(&budget)), 12 * 3_600_000);
+        assert_eq!(patience.ms(&Labels::new(), Some(&budget)), OFFLINE_MS);
+        budget.interval_s = 36_000;
+        assert_eq!(patience.ms(&metered, Some(&budget)), 30 * 3_600_000);
         assert_eq!(Patience::default().ms(&metered, None), OFFLINE_MS);
     }
 }

@@ -221,7 +221,8 @@ impl Census {
     fn describe(&mut self, id: &str, now_ms: u64) {
         let (Some(mark), Some(device)) = (self.marks.get(id), self.fleet.get_mut(id)) else { return };
         let rules = self.rules.iter().filter(|rule| rule.query.matches(&device.labels));
-        device.patience_ms = self.patience.ms(&device.labels, mark.report.as_deref());
+        let budget = mark.report.as_deref().map(|report| &report.budget);
+        device.patience_ms = self.patience.ms(&device.labels, budget);
         device.approvals = rules.map(|rule| rule.approvals).max().unwrap_or(0);
         let unfit = |(digest, package): (&String, &Package)| {
             Some((digest.clone(), package.unfit(mark.report.as_deref())?))

@@ -171,7 +171,7 @@ fn tls_with_an_authority_of_ones_own_is_believed_and_no_other_and_its_bytes_are_
     let ratio = metered as f64 / forwarded as f64;
     assert!((1.0..1.5).contains(&ratio), "{metered} metered, {forwarded} forwarded: {last}");
     note(&format!(
-        "of an exchange with a TLS connection of its own: {} bytes go by, {} are metered",
+        "of an exchange with a TLS connection of its own: {} bytes go by, {} are metered; once all is told, {each}",
         forwarded / 8,
         metered / 8
     ));

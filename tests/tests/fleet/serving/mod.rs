@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dunlin_e2e::{Failure, Outcome};
+use dunlin_fleet::exchange::waiters::WAITERS_MAX;
 use dunlin_fleet::fleet::{Fleet, now_ms};
 use dunlin_fleet::http::Bounds;
 use dunlin_fleet::metrics::MetricsAccess;
