@@ -2,7 +2,10 @@
 //!
 //! A file is a line for each part, and each part a signed envelope of its own. It answers no question, and so it has no
 //! counter: taking it twice, late or in another order changes nothing, since rows have numbers, and a report counts only
-//! where nothing newer is known. The key id of its signature is the device's public key. Types and their soundness alone.
+//! where nothing newer is known. The key id of its signature is the device's public key. Types, their soundness, and how a file
+//! is cut into parts.
+
+use std::io::{self, BufRead, Read as _};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +15,7 @@ use crate::enrolment::DeviceState;
 use crate::exchange::{Clock, Receipt, Rejected, require_each_number_once};
 use crate::health::Health;
 use crate::id::{DeviceId, Incarnation, Nonce, ServerId};
-use crate::limits::{ANSWER_BYTES_MAX, BATCHES_MAX, RECEIPTS_MAX, REQUEST_BYTES_MAX};
+use crate::limits::{ANSWER_BYTES_MAX, BATCHES_MAX, RECEIPTS_MAX, REQUEST_BYTES_MAX, envelope_bytes_max};
 use crate::list::{List, is_default};
 use crate::message::Message;
 use crate::refusal::Refusal;
@@ -57,6 +60,23 @@ impl Message for Results {
 
     fn require_sound(&self) -> Result<(), Words> {
         require_each_number_once(&self.batches)
+    }
+}
+
+/// Returns the next line of a file of results or receipts, without its end; none at the file's end.
+///
+/// *Errors*: the file cannot be read; [`io::ErrorKind::InvalidData`] where the line has no end, or is longer than an envelope
+/// around a payload of `payload_bytes_max` may be.
+pub fn next_line(file: &mut impl BufRead, payload_bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    let limit = envelope_bytes_max(payload_bytes_max) as u64;
+    let mut line = Vec::new();
+    file.take(limit + 1).read_until(b'\n', &mut line)?;
+    match line.pop() {
+        None => Ok(None),
+        Some(b'\n') => Ok(Some(line)),
+        Some(_) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a line is cut or too long: copy the file again"))
+        }
     }
 }
 

@@ -128,6 +128,9 @@ pub fn write_hostile(folder: &Path) -> Outcome<String> {
     Ok(model_table("bomb"))
 }
 
+/// Where a model of the lab has its releases from.
+const REPOSITORY: &str = "package = \"repository\"\n";
+
 const LAB: &str = r#"[mqtt]
 url = "mqtt://127.0.0.1:1"
 
@@ -154,8 +157,14 @@ pub fn linked_lab(predictions: u32, fleet: &str) -> String {
         "[update]\nshadow_predictions = {predictions}\ntrial_predictions = {predictions}\ntrial_time = \"0s\"\n"
     );
     let lab = LAB.replace("[trust]\nroot = \"root.json\"\n", &update);
-    let model = model_table("double").replace("package = \"repository\"\n", "");
+    let model = model_table("double").replace(REPOSITORY, "");
     format!("{lab}\n{model}\n[fleet]\ntoken_file = \"fleet.token\"\ninterval_min = \"100ms\"\n{fleet}")
+}
+
+/// Returns the configuration of a lab that trusts a root and has no place to fetch releases from.
+#[must_use]
+pub fn secluded_lab() -> String {
+    lab_config().replace(REPOSITORY, "")
 }
 
 fn lab_config() -> String {

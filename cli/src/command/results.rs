@@ -4,14 +4,14 @@
 //! Brought twice it changes nothing.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dunlin_fleet_api::server::ServerStatus;
 use dunlin_kit::atomic_file;
-use dunlin_protocol::limits::{REQUEST_BYTES_MAX, envelope_bytes_max};
-use dunlin_protocol::results::ResultsAnswer;
+use dunlin_protocol::limits::REQUEST_BYTES_MAX;
+use dunlin_protocol::results::{ResultsAnswer, next_line};
 use dunlin_protocol::routes::{RESULTS, director_root_path};
 use dunlin_protocol::{Envelope, Message as _, PublicKey, Verified};
 
@@ -131,9 +131,7 @@ struct Lines {
 impl Lines {
     fn open(path: &Path) -> Result<Self, CommandError> {
         let file = File::open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                CommandError::NotFound(format!("`{}` is missing", path.display()))
-            }
+            io::ErrorKind::NotFound => CommandError::NotFound(format!("`{}` is missing", path.display())),
             _ => CommandError::failed(format!("cannot read `{}`", path.display()), error),
         })?;
         Ok(Self { file: path.to_owned(), reader: BufReader::new(file), number: 0 })
@@ -146,18 +144,12 @@ impl Iterator for Lines {
     fn next(&mut self) -> Option<Self::Item> {
         self.number += 1;
         let (file, number) = (self.file.display(), self.number);
-        let limit = envelope_bytes_max(REQUEST_BYTES_MAX) as u64;
-        let mut line = Vec::new();
-        match self.reader.by_ref().take(limit + 2).read_until(b'\n', &mut line) {
-            Ok(0) => None,
-            Ok(_) if line.last() == Some(&b'\n') => {
-                line.pop();
-                Some(Ok(line))
+        let line = next_line(&mut self.reader, REQUEST_BYTES_MAX).transpose()?;
+        Some(line.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => {
+                CommandError::CheckFailed(format!("`{file}`, line {number}: {error}"))
             }
-            Ok(_) => Some(Err(CommandError::CheckFailed(format!(
-                "line {number} of `{file}` is cut or too long; copy the file again"
-            )))),
-            Err(error) => Some(Err(CommandError::failed(format!("cannot read `{file}`"), error))),
-        }
+            _ => CommandError::failed(format!("cannot read `{file}`"), error),
+        }))
     }
 }

@@ -17,13 +17,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::Package;
 
+use crate::app::with_settings;
 use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
 use crate::config::{
     ConfigErrors, Finding, LoadRequest, Loaded, effective, inspect, process_environment, schema_json,
 };
 use crate::link::remote::{RemoteSettings, ServerSeen};
+use crate::remote_settings::desk::SettingsMode;
+use crate::store::fleet_settings::read_standing;
 use crate::update::open_release::OpenedRelease;
 use report::{Report, Section};
 
@@ -80,6 +84,8 @@ pub struct BrokerReport {
     pub retain_available: Option<bool>,
     /// How long it keeps a session, where it grants less than asked for.
     pub session_expiry: Option<Duration>,
+    /// Name and version, where it says so, as in `mosquitto version 2.0.18`.
+    pub version: Option<String>,
 }
 
 /// What a probe could not do, and what the operator can.
@@ -167,9 +173,12 @@ pub fn check(
         state_dir: args.state_dir.clone(),
         overlay: None,
     };
-    let (loaded, warnings) = inspect(&request);
-    let loaded = loaded.and_then(|loaded| (probes.compile)(&loaded).map(|()| loaded));
     let mut report = Report::default();
+    let (loaded, warnings) = match inspect(&request) {
+        (Ok(local), warnings) => with_fleet_settings(&request, local, warnings, &mut report),
+        refused => refused,
+    };
+    let loaded = loaded.and_then(|loaded| (probes.compile)(&loaded).map(|()| loaded));
     match loaded {
         Err(errors) => {
             report.refuse_configuration(&errors);
@@ -192,6 +201,39 @@ pub fn check(
     }
     report.print(args.output, out)?;
     Ok(report.outcome())
+}
+
+/// Returns the configuration with the settings that the fleet server gave, as the daemon runs it.
+fn with_fleet_settings(
+    request: &LoadRequest,
+    local: Loaded,
+    warnings: Vec<Finding>,
+    report: &mut Report,
+) -> (Result<Loaded, ConfigErrors>, Vec<Finding>) {
+    let standing = match read_standing(&local.settings.state_dir) {
+        Ok(standing) => standing,
+        Err(error) => {
+            let message = format!("settings of the fleet server are left out: {}", Chain(&error));
+            report.warn(Section::Configuration, message, "run the check as the daemon's user");
+            return (Ok(local), warnings);
+        }
+    };
+    let taken = standing.in_use().filter(|_| local.settings.fleet.settings.mode == SettingsMode::Take);
+    let Some(file) = taken else { return (Ok(local), warnings) };
+    let name = format!("`{}` of the fleet server", file.target);
+    match inspect(&with_settings(request, file)) {
+        (Ok(loaded), warnings) => {
+            report.pass(Section::Configuration, format!("settings {name} are in use, and checked as well"));
+            (Ok(loaded), warnings)
+        }
+        (Err(errors), _) => {
+            let message =
+                format!("settings {name} do not fit this configuration: {}", errors.to_string().trim());
+            let remedy = "change the configuration, or the settings: as it is the daemon gives them up";
+            report.fail(Section::Configuration, message, remedy);
+            (Ok(local), warnings)
+        }
+    }
 }
 
 /// What a model would run with, where that is anything.
@@ -281,6 +323,15 @@ fn check_brokers(loaded: &Loaded, args: &Args, probes: &Probes<'_>, report: &mut
     }
 }
 
+/// Tells whether a broker is a mosquitto that does not heed how many unacknowledged messages a client takes.
+/// *Source*: seen of 2.0.11, not of 2.0.20; 2.0.13 mends it by its change log.
+fn overwhelms(version: &str) -> bool {
+    let Some(version) = version.strip_prefix("mosquitto version ") else { return false };
+    let mut numbers = version.split('.').map(|number| number.trim().parse::<u32>());
+    let mut next = || numbers.next().and_then(Result::ok);
+    matches!((next(), next(), next()), (Some(major), Some(minor), Some(patch)) if (major, minor, patch) < (2, 0, 13))
+}
+
 fn connect(broker: &BrokerSettings) -> io::Result<()> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (broker.host.as_str(), broker.port).to_socket_addrs()? {
@@ -315,6 +366,11 @@ fn check_limits(broker: &BrokerSettings, name: &str, answer: &BrokerReport, repo
     if let Some(granted) = answer.session_expiry.filter(|granted| *granted < broker.session_expiry) {
         let message = format!("{name} keeps the session for {} s only", granted.as_secs());
         let remedy = "raise the broker's session expiry, for mosquitto `persistent_client_expiration`";
+        report.warn(section, message, remedy);
+    }
+    if let Some(version) = answer.version.as_deref().filter(|version| overwhelms(version)) {
+        let message = format!("{name} is `{version}`, which sends more at once than `receive_max` allows");
+        let remedy = "install a later mosquitto (2.0.20 keeps to it): this one sends all of it again after a power cut";
         report.warn(section, message, remedy);
     }
     if report.troubles() == before {

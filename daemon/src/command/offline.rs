@@ -22,7 +22,7 @@ use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
 use crate::config::{ConfigErrors, LoadRequest, Loaded, process_environment};
 use crate::link::meter::Meter;
 use crate::link::remote::{Remote, RemoteError, RemoteSettings, ServerSeen};
-use crate::mqtt::probe::{ProbeError, probe};
+use crate::mqtt::probe::{ProbeError, VERSION_TOPIC, probe};
 use crate::publication::InstanceRenderer;
 use crate::stage::publishing::{Topics, publications};
 use crate::update::open_release::OpenedRelease;
@@ -176,6 +176,9 @@ pub fn golden_vectors(package: &Package) -> Result<Option<usize>, ProbeFailure> 
     })
 }
 
+/// A retained message comes right after the subscription is granted; many brokers have none, or allow nobody to read it.
+const VERSION_SECONDS: u64 = 1;
+
 /// Connects to a broker and reads what it announces, for `check`.
 ///
 /// *Errors*: why it cannot be used, and what to do.
@@ -185,7 +188,7 @@ pub fn broker(settings: &BrokerSettings) -> Result<BrokerReport, ProbeFailure> {
         .enable_all()
         .build()
         .map_err(|error| failure(error.to_string(), "free memory or file descriptors"))?;
-    let seen = runtime.block_on(probe(settings, &[], 0));
+    let seen = runtime.block_on(probe(settings, &[VERSION_TOPIC.to_owned()], VERSION_SECONDS));
     let report = seen.map_err(|error| {
         let remedy = match &error {
             ProbeError::Setup(_) => "correct the files named in the broker's table",
@@ -202,6 +205,7 @@ pub fn broker(settings: &BrokerSettings) -> Result<BrokerReport, ProbeFailure> {
         session_expiry: report
             .session_expiry
             .map(|seconds| std::time::Duration::from_secs(u64::from(seconds))),
+        version: report.version,
     })
 }
 

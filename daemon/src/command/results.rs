@@ -6,19 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use dunlin_kit::clock;
 use dunlin_kit::error_chain::Chain;
-use dunlin_protocol::exchange::Clock;
-use dunlin_protocol::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, envelope_bytes_max};
+use dunlin_protocol::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 use dunlin_protocol::report::SettingsReport;
-use dunlin_protocol::results::{Results, ResultsAnswer};
+use dunlin_protocol::results::{Results, ResultsAnswer, next_line};
 use dunlin_protocol::{
-    Envelope, Form, Health, List, Message as _, Nonce, PublicKey, Range, Ranges, Stream, Verified,
+    Envelope, Form, Health, List, Message as _, Nonce, PublicKey, Range, Ranges, Verified,
 };
 
 use super::export::flush;
@@ -27,7 +25,7 @@ use super::output::{Output, output_error, print};
 use super::{CommandError, StateDirArgs, note};
 use crate::app;
 use crate::config::{self, LoadRequest, process_environment};
-use crate::link::facts::{is_synchronised, name};
+use crate::link::facts::clock_of;
 use crate::link::health::health_of;
 use crate::link::identity::Identity;
 use crate::link::report::device_report;
@@ -37,13 +35,13 @@ use crate::remote_settings::desk::{SettingsMode, report_of};
 use crate::status::client::{ClientError, StatusClient};
 use crate::store::fleet::read_life;
 use crate::store::fleet_settings::read_standing;
-use crate::store::outbox::{EVENTS, LOSSES, PREDICTIONS};
 use crate::store::slots::read_models;
 use crate::store::trust::Trusted;
 use crate::store::{FleetLife, FleetStore, FolderLock, StoreError, TrustStore, UploadStore};
 use crate::update::import_desk::ImportDesk;
 use crate::update::report::ModelsReport;
 use crate::update::trust_state::TrustState;
+use crate::upload::known;
 use crate::upload::results::ResultsReader;
 
 /// Level of Zstandard: a stick is written once.
@@ -194,12 +192,7 @@ impl Parts {
             file: self.file,
             part: self.count,
             counter_ceiling: self.life.as_ref().map_or(0, |life| life.counter_ceiling),
-            clock: Clock {
-                boot: name(&clock::boot_id()),
-                mono_ms: (clock::monotonic_micros() / 1_000).unsigned_abs(),
-                wall_ms: clock::wall_micros() / 1_000,
-                synchronised: is_synchronised(),
-            },
+            clock: clock_of(),
             report: None,
             health: Health::default(),
             batches: List::new(),
@@ -245,12 +238,7 @@ pub fn import(args: &ReceiptsArgs) -> Result<ExitCode, CommandError> {
             return Err(untrusted(&args.file, "they are another server's"));
         }
         for receipt in &answer.receipts {
-            let stream = match receipt.stream {
-                Stream::Predictions => PREDICTIONS,
-                Stream::Events => EVENTS,
-                Stream::Losses => LOSSES,
-                _ => continue,
-            };
+            let Some(stream) = known(&receipt.stream) else { continue };
             let numbers = arrived.entry(stream).or_default();
             *numbers = numbers.union(&receipt.ranges);
         }
@@ -267,13 +255,9 @@ fn settle(lock: &FolderLock, arrived: &BTreeMap<&'static str, Ranges>) -> Result
     let lines = state.lines().map_err(store_failed)?;
     let (mut all, mut taken) = (Vec::new(), 0);
     for (stream, numbers) in arrived {
-        let next = match *stream {
-            PREDICTIONS => ends.predictions,
-            EVENTS => ends.events,
-            _ => ends.unsealed,
-        };
         // A server cannot settle what is not made yet.
-        let made: Ranges = Range::counted(1, next.saturating_sub(1)).ok().into_iter().collect();
+        let made: Ranges =
+            Range::counted(1, ends.next_to_send(stream).saturating_sub(1)).ok().into_iter().collect();
         let before = lines.get(stream).map(|line| line.settled.clone()).unwrap_or_default();
         let new = numbers.intersect(&made).subtract(&before);
         taken += new.count();
@@ -330,23 +314,16 @@ struct Lines {
 impl Lines {
     fn open(path: &Path) -> Result<Self, CommandError> {
         let file = File::open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                CommandError::NotFound(format!("`{}` is missing", path.display()))
-            }
+            io::ErrorKind::NotFound => CommandError::NotFound(format!("`{}` is missing", path.display())),
             _ => CommandError::failed(format!("cannot read `{}`", path.display()), error),
         })?;
         Ok(Self { path: path.to_owned(), reader: BufReader::new(file) })
     }
 
     fn next(&mut self) -> Result<Option<Vec<u8>>, CommandError> {
-        let limit = envelope_bytes_max(ANSWER_BYTES_MAX) as u64;
-        let mut line = Vec::new();
-        let read = self.reader.by_ref().take(limit + 1).read_until(b'\n', &mut line);
-        read.map_err(|error| CommandError::failed(format!("cannot read `{}`", self.path.display()), error))?;
-        match line.pop() {
-            None => Ok(None),
-            Some(b'\n') => Ok(Some(line)),
-            Some(_) => Err(untrusted(&self.path, "a line is cut or too long")),
-        }
+        next_line(&mut self.reader, ANSWER_BYTES_MAX).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => untrusted(&self.path, &error.to_string()),
+            _ => CommandError::failed(format!("cannot read `{}`", self.path.display()), error),
+        })
     }
 }

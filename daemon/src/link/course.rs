@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dunlin_kit::backoff::random_unit;
 use dunlin_kit::clock;
 use dunlin_kit::error_chain::Chain;
-use dunlin_protocol::exchange::{Ask, Clock, Desired, ReportPart};
+use dunlin_protocol::exchange::{Ask, Desired, ReportPart};
 use dunlin_protocol::limits::{ANSWER_BYTES_MAX, WAIT_SECONDS_MAX, envelope_bytes_max};
 use dunlin_protocol::routes::{director_root_path, exchange_path};
 use dunlin_protocol::{
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use super::counter::MessageCounter;
 use super::enrolment::{EnrolError, Enrolling, follow_roots, read_token, uptime};
-use super::facts::{is_synchronised, name};
+use super::facts::clock_of;
 use super::health::health_of;
 use super::heard::{Heard, Reply};
 use super::identity::Identity;
@@ -256,6 +256,7 @@ impl Course {
             None => None,
         };
         let (Some(remote), Some(identity)) = (&self.remote, &self.identity) else { return IDLE };
+        let before = self.parts.fleet.life().ok().flatten().map(|life| life.server);
         let enrolled = {
             let _alone = self.parts.desk.trust_gate();
             let mut enrolling = Enrolling {
@@ -271,6 +272,13 @@ impl Course {
         };
         match enrolled {
             Ok(life) => {
+                if before.is_some_and(|server| server != life.server) {
+                    // What the server before had set is not this one's word. The rows are gone with the life there.
+                    tracing::info!(server = %life.server, "settings of the server before are given up");
+                    if let Err(error) = self.parts.remote_settings.apply(Event::ServerChanged) {
+                        tracing::warn!(error = %Chain(&error), "they are in use until the daemon starts again");
+                    }
+                }
                 self.counter = None;
                 self.life = Some(life);
                 self.unknown_since = None;
@@ -361,12 +369,7 @@ impl Course {
             counter: Counter::new(number).map_err(|error| words(&error))?,
             start: self.start,
             nonce: Nonce::from_bytes(nonce),
-            clock: Clock {
-                boot: name(&clock::boot_id()),
-                mono_ms: (clock::monotonic_micros() / 1_000).unsigned_abs(),
-                wall_ms: clock::wall_micros() / 1_000,
-                synchronised: is_synchronised(),
-            },
+            clock: clock_of(),
             held,
             report: ReportPart { digest, full: is_new.then(|| Box::new(report)) },
             health,

@@ -5,6 +5,7 @@
 use std::fs;
 
 use dunlin_kit::clock;
+use dunlin_protocol::exchange::Clock;
 use dunlin_protocol::list::Labels;
 use dunlin_protocol::{Facts, List, Name};
 
@@ -47,6 +48,17 @@ pub fn labels_of(settings: &LinkSettings) -> Labels {
         let _ = labels.insert(name(label), name(value));
     }
     labels
+}
+
+/// Returns what this gateway's clocks say now.
+#[must_use]
+pub fn clock_of() -> Clock {
+    Clock {
+        boot: name(&clock::boot_id()),
+        mono_ms: (clock::monotonic_micros() / 1_000).unsigned_abs(),
+        wall_ms: clock::wall_micros() / 1_000,
+        synchronised: is_synchronised(),
+    }
 }
 
 /// Returns a text as a name, cut where it is too long, without control characters.

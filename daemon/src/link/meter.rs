@@ -26,6 +26,23 @@ pub enum Traffic {
     Packages,
 }
 
+/// What a connection costs beside what is sent over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP alone.
+    Plain,
+    /// A handshake of TLS as well.
+    Tls,
+}
+
+impl Transport {
+    /// Returns that of a URL.
+    #[must_use]
+    pub fn of_url(url: &str) -> Self {
+        if url.starts_with("https://") { Self::Tls } else { Self::Plain }
+    }
+}
+
 impl Traffic {
     const ALL: [Self; 3] = [Self::Exchange, Self::Metadata, Self::Packages];
 
@@ -46,9 +63,12 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Counts a connection that is made; `is_tls` tells whether it is one of TLS.
-    pub fn connected(&self, is_tls: bool) {
-        let (sent, received) = if is_tls { TLS_CONNECTION_BYTES } else { CONNECTION_BYTES };
+    /// Counts a connection that is made.
+    pub fn connected(&self, over: Transport) {
+        let (sent, received) = match over {
+            Transport::Plain => CONNECTION_BYTES,
+            Transport::Tls => TLS_CONNECTION_BYTES,
+        };
         self.sent(Traffic::Exchange, sent);
         self.received(Traffic::Exchange, received);
     }

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tower::util::MapRequestLayer;
 
 use super::heard::Reply;
-use super::meter::{Meter, OVERHEAD_BYTES, Traffic};
+use super::meter::{Meter, OVERHEAD_BYTES, Traffic, Transport};
 use crate::config::settings::{FleetSettings, TlsSettings};
 use crate::mqtt::tls::{self, TlsError};
 
@@ -132,7 +132,8 @@ impl Remote {
             }
             Err(error) => return Err(RemoteError::Tls(error)),
         };
-        let (counted, is_tls) = (Arc::clone(&meter), settings.server.starts_with("https://"));
+        // The layer is not told where a connection goes: a mirror's counts as the server's.
+        let (counted, transport) = (Arc::clone(&meter), Transport::of_url(&settings.server));
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
@@ -140,7 +141,7 @@ impl Remote {
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(REST_MAX)
             .connector_layer(MapRequestLayer::new(move |destination| {
-                counted.connected(is_tls);
+                counted.connected(transport);
                 destination
             }))
             .user_agent(concat!("dunlind/", env!("CARGO_PKG_VERSION")));

@@ -17,6 +17,10 @@ use crate::config::settings::BrokerSettings;
 
 /// Topics that a report lists.
 pub const TOPICS_MAX: usize = 1_000;
+/// Where brokers say what they are.
+pub const VERSION_TOPIC: &str = "$SYS/broker/version";
+/// Longest version that is kept, in bytes.
+const VERSION_BYTES_MAX: usize = 128;
 /// How long the broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 const FILTERS_PER_PACKET: usize = 64;
@@ -40,6 +44,8 @@ pub struct ProbeReport {
     pub session_expiry: Option<u32>,
     /// Client id that it assigned.
     pub assigned_client_id: Option<String>,
+    /// What it says on [`VERSION_TOPIC`].
+    pub version: Option<String>,
     /// What is wrong with subscriptions, by filter; empty when all were granted.
     pub subscription_faults: BTreeMap<String, String>,
     /// Messages by topic, at most [`TOPICS_MAX`] topics.
@@ -196,6 +202,12 @@ impl Probing<'_> {
     fn count(&mut self, event: &Event) {
         let Event::Incoming(Packet::Publish(publish)) = event else { return };
         let topic = String::from_utf8_lossy(&publish.topic);
+        if topic == VERSION_TOPIC {
+            let said =
+                String::from_utf8_lossy(&publish.payload[..publish.payload.len().min(VERSION_BYTES_MAX)]);
+            self.report.version = Some(said.chars().filter(|letter| !letter.is_control()).collect());
+            return;
+        }
         if let Some(count) = self.report.topics.get_mut(topic.as_ref()) {
             *count += 1;
         } else if self.report.topics.len() < TOPICS_MAX {

@@ -3,7 +3,7 @@
 //! Polls until the connection ends and never reconnects; waits for the stage no longer than the keep-alive allows.
 //! Stands between the socket and the stage.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ use crate::metrics::Metrics;
 const FILTERS_PER_PACKET: usize = 64;
 /// A row of the ledger each second at most, however many messages are dropped.
 const LEDGER_INTERVAL_US: i64 = 1_000_000;
-/// Packet identifiers have 16 bits; one bit each.
-const PACKET_WORDS: usize = 65_536 / 64;
+/// Packet identifiers have 16 bits.
+const PACKET_IDS: usize = 65_536;
 
 /// What all connections of one broker have in common.
 pub(super) struct Shared {
@@ -108,8 +108,9 @@ pub(super) struct Link {
     heard_us: AtomicI64,
     keep_alive_us: AtomicI64,
     in_flight: AtomicU64,
-    /// Packet identifiers received and not acknowledged: nothing is acknowledged twice.
-    outstanding: Vec<AtomicU64>,
+    /// By packet identifier: messages received and not acknowledged. None is acknowledged twice; and a broker that goes
+    /// round its identifiers while messages wait, beyond the agreed number, gets an answer for each.
+    outstanding: Vec<AtomicU8>,
 }
 
 impl Link {
@@ -121,7 +122,7 @@ impl Link {
             heard_us: AtomicI64::new(0),
             keep_alive_us: AtomicI64::new(0),
             in_flight: AtomicU64::new(0),
-            outstanding: (0..PACKET_WORDS).map(|_| AtomicU64::new(0)).collect(),
+            outstanding: (0..PACKET_IDS).map(|_| AtomicU8::new(0)).collect(),
         }
     }
 
@@ -141,8 +142,9 @@ impl Link {
     /// Sends PUBACK for a packet of this connection; waits only where the request queue is full, which the size of
     /// the queue rules out.
     pub(super) async fn acknowledge(&self, packet_id: u16) {
-        let (word, bit) = word_and_bit(packet_id);
-        if self.outstanding[word].fetch_and(!bit, Ordering::Relaxed) & bit == 0 {
+        let outstanding = &self.outstanding[usize::from(packet_id)];
+        let fewer = |count: u8| count.checked_sub(1);
+        if outstanding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_err() {
             return;
         }
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -155,15 +157,12 @@ impl Link {
     }
 
     fn received(&self, packet_id: u16) {
-        let (word, bit) = word_and_bit(packet_id);
-        if self.outstanding[word].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        let more = |count: u8| count.checked_add(1);
+        let outstanding = &self.outstanding[usize::from(packet_id)];
+        if outstanding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {
             self.in_flight.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-fn word_and_bit(packet_id: u16) -> (usize, u64) {
-    (usize::from(packet_id) / 64, 1 << (packet_id % 64))
 }
 
 /// The polling side of a connection.
@@ -380,5 +379,27 @@ impl Session {
             self.untold = 0;
         }
         self.told_us = monotonic_micros();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::v5::MqttOptions;
+
+    use super::*;
+
+    #[test]
+    fn as_many_are_acknowledged_as_came_under_an_identifier_and_no_more() {
+        let (client, _eventloop) = AsyncClient::new(MqttOptions::new("gw", "localhost", 1883), 8);
+        let link = Link::new(super::super::connection::next_connection(), client);
+        let in_flight = || link.in_flight.load(Ordering::Relaxed);
+        // A broker that went round its identifiers before the first was acknowledged.
+        [7, 8, 7].into_iter().for_each(|packet_id| link.received(packet_id));
+        assert_eq!(in_flight(), 3);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for (packet_id, left) in [(7, 2), (7, 1), (7, 1), (8, 0), (9, 0)] {
+            runtime.block_on(link.acknowledge(packet_id));
+            assert_eq!(in_flight(), left, "{packet_id}");
+        }
     }
 }

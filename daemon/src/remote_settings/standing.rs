@@ -109,6 +109,8 @@ pub enum Event {
     Started,
     /// The daemon runs with these settings, and the server answered since.
     Confirmed(Digest),
+    /// The gateway is another server's now.
+    ServerChanged,
     /// These settings, which are in use, do not work.
     Failed {
         /// Which.
@@ -158,6 +160,7 @@ impl Standing {
                     next.good = Some(trial.file);
                 }
             }
+            Event::ServerChanged => next = Self::default(),
             Event::Failed { digest, cause } => next.give_up(digest, cause),
         }
         next

@@ -80,12 +80,15 @@ impl FleetStore {
         }))
     }
 
-    /// Stores a life, in place of one before, and forgets the wish that it answers.
+    /// Stores a life, in place of one before, and forgets the wish that it answers. Settings that another server gave go
+    /// with the life there.
     ///
     /// *Errors*: the file cannot be written; the life before stands.
     pub fn begin_life(&mut self, life: &FleetLife) -> Result<(), StoreError> {
         let failed = StoreError::sqlite("store the life at the fleet server");
         let stored = self.connection.transaction().and_then(|transaction| {
+            let sql = "DELETE FROM fleet_settings WHERE EXISTS (SELECT 1 FROM fleet_life WHERE server <> ?1)";
+            transaction.execute(sql, [life.server.to_string()])?;
             transaction.execute(
                 "INSERT OR REPLACE INTO fleet_life VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
@@ -186,6 +189,8 @@ const SCHEMA_OF_FLEET: i64 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote_settings::standing::Standing;
+    use crate::store::SettingsStore;
 
     #[test]
     fn a_life_survives_a_start_and_its_ceiling_never_falls() {
@@ -215,5 +220,29 @@ mod tests {
         assert_eq!(store.life().unwrap(), Some(expected.clone()));
         assert_eq!(read_life(folder.path()).unwrap(), Some(expected));
         assert_eq!(store.held().unwrap().desired_revision, 7);
+    }
+
+    #[test]
+    fn settings_go_with_the_life_at_their_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(folder.path()).unwrap();
+        let mut store = FleetStore::open(&lock).unwrap();
+        let life = |server| FleetLife {
+            url: "https://fleet.example".to_owned(),
+            server: ServerId::new(1, [server; 10]),
+            incarnation: Incarnation::from_bytes([3; 16]),
+            counter_ceiling: 1,
+            desired_revision: 0,
+            settings_revision: 0,
+        };
+        store.begin_life(&life(1)).unwrap();
+        let mut settings = SettingsStore::open(&lock).unwrap();
+        let standing = Standing { revision: 4, ..Standing::default() };
+        settings.store(&standing, Some(4)).unwrap();
+        // The same server again, as after its database was restored: they are its own.
+        store.begin_life(&life(1)).unwrap();
+        assert_eq!(settings.standing().unwrap(), standing);
+        store.begin_life(&life(2)).unwrap();
+        assert_eq!(settings.standing().unwrap(), Standing::default());
     }
 }

@@ -15,7 +15,7 @@ use super::batch;
 use super::body::StoredPrediction;
 use super::clock_fix::ClockSteps;
 use super::numbers::row_of_number;
-use super::outbox::{self, EVENTS, EventEntry, LOSSES};
+use super::outbox::{self, EVENTS, EventEntry, LOSSES, PREDICTIONS};
 use super::tables::{Position, identities};
 use super::{StoreError, TELEMETRY_FILE, schema};
 
@@ -30,6 +30,18 @@ pub struct Ends {
     pub losses: u64,
     /// The first loss that is not sealed, and may still grow.
     pub unsealed: u64,
+}
+
+impl Ends {
+    /// Returns the first number of a stream that cannot be sent yet.
+    #[must_use]
+    pub fn next_to_send(&self, stream: &str) -> u64 {
+        match stream {
+            PREDICTIONS => self.predictions,
+            EVENTS => self.events,
+            _ => self.unsealed,
+        }
+    }
 }
 
 /// What stands at a number of the stream of predictions, or a range of them.

@@ -347,11 +347,7 @@ impl Uploads {
     /// Returns the numbers of these that were ever given: a server cannot settle what is not made yet.
     fn made(&self, stream: &str, ranges: &Ranges) -> Ranges {
         let ends = self.reader.as_ref().and_then(|reader| reader.ends().ok());
-        let next = ends.map_or(1, |ends| match stream {
-            PREDICTIONS => ends.predictions,
-            EVENTS => ends.events,
-            _ => ends.unsealed,
-        });
+        let next = ends.map_or(1, |ends| ends.next_to_send(stream));
         let made: Ranges = Range::counted(1, next.saturating_sub(1)).ok().into_iter().collect();
         ranges.intersect(&made)
     }
@@ -527,7 +523,8 @@ pub struct UploadReport {
     pub step: String,
 }
 
-fn known(stream: &Stream) -> Option<&'static str> {
+/// Returns the name of a stream that this gateway has.
+pub(crate) const fn known(stream: &Stream) -> Option<&'static str> {
     match stream {
         Stream::Predictions => Some(PREDICTIONS),
         Stream::Events => Some(EVENTS),

@@ -15,7 +15,7 @@ use super::columns::{Taken, bytes_of, take_events, take_losses, take_predictions
 use super::selection::{Sampling, waiting};
 use super::spending::Spending;
 use super::{ROOM_MIN, UploadSettings, asked_sampling};
-use crate::store::outbox::{EVENTS, LOSSES, PREDICTIONS, STREAMS};
+use crate::store::outbox::{EVENTS, LOSSES, STREAMS};
 use crate::store::outbox_reader::{Ends, OutboxReader};
 use crate::store::{StoreError, UploadStore};
 
@@ -98,13 +98,8 @@ impl ResultsReader {
     }
 
     fn due(&self, stream: &'static str) -> Result<Ranges, StoreError> {
-        let next = match stream {
-            PREDICTIONS => self.ends.predictions,
-            EVENTS => self.ends.events,
-            _ => self.ends.unsealed,
-        };
         let done = self.done.get(stream).cloned().unwrap_or_default();
-        Ok(waiting(next, &done, &self.reader.gone(stream)?))
+        Ok(waiting(self.ends.next_to_send(stream), &done, &self.reader.gone(stream)?))
     }
 
     fn take(&mut self, stream: &'static str, range: Range, room: usize) -> Result<Taken, StoreError> {

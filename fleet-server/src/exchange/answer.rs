@@ -79,7 +79,7 @@ pub async fn exchange(fleet: &Fleet, question: Question, wait_seconds: u64) -> R
     if may_wait && answer.refusal.is_none() {
         answer.next_ms = match (is_stopping, has_waited) {
             // The next server is not asked by all at once.
-            (true, _) => spread_over(STOPPING_SPREAD_MS),
+            (true, _) => share_of(STOPPING_SPREAD_MS, random_unit()),
             // Who waits is asked to wait on: else nothing would reach it between two questions.
             (_, true) => 0,
             _ => next_ms(NEXT_WAITING_MS),
@@ -222,28 +222,19 @@ async fn judged(fleet: &Fleet, question: &Arc<Question>) -> Result<ExchangeAnswe
     Ok(answer)
 }
 
-/// Returns a moment within a time.
-fn spread_over(time_ms: u64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "some seconds in ms"
-    )]
-    let moment = (time_ms as f64 * random_unit()) as u64;
-    moment
+/// Spreads a time by a quarter either way, so that gateways which were switched on together drift apart.
+fn next_ms(mean_ms: u64) -> u64 {
+    share_of(mean_ms, 0.75 + random_unit() / 2.0)
 }
 
-/// Spreads a time by a quarter either way, so that gateways which were switched on together drift apart.
-fn next_ms(mean: u64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a day in ms times at most 1.25"
-    )]
-    let spread = (mean as f64 * (0.75 + random_unit() / 2.0)) as u64;
-    spread
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a day in ms times at most 1.25"
+)]
+fn share_of(time_ms: u64, share: f64) -> u64 {
+    (time_ms as f64 * share) as u64
 }
 
 /// Returns when a gateway of a state asks next.

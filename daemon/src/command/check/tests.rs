@@ -8,6 +8,7 @@ use dunlin_trust::sign::Development;
 
 use super::*;
 use crate::config::findings_to_errors;
+use crate::remote_settings::standing::{SettingsFile, Standing};
 use dunlin_pipeline::refusal::SpecFinding;
 
 #[derive(Debug, clap::Parser)]
@@ -74,13 +75,7 @@ const GOOD: Probes<'static> = Probes {
     package: &|_, _| Ok(Some(package().into())),
     golden_vectors: &|_| Ok(Some(3)),
     broker: &|_| {
-        Ok(BrokerReport {
-            receive_max: None,
-            packet_bytes_max: None,
-            qos_max: None,
-            retain_available: None,
-            session_expiry: None,
-        })
+        Ok(BrokerReport { version: Some("mosquitto version 2.0.18".to_owned()), ..BrokerReport::default() })
     },
     server: &|_| Ok(ServerSeen { is_adopted: true, unix_s: None }),
 };
@@ -115,6 +110,7 @@ fn what_the_broker_and_the_model_lack_is_said_with_a_remedy() {
                 receive_max: Some(20),
                 qos_max: Some(0),
                 session_expiry: Some(Duration::ZERO),
+                version: Some("mosquitto version 2.0.11".to_owned()),
                 ..BrokerReport::default()
             })
         },
@@ -128,10 +124,38 @@ fn what_the_broker_and_the_model_lack_is_said_with_a_remedy() {
         "✘ broker `mqtt` at",
         "grants no QoS 1",
         "keeps the session for 0 s only",
+        "is `mosquitto version 2.0.11`, which sends more at once",
         "! metrics are served to the network",
     ] {
         assert!(text.contains(expected), "`{expected}` is not in\n{text}");
     }
+}
+
+#[test]
+fn settings_of_the_fleet_server_are_checked_with_the_configuration() {
+    let site = Site::new();
+    let state = site.folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let lock = crate::store::FolderLock::acquire(&state).unwrap();
+    let mut store = crate::store::SettingsStore::open(&lock).unwrap();
+    let mut put = |text: &str| {
+        let (target, digest) = ("settings/all.toml".to_owned(), Digest::of(text.as_bytes()));
+        let file = SettingsFile { target, digest, text: text.to_owned() };
+        store.store(&Standing { good: Some(file), ..Standing::default() }, None).unwrap();
+    };
+    put("[storage]\nbytes_max = \"64MiB\"\n");
+    let (outcome, text) = site.check(&[], &GOOD);
+    assert_eq!(outcome, Outcome::Passed, "{text}");
+    assert!(text.contains("✔ settings `settings/all.toml` of the fleet server are in use"), "{text}");
+    let (_, text) = site.check(&["--effective"], &GOOD);
+    assert!(text.contains("bytes_max = \"64MiB\"  # the fleet server"), "{text}");
+    put("[storage]\nbytes_max = \"no size\"\n");
+    let (outcome, text) = site.check(&[], &GOOD);
+    assert_eq!(outcome, Outcome::Failed, "{text}");
+    assert!(text.contains("✘ settings `settings/all.toml` of the fleet server do not fit"), "{text}");
+    let (outcome, text) = site.check(&["--set", "fleet.settings=refuse"], &GOOD);
+    assert_eq!(outcome, Outcome::Passed, "{text}");
+    assert!(!text.contains("settings/all.toml"), "{text}");
 }
 
 #[test]

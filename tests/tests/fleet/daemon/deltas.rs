@@ -1,7 +1,9 @@
 //! Releases that are made of the one before: what travels, and what runs then.
 
 use dunlin_e2e::daemon::Daemon;
+use dunlin_e2e::fleet_owner::ApprovedRelease;
 use dunlin_e2e::{Outcome, onnx};
+use dunlin_protocol::DeviceId;
 
 use super::networks::Impostor;
 use super::{Gateway, assign, publish_model, wait_report};
@@ -41,18 +43,28 @@ pub(super) fn wait_spent(daemon: &mut Daemon, floor: u64) -> Outcome<u64> {
     Ok(of(&status).unwrap_or(0))
 }
 
+/// Publishes a release whose notes begin with a word, and waits until a gateway has found it good.
+fn roll_out(
+    site: &mut Site,
+    gateway: &Gateway,
+    id: DeviceId,
+    number: u64,
+    word: &str,
+) -> Outcome<ApprovedRelease> {
+    let release = publish_model(site, number, &with_notes(word))?;
+    assign(site, id, &release)?;
+    gateway.wait_good(number)?;
+    Ok(release)
+}
+
 #[test]
 fn a_release_that_is_much_like_the_one_before_travels_as_its_difference() -> Outcome<()> {
     let mut site = Site::new(None)?;
-    let first = publish_model(&mut site, 1, &with_notes("first "))?;
     let gateway = Gateway::new(&site, None)?;
     let (mut daemon, id) = gateway.start_linked()?;
-    assign(&site, id, &first)?;
-    gateway.wait_good(1)?;
+    roll_out(&mut site, &gateway, id, 1, "first ")?;
     let whole = wait_spent(&mut daemon, NOTES_BYTES as u64)?;
-    let second = publish_model(&mut site, 2, &with_notes("second"))?;
-    assign(&site, id, &second)?;
-    gateway.wait_good(2)?;
+    let second = roll_out(&mut site, &gateway, id, 2, "second")?;
     wait_report(&site, id, "release 2 is reported as good", |report| {
         report.models.iter().any(|model| {
             model.active.as_ref().is_some_and(|active| active.digest.to_string() == second.digest.to_string())
@@ -66,18 +78,14 @@ fn a_release_that_is_much_like_the_one_before_travels_as_its_difference() -> Out
 #[test]
 fn a_patch_that_makes_something_else_is_dropped_and_the_release_fetched_whole() -> Outcome<()> {
     let mut site = Site::new(None)?;
-    let first = publish_model(&mut site, 1, &with_notes("first "))?;
     let mut gateway = Gateway::new(&site, None)?;
     let garbage = b"\x28\xb5\x2f\xfd no frame of Zstandard";
     let mirror = Impostor::start("/from/", "application/octet-stream", garbage)?;
     gateway.plan = gateway.plan.set("fleet.mirrors", format!("[\"{}\"]", mirror.url()));
     let (mut daemon, id) = gateway.start_linked()?;
-    assign(&site, id, &first)?;
-    gateway.wait_good(1)?;
+    roll_out(&mut site, &gateway, id, 1, "first ")?;
     let before = wait_spent(&mut daemon, NOTES_BYTES as u64)?;
-    let second = publish_model(&mut site, 2, &with_notes("second"))?;
-    assign(&site, id, &second)?;
-    gateway.wait_good(2)?;
+    roll_out(&mut site, &gateway, id, 2, "second")?;
     wait_spent(&mut daemon, before + NOTES_BYTES as u64)?;
     Ok(())
 }

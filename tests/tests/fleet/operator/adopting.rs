@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use dunlin_e2e::Outcome;
 use dunlin_e2e::fleet_owner::now;
 use dunlin_e2e::gateway_trust::GatewayTrust;
 use dunlin_e2e::key_files::KeyPlan;
+use dunlin_e2e::{Failure, Outcome};
 use dunlin_trust::Code;
 use dunlin_trust::director::{DIRECTOR_ROLE, first_root};
 
@@ -112,6 +112,14 @@ fn two_of_three_keepers_adopt_a_server_and_a_gateway_believes_it() -> Outcome<()
     Ok(())
 }
 
+/// Returns the id of the root key that a keeper has.
+fn key_of(office: &Office, keeper: &str) -> Outcome<String> {
+    let file =
+        fs::read_dir(office.path(keeper))?.next().ok_or_else(|| Failure::new("the keeper has no key"))??;
+    let name = file.file_name().to_string_lossy().into_owned();
+    Ok(name.trim_start_matches("root-").trim_end_matches(".key").to_owned())
+}
+
 #[test]
 fn a_root_key_that_is_replaced_takes_the_director_along_and_gateways_old_and_new_follow() -> Outcome<()> {
     let office = Office::of_keepers()?;
@@ -122,8 +130,7 @@ fn a_root_key_that_is_replaced_takes_the_director_along_and_gateways_old_and_new
     assert_eq!(office.follow(&mut away), (2, 1));
 
     // Anna's key is replaced: her old one, her new one and Bert's sign both roots.
-    let key = fs::read_dir(office.path("anna"))?.next().unwrap()?.file_name().into_string().unwrap();
-    let key = key.trim_start_matches("root-").trim_end_matches(".key").to_owned();
+    let key = key_of(&office, "anna")?;
     let rotate = ["keys", "rotate", "root", "--key", &key, "--keys", "anna"];
     let said = operator.with_pass(&[&rotate[..], &["--keys", "bert"]].concat())?;
     assert!(!said.contains("needs"), "{said}");
@@ -153,8 +160,7 @@ fn a_root_that_was_replaced_without_its_director_is_made_good_by_adopting_again(
     office.adopt_by_keepers()?;
     // As by a program that knows of no director: its folder was elsewhere.
     fs::rename(office.path("trust/director"), office.path("director"))?;
-    let key = fs::read_dir(office.path("carl"))?.next().unwrap()?.file_name().into_string().unwrap();
-    let key = key.trim_start_matches("root-").trim_end_matches(".key").to_owned();
+    let key = key_of(&office, "carl")?;
     operator.with_pass(&["keys", "rotate", "root", "--key", &key, "--keys", "carl", "--keys", "bert"])?;
     operator.run(&["publish"])?;
     fs::rename(office.path("director"), office.path("trust/director"))?;
@@ -170,8 +176,7 @@ fn a_server_that_lost_everything_is_adopted_again_with_the_roots_of_before() -> 
     office.adopt_by_keepers()?;
     let mut gateway = office.gateway()?;
     assert_eq!(office.follow(&mut gateway), (2, 1));
-    let key = fs::read_dir(office.path("anna"))?.next().unwrap()?.file_name().into_string().unwrap();
-    let key = key.trim_start_matches("root-").trim_end_matches(".key").to_owned();
+    let key = key_of(&office, "anna")?;
     office
         .operator
         .with_pass(&["keys", "rotate", "root", "--key", &key, "--keys", "anna", "--keys", "bert"])?;

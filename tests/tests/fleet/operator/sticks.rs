@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use dunlin_e2e::broker::{Broker, BrokerPlan};
 use dunlin_e2e::daemon::{CHANGE_MAX, DaemonPlan};
-use dunlin_e2e::package::write;
+use dunlin_e2e::package::{secluded_lab, write};
 use dunlin_e2e::releases::{Sensor, with_short_trials, write_release};
 use dunlin_e2e::wait::wait_for;
 use dunlin_e2e::{Failure, Outcome, onnx};
@@ -13,31 +13,7 @@ use serde_json::Value;
 
 use super::{Office, text};
 
-/// A gateway that knows the owner's first root, and no server.
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[trust]
-root = "root.json"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-"#;
-
-/// The far site.
+/// The far site: a gateway that knows the owner's first root, and no server.
 struct Site {
     folder: tempfile::TempDir,
     plan: DaemonPlan,
@@ -47,7 +23,7 @@ impl Site {
     fn new(office: &Office, broker: &Broker) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("dunlind.toml");
-        write(&config, CONFIG.as_bytes())?;
+        write(&config, secluded_lab().as_bytes())?;
         fs::copy(office.path("trust/metadata/1.root.json"), folder.path().join("root.json"))?;
         let plan = DaemonPlan::new(&config, folder.path()).set("mqtt.url", broker.url());
         Ok(Self { folder, plan: with_short_trials(plan) })
