@@ -17,6 +17,7 @@ const TEST_LINES_MAX: usize = 1_000;
 /// Which crates of the workspace each may depend on. The daemon never sees the tests, the commands see nobody.
 const EDGES: &[(&str, &[&str])] = &[
     ("dunlin-kit", &[]),
+    ("dunlin-drift", &[]),
     ("dunlin-protocol", &["dunlin-kit"]),
     ("dunlin-trust", &["dunlin-kit"]),
     ("dunlin-model-package", &["dunlin-kit", "dunlin-trust"]),
