@@ -7,7 +7,10 @@
 //! server and the command line score them against a [`reference::Reference`] with the same code.
 
 pub mod bins;
+#[cfg(test)]
+mod draws;
 pub mod evidence;
+pub mod faults;
 pub mod moments;
 pub mod quality;
 pub mod reference;

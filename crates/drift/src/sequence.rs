@@ -114,25 +114,13 @@ fn rho_squared(rule: &Rule) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Numbers between 0 and 1 from a seed, evenly. *Source*: SplitMix64.
-    struct Draws(u64);
-
-    impl Draws {
-        fn next(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-        }
-    }
+    use crate::draws::Draws;
 
     /// Looks after each of many observations; returns the first decision.
     fn peeked(seed: u64, shift: f64, rule: &Rule) -> Decision {
         let (mut draws, mut differences) = (Draws(seed), Differences::default());
         for _ in 0..2_000 {
-            differences.add((draws.next() + draws.next() - 1.0) * 0.2 + shift);
+            differences.add((draws.even() + draws.even() - 1.0) * 0.2 + shift);
             match differences.decide(rule) {
                 Decision::Wait => {}
                 decision => return decision,
