@@ -15,15 +15,32 @@ use crate::scores::Scores;
 
 /// Exponents of the bets; their mean needs no knowledge of how strong a change would be.
 const KAPPAS: [f64; 4] = [0.1, 0.25, 0.5, 0.75];
+/// What a score beyond all blocks may be less usual than them.
+const TAIL_MAX: f64 = 1_000.0;
+/// Fewest blocks of which a tail is believed.
+const TAIL_BLOCKS_MIN: usize = 20;
+/// Parts of the bet on the distance, on the shape and on missing values.
+const PARTS: [f64; 3] = [0.65, 0.25, 0.1];
 /// Evidence goes no higher: what has changed is known by then, and a return must show within some windows.
 const EVIDENCE_MAX: f64 = 1e9;
 
 /// Returns how usual a score is among blocks of the reference: the share of them that were at least as far, this one
-/// counted in. *Range*: above 0, to 1; 1 where there is no block.
+/// counted in. A score beyond all blocks is less usual the farther it is: their upper fifth is taken for the beginning of
+/// an exponential tail, which is believed for a factor of [`TAIL_MAX`]. *Range*: above 0, to 1; 1 where there is no block.
+///
+/// *Source*: peaks over a threshold, Pickands (1975).
 #[must_use]
 pub fn p_value(score: f64, sorted: &[f32]) -> f64 {
     let below = sorted.partition_point(|block| f64::from(*block) < score);
-    (1 + sorted.len() - below) as f64 / (sorted.len() + 1) as f64
+    let p = (1 + sorted.len() - below) as f64 / (sorted.len() + 1) as f64;
+    if below < sorted.len() || sorted.len() < TAIL_BLOCKS_MIN {
+        return p;
+    }
+    let (low, upper) = sorted.split_at(sorted.len() - sorted.len() / 5);
+    let threshold = low.last().copied().map_or(0.0, f64::from);
+    let excess = upper.iter().map(|block| f64::from(*block) - threshold).sum::<f64>() / upper.len() as f64;
+    let farthest = upper.last().copied().map_or(threshold, f64::from);
+    if excess <= 0.0 { p } else { p * (-(score - farthest) / excess).exp().max(1.0 / TAIL_MAX) }
 }
 
 /// Returns what a bet on small p-values pays: 1 on average, or less, as long as nothing has changed.
@@ -33,7 +50,7 @@ pub fn bet(p: f64) -> f64 {
     KAPPAS.iter().map(|kappa| kappa * p.powf(kappa - 1.0)).sum::<f64>() / KAPPAS.len() as f64
 }
 
-/// Returns what a window pays: the mean of bets on its distances and on its share of missing values.
+/// Returns what a window pays: a mean of bets on its distance, on its shape and on its share of missing values.
 #[must_use]
 pub fn bet_on(scores: &Scores, blocks: &Blocks) -> f64 {
     let distance = if blocks.wasserstein_sd.iter().any(|score| *score > 0.0) {
@@ -43,7 +60,7 @@ pub fn bet_on(scores: &Scores, blocks: &Blocks) -> f64 {
     };
     let shape = bet(p_value(scores.psi, &blocks.psi));
     let missing = bet(p_value(scores.missing, &blocks.missing));
-    (distance + shape + missing) / 3.0
+    PARTS[0] * distance + PARTS[1] * shape + PARTS[2] * missing
 }
 
 /// Evidence that a stream of windows has changed. *Range*: above 0; 1 where nothing is known.
@@ -67,6 +84,12 @@ impl Evidence {
     #[must_use]
     pub const fn value(self) -> f64 {
         self.0
+    }
+
+    /// Returns the mean of evidence from windows of two lengths: it is evidence as well.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(f64::midpoint(self.0, other.0))
     }
 
     /// Returns the evidence after a window that paid so much.

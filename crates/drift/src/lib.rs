@@ -6,6 +6,7 @@
 //! A gateway fills [`summary::Summary`]; they travel as bytes of [`wire`] and merge by addition, exactly, in any order. The
 //! server and the command line score them against a [`reference::Reference`] with the same code.
 
+pub mod alert;
 pub mod bins;
 #[cfg(test)]
 mod draws;

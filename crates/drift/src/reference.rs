@@ -25,6 +25,8 @@ pub const BLOCKS_MAX: usize = 200;
 pub const VALUES_MIN: u64 = 20;
 /// Most lengths of blocks.
 pub const SPANS_MAX: usize = 4;
+/// Fewest series that are compared with one another.
+pub const PEERS_MIN: usize = 3;
 /// Lengths of blocks: those of reports, in seconds.
 pub const SPANS_S: [u64; 3] = [900, 3_600, 86_400];
 
@@ -47,8 +49,12 @@ pub struct Reference {
     /// Sums and extremes in steps of the scale; left out for categories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sums: Option<Sums>,
-    /// Scores of blocks, by length in seconds.
+    /// Scores of blocks against the rest of the reference, by length in seconds.
     pub blocks: BTreeMap<u64, Blocks>,
+    /// Scores of blocks against those of the other series at the same time, by length in seconds; empty where the reference
+    /// has fewer than [`PEERS_MIN`] series. What all series share, as weather and season, is not in them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<u64, Blocks>,
 }
 
 /// Sums and extremes in steps.
@@ -162,9 +168,16 @@ impl Reference {
     }
 
     fn of_gathered(bins: Bins, scale: Option<Scale>, gathered: &Gathered) -> Self {
-        let Gathered { whole, blocks } = gathered;
-        let score = |blocks: &Vec<Summary>| Blocks::of(&bins, scale.as_ref(), whole, blocks);
-        let blocks = blocks.iter().map(|(span_s, blocks)| (*span_s, score(blocks))).collect();
+        let Gathered { whole, blocks: of_spans } = gathered;
+        let (mut blocks, mut peers) = (BTreeMap::new(), BTreeMap::new());
+        for (span_s, of_span) in of_spans {
+            let rest = of_span.values().map(|block| (block, whole.without(block)));
+            blocks.insert(*span_s, Blocks::of(&bins, scale.as_ref(), rest));
+            let beside = beside(of_span);
+            if !beside.is_empty() {
+                peers.insert(*span_s, Blocks::of(&bins, scale.as_ref(), beside.into_iter()));
+            }
+        }
         let Moments { sum, squares, range, .. } = whole.moments;
         let sums = range.map(|(low, high)| Sums {
             sum: i64::try_from(sum).unwrap_or(i64::MAX),
@@ -173,7 +186,7 @@ impl Reference {
             high,
         });
         let (counts, missing) = (whole.counts.clone(), whole.flawed(Flaw::Missing));
-        Self { bins, scale, counts, missing, sums, blocks }
+        Self { bins, scale, counts, missing, sums, blocks, peers }
     }
 
     /// Returns the reference as a summary, to be scored against.
@@ -212,6 +225,8 @@ impl Reference {
             Some("sums")
         } else if self.blocks.len() > SPANS_MAX || !self.blocks.values().all(Blocks::is_sound) {
             Some("blocks")
+        } else if self.peers.len() > SPANS_MAX || !self.peers.values().all(Blocks::is_sound) {
+            Some("peers")
         } else {
             None
         };
@@ -221,19 +236,29 @@ impl Reference {
     /// Returns the distances of a window from the reference; none where it has no value or other bins.
     #[must_use]
     pub fn scores(&self, window: &Summary) -> Option<Scores> {
-        Against { bins: &self.bins, scale: self.scale.as_ref(), summary: &self.summary() }.scores(window)
+        self.against(&self.summary()).scores(window)
+    }
+
+    /// Returns another summary in place of the reference, such as a cohort at the same time.
+    #[must_use]
+    pub fn against<'s>(&'s self, summary: &'s Summary) -> Against<'s> {
+        Against { bins: &self.bins, scale: self.scale.as_ref(), summary }
     }
 }
 
 impl Blocks {
-    fn of(bins: &Bins, scale: Option<&Scale>, whole: &Summary, blocks: &[Summary]) -> Self {
+    /// Scores blocks, each against what is given beside it.
+    fn of<'b>(
+        bins: &Bins,
+        scale: Option<&Scale>,
+        blocks: impl Iterator<Item = (&'b Summary, Summary)>,
+    ) -> Self {
         let mut found = Self::default();
-        for block in blocks {
+        for (block, rest) in blocks {
             found.missing.push(missing_share(block) as f32);
             if block.values() < VALUES_MIN {
                 continue;
             }
-            let rest = without(whole, block);
             let Some(scores) = (Against { bins, scale, summary: &rest }).scores(block) else { continue };
             found.psi.push(scores.psi as f32);
             found.ks.push(scores.ks as f32);
@@ -258,7 +283,24 @@ impl Blocks {
 /// The whole of a reference, and its blocks by length.
 struct Gathered {
     whole: Summary,
-    blocks: BTreeMap<u64, Vec<Summary>>,
+    /// By length in seconds, then by number of the block and of its series.
+    blocks: BTreeMap<u64, BTreeMap<(i64, usize), Summary>>,
+}
+
+/// Returns each block with what the other series did at the same time, where there are enough of them.
+fn beside(blocks: &BTreeMap<(i64, usize), Summary>) -> Vec<(&Summary, Summary)> {
+    let mut together: BTreeMap<i64, Vec<&Summary>> = BTreeMap::new();
+    for ((at, _), block) in blocks {
+        together.entry(*at).or_default().push(block);
+    }
+    let mut found = Vec::new();
+    for together in together.values().filter(|together| together.len() >= PEERS_MIN) {
+        let mut all = Summary::empty(together[0].counts.len());
+        // They have the same bins.
+        let fits = together.iter().all(|block| all.merge(block).is_ok());
+        found.extend(together.iter().filter(|_| fits).map(|block| (*block, all.without(block))));
+    }
+    found
 }
 
 fn gather<V>(
@@ -272,29 +314,16 @@ fn gather<V>(
     let mut blocks = BTreeMap::new();
     for span_s in spans_s.iter().copied().filter(|span_s| *span_s > 0).take(SPANS_MAX) {
         let span_us = i64::try_from(span_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-        let mut of_span: BTreeMap<(usize, i64), Summary> = BTreeMap::new();
+        let mut of_span: BTreeMap<(i64, usize), Summary> = BTreeMap::new();
         for (position, readings) in series.iter().enumerate() {
             for (at_us, value) in readings {
-                let block = (position, at_us.div_euclid(span_us));
+                let block = (at_us.div_euclid(span_us), position);
                 add(of_span.entry(block).or_insert_with(|| Summary::empty(bins)), value);
             }
         }
-        blocks.insert(span_s, of_span.into_values().collect());
+        blocks.insert(span_s, of_span);
     }
     Gathered { whole, blocks }
-}
-
-/// Returns what is left of a summary without one that was merged into it; the extremes stay those of the whole.
-fn without(whole: &Summary, part: &Summary) -> Summary {
-    let mut rest = whole.clone();
-    let pairs = rest.counts.iter_mut().zip(&part.counts).chain(rest.flaws.iter_mut().zip(&part.flaws));
-    for (rest, part) in pairs {
-        *rest = rest.saturating_sub(*part);
-    }
-    rest.moments.count = rest.moments.count.saturating_sub(part.moments.count);
-    rest.moments.sum -= part.moments.sum;
-    rest.moments.squares = rest.moments.squares.saturating_sub(part.moments.squares);
-    rest
 }
 
 /// Keeps the limit of sorted scores, evenly by rank, the largest among them.
@@ -350,19 +379,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_rest_without_a_part_and_the_part_are_the_whole(
-            one in prop::collection::vec(-4.0..4.0f64, 1..50),
-            other in prop::collection::vec(-4.0..4.0f64, 1..50),
-        ) {
-            use crate::summary::tests::of;
-            let mut whole = of(&one);
-            whole.merge(&of(&other)).unwrap();
-            let rest = without(&whole, &of(&one));
-            prop_assert_eq!(&rest.counts, &of(&other).counts);
-            prop_assert_eq!((rest.moments.sum, rest.moments.squares), (of(&other).moments.sum, of(&other).moments.squares));
-        }
-
         #[test]
         fn of_any_values_the_reference_is_sound(
             values in prop::collection::vec(prop_oneof![Just(None), (-1e12..1e12f64).prop_map(Some), Just(Some(5.0)), Just(Some(f64::NAN))], 0..120),

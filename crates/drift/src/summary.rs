@@ -138,6 +138,20 @@ impl Summary {
         self.counts.iter().sum()
     }
 
+    /// Returns what is left without a part that was merged in; the extremes stay those of the whole.
+    #[must_use]
+    pub fn without(&self, part: &Self) -> Self {
+        let mut rest = self.clone();
+        let pairs = rest.counts.iter_mut().zip(&part.counts).chain(rest.flaws.iter_mut().zip(&part.flaws));
+        for (rest, part) in pairs {
+            *rest = rest.saturating_sub(*part);
+        }
+        rest.moments.count = rest.moments.count.saturating_sub(part.moments.count);
+        rest.moments.sum -= part.moments.sum;
+        rest.moments.squares = rest.moments.squares.saturating_sub(part.moments.squares);
+        rest
+    }
+
     /// Forgets everything, and keeps the room.
     pub fn clear(&mut self) {
         self.counts.fill(0);
@@ -202,6 +216,18 @@ pub(crate) mod tests {
             prop_assert_eq!(&grouped, &whole);
             let all: Vec<f64> = windows.concat();
             prop_assert_eq!(whole, of(&all));
+        }
+
+        #[test]
+        fn the_rest_without_a_part_and_the_part_are_the_whole(
+            one in prop::collection::vec(-4.0..4.0f64, 1..50),
+            other in prop::collection::vec(-4.0..4.0f64, 1..50),
+        ) {
+            let mut whole = of(&one);
+            whole.merge(&of(&other)).unwrap();
+            let rest = whole.without(&of(&one));
+            prop_assert_eq!(&rest.counts, &of(&other).counts);
+            prop_assert_eq!((rest.moments.sum, rest.moments.squares), (of(&other).moments.sum, of(&other).moments.squares));
         }
     }
 
