@@ -195,8 +195,12 @@ mod tests {
             let turn = stream.judge(large(&shifted(by), &blocks, &rule), Some(100.0));
             turns.push(if stream.settle(&rule) == Ends { Ends } else { turn });
         }
-        assert_eq!(turns[..3], [Quiet; 3]);
-        assert_eq!(turns[3..], [Begins, Goes, Goes, Goes, Goes, Goes, Goes, Ends, Quiet]);
+        // The first windows that are far bring the evidence.
+        let begins = turns.iter().position(|turn| *turn == Begins).unwrap();
+        assert!((2..6).contains(&begins), "{turns:?}");
+        assert_eq!(turns[..begins], vec![Quiet; begins]);
+        assert_eq!(turns[begins + 1..10], vec![Goes; 9 - begins]);
+        assert_eq!(turns[10..], [Ends, Quiet]);
         assert!(stream.evidence().value() < 1.0);
     }
 

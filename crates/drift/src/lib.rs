@@ -9,10 +9,12 @@
 pub mod alert;
 pub mod bins;
 #[cfg(test)]
+#[path = "../tests/draws/mod.rs"]
 mod draws;
 pub mod evidence;
 pub mod faults;
 pub mod moments;
+pub mod privacy;
 pub mod quality;
 pub mod reference;
 pub mod scores;

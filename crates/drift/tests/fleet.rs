@@ -1,6 +1,9 @@
 //! A fleet in which little happens, and on some gateways something: what the rules find, how soon, and how often wrongly.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod draws;
+
+use draws::Draws;
 use dunlin_drift::alert::{Rule, Stream, Turn, large};
 use dunlin_drift::evidence::{Evidence, threshold};
 use dunlin_drift::reference::{Reading, Reference};
@@ -33,35 +36,17 @@ const OWN: f64 = 0.5;
 const COURSE: f64 = 0.6;
 const NOISE: f64 = 0.374;
 
-/// *Source*: SplitMix64, and the transform of Box and Muller.
-struct Draws(u64);
-
-impl Draws {
-    fn even(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * self.even().max(1e-300).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.even()).cos()
-    }
-
-    /// A course of mean 0 and standard deviation 1 that forgets itself in so many readings.
-    fn slow(&mut self, length: usize, memory: f64) -> Vec<f64> {
-        let keep = (-1.0 / memory).exp();
-        let step = (1.0 - keep * keep).sqrt();
-        let mut value = self.normal();
-        (0..length)
-            .map(|_| {
-                value = keep * value + step * self.normal();
-                value
-            })
-            .collect()
-    }
+/// A course of mean 0 and standard deviation 1 that forgets itself in so many readings.
+fn slow(draws: &mut Draws, length: usize, memory: f64) -> Vec<f64> {
+    let keep = (-1.0 / memory).exp();
+    let step = (1.0 - keep * keep).sqrt();
+    let mut value = draws.normal();
+    (0..length)
+        .map(|_| {
+            value = keep * value + step * draws.normal();
+            value
+        })
+        .collect()
 }
 
 /// A feature of the fleet: its reference, and the summaries of each gateway, day by day.
@@ -73,7 +58,7 @@ struct Feature {
 /// Values of one feature on one gateway over some days of the weather.
 fn values(draws: &mut Draws, weather: &[f64], shift_from: usize) -> Vec<f64> {
     let phase = draws.even() * std::f64::consts::TAU;
-    let own = draws.slow(weather.len(), MEMORY);
+    let own = slow(draws, weather.len(), MEMORY);
     let value = |n: usize| {
         let hour =
             (n as f64 / READINGS as f64 * std::f64::consts::TAU + phase).sin() * std::f64::consts::SQRT_2;
@@ -84,7 +69,7 @@ fn values(draws: &mut Draws, weather: &[f64], shift_from: usize) -> Vec<f64> {
 }
 
 fn feature(draws: &mut Draws) -> Feature {
-    let weather = draws.slow((REFERENCE_DAYS + DAYS) * READINGS, READINGS as f64 * 2.0);
+    let weather = slow(draws, (REFERENCE_DAYS + DAYS) * READINGS, READINGS as f64 * 2.0);
     let (before, after) = weather.split_at(REFERENCE_DAYS * READINGS);
     let training: Vec<Vec<Reading<f64>>> = (0..TRAINING_DEVICES)
         .map(|_| {

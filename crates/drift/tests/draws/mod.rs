@@ -1,4 +1,4 @@
-//! Numbers for tests from a seed.
+//! Numbers for tests, from a seed: the same on every machine.
 
 /// *Source*: SplitMix64.
 pub(crate) struct Draws(pub(crate) u64);
