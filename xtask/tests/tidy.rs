@@ -20,7 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("dunlin-drift", &[]),
     ("dunlin-protocol", &["dunlin-kit"]),
     ("dunlin-trust", &["dunlin-kit"]),
-    ("dunlin-model-package", &["dunlin-kit", "dunlin-trust"]),
+    ("dunlin-model-package", &["dunlin-drift", "dunlin-kit", "dunlin-trust"]),
     ("dunlin-pipeline", &["dunlin-kit", "dunlin-trust", "dunlin-model-package"]),
     (
         "dunlin-daemon",

@@ -12,6 +12,7 @@ pub mod label_output;
 pub mod manifest;
 pub mod model_spec;
 pub mod package;
+pub mod profile;
 pub mod repository_path;
 pub mod repository_source;
 pub mod span;
