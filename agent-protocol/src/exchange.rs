@@ -128,22 +128,29 @@ impl Message for ExchangeRequest {
     const BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
     fn require_sound(&self) -> Result<(), Words> {
-        let mut seen: Vec<(&Stream, Ranges)> = Vec::new();
-        for batch in &self.batches {
-            let at = seen.iter().position(|(stream, _)| *stream == batch.stream());
-            let at = at.unwrap_or_else(|| {
-                seen.push((batch.stream(), Ranges::new()));
-                seen.len() - 1
-            });
-            let ranges = &mut seen[at].1;
-            if !ranges.intersect(&batch.range().into()).is_empty() {
-                let words = format!("brings numbers of the stream `{}` twice", batch.stream());
-                return Err(Words::cut(&words));
-            }
-            ranges.insert(batch.range());
-        }
-        Ok(())
+        require_each_number_once(&self.batches)
     }
+}
+
+/// Checks that batches of one message bring no number twice.
+///
+/// *Errors*: the stream that does.
+pub(crate) fn require_each_number_once(batches: &[Batch]) -> Result<(), Words> {
+    let mut seen: Vec<(&Stream, Ranges)> = Vec::new();
+    for batch in batches {
+        let at = seen.iter().position(|(stream, _)| *stream == batch.stream());
+        let at = at.unwrap_or_else(|| {
+            seen.push((batch.stream(), Ranges::new()));
+            seen.len() - 1
+        });
+        let ranges = &mut seen[at].1;
+        if !ranges.intersect(&batch.range().into()).is_empty() {
+            let words = format!("brings numbers of the stream `{}` twice", batch.stream());
+            return Err(Words::cut(&words));
+        }
+        ranges.insert(batch.range());
+    }
+    Ok(())
 }
 
 /// Rows that are safe at the server.

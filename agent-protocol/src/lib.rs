@@ -18,6 +18,7 @@ mod open_enum;
 pub mod ranges;
 pub mod refusal;
 pub mod report;
+pub mod results;
 pub mod routes;
 pub mod schema;
 pub mod text;

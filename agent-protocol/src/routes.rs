@@ -8,6 +8,8 @@ use dunlin_kit::digest::Digest;
 pub const ENROLL: &str = "/device/v1/enroll";
 /// `POST`: an exchange.
 pub const EXCHANGE: &str = "/device/v1/exchange";
+/// `POST`: a part of results that came by file.
+pub const RESULTS: &str = "/device/v1/results";
 /// `GET`: files of metadata of the image repository, as in `2.root.json` and `timestamp.json`.
 pub const IMAGE: &str = "/device/v1/image/{file}";
 /// `GET`: roots of the director, as in `1.root.json`; its other metadata come in exchanges.

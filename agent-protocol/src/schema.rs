@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use crate::enrolment::{EnrollAnswer, EnrollRequest};
 use crate::exchange::{ExchangeAnswer, ExchangeRequest};
 use crate::refusal::Problem;
+use crate::results::{Results, ResultsAnswer};
 use crate::token::TokenClaim;
 
 /// What travels; one of them is a payload or a body.
@@ -22,6 +23,10 @@ enum Messages {
     ExchangeRequest(ExchangeRequest),
     /// The server's answer to it.
     ExchangeAnswer(ExchangeAnswer),
+    /// A part of a device's results by file.
+    Results(Results),
+    /// The server's answer to it.
+    ResultsAnswer(ResultsAnswer),
     /// A refusal that is not signed.
     Problem(Problem),
     /// What an enrolment token says.

@@ -36,6 +36,26 @@ pub enum Outcome {
     Waits(Vec<Standing>),
 }
 
+impl Outcome {
+    /// Returns what became of two changes that belong together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Taken, other) | (other, Self::Taken) => other,
+            (Self::Waits(mut open), Self::Waits(more)) => {
+                open.extend(more);
+                Self::Waits(open)
+            }
+        }
+    }
+
+    /// Tells whether a keeper of a key has to sign; where only an online key is missing, none has.
+    #[must_use]
+    pub fn lacks_signatures(&self) -> bool {
+        matches!(self, Self::Waits(open) if open.iter().any(|standing| standing.missing > 0))
+    }
+}
+
 impl Keyring {
     /// Finds the key files in these folders; a folder may also be one that holds them under `keys/`.
     ///

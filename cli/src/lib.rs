@@ -4,6 +4,7 @@
 //! or the server beyond the crates that all of them stand on.
 
 pub mod command;
+pub mod director;
 pub mod fleet;
 pub mod key_file;
 pub mod keyring;

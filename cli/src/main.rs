@@ -4,17 +4,19 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use dunlin_cli::command;
 use dunlin_cli::command::bundle::BundleCommand;
 use dunlin_cli::command::devices::{DevicesCommand, LabelsCommand};
 use dunlin_cli::command::keys::KeysCommand;
 use dunlin_cli::command::login::LoginArguments;
+use dunlin_cli::command::manual::{self, CompletionsArguments, ManualArguments};
 use dunlin_cli::command::people::{AuditCommand, EnrolmentTokensCommand, TokensCommand};
 use dunlin_cli::command::publish::PublishArguments;
 use dunlin_cli::command::rollout::RolloutCommand;
 use dunlin_cli::command::server::ServerCommand;
 use dunlin_cli::command::sign::SignArguments;
+use dunlin_cli::command::simulate::SimulateArguments;
 
 /// Builds, checks, signs and publishes model packages, and rolls them out to gateways.
 #[derive(Debug, Parser)]
@@ -33,10 +35,10 @@ enum Command {
     Sign(SignArguments),
     /// Bring the fleet server, or a folder, to what was signed.
     Publish(PublishArguments),
-    /// Put signed releases into one file for a stick.
+    /// Carry releases to sites without a network, and results back.
     #[command(subcommand)]
     Bundle(BundleCommand),
-    /// Build, check and show packages
+    /// Build, check and show packages.
     #[command(subcommand)]
     Package(command::package::PackageCommand),
     /// Keep a fleet server and a token for the commands to come.
@@ -62,6 +64,12 @@ enum Command {
     /// Show who did what, and check that nothing was changed.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Have a crowd of simulated gateways speak with a server, and measure it.
+    Simulate(Box<SimulateArguments>),
+    /// Print what completes these commands in a shell.
+    Completions(CompletionsArguments),
+    /// Write man pages.
+    Manual(ManualArguments),
 }
 
 fn main() -> ExitCode {
@@ -80,5 +88,11 @@ fn main() -> ExitCode {
         Command::Tokens(command) => command.run(),
         Command::Rollout(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Simulate(arguments) => command::simulate::run(&arguments),
+        Command::Completions(arguments) => {
+            manual::complete(&arguments, Arguments::command());
+            Ok(())
+        }
+        Command::Manual(arguments) => manual::write(&arguments, Arguments::command()),
     })
 }

@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::command::CommandError;
+use crate::command::{Cause, CommandError};
 use crate::print;
 
 /// How a result is shown.
@@ -19,6 +19,16 @@ pub enum Format {
     Wide,
     /// JSON, as the server sends it.
     Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+impl Format {
+    /// Tells whether a program reads it: then it is what the server sent, and not what people look at first.
+    #[must_use]
+    pub const fn is_for_programs(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
 }
 
 /// How a result is shown.
@@ -67,8 +77,8 @@ impl Output {
     ///
     /// *Errors*: it cannot be written.
     pub fn print_object(&self, format: Format) -> Result<(), CommandError> {
-        if format == Format::Json {
-            return self.print_json();
+        if format.is_for_programs() {
+            return self.print_text(format);
         }
         let mut table = new_table();
         for (name, value) in self.0.as_object().into_iter().flatten() {
@@ -82,8 +92,8 @@ impl Output {
     ///
     /// *Errors*: it cannot be written.
     pub fn print_list(&self, format: Format, columns: &[Column]) -> Result<(), CommandError> {
-        if format == Format::Json {
-            return self.print_json();
+        if format.is_for_programs() {
+            return self.print_text(format);
         }
         let shown: Vec<&Column> =
             columns.iter().filter(|column| !column.is_wide || format == Format::Wide).collect();
@@ -98,10 +108,13 @@ impl Output {
         Ok(())
     }
 
-    fn print_json(&self) -> Result<(), CommandError> {
-        let text = serde_json::to_string_pretty(&self.0)
-            .map_err(|e| CommandError::failed("the result cannot be written", e))?;
-        print::line(&text);
+    fn print_text(&self, format: Format) -> Result<(), CommandError> {
+        let failed = |e: Cause| CommandError::failed("the result cannot be written", e);
+        let text = match format {
+            Format::Yaml => serde_saphyr::to_string(&self.0).map_err(|e| failed(e.into()))?,
+            _ => serde_json::to_string_pretty(&self.0).map_err(|e| failed(e.into()))?,
+        };
+        print::line(text.trim_end());
         Ok(())
     }
 }
@@ -113,7 +126,8 @@ fn new_table() -> Table {
 }
 
 fn trimmed(table: &Table) -> String {
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let unpadded = |line: String| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned();
+    let lines: Vec<String> = table.lines().map(unpadded).collect();
     lines.join("\n")
 }
 
@@ -130,7 +144,5 @@ fn cell(value: &Value) -> String {
         other => other.to_string(),
     };
     // A gateway's name must not move the cursor.
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
+    print::shown(&text)
 }

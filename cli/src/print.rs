@@ -16,14 +16,38 @@ pub fn note(text: &str) {
 
 fn write_lines(sink: &mut impl Write, text: &str) {
     for line in text.split('\n') {
-        let safe: String = line
-            .chars()
-            .flat_map(|c| {
-                if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }
-                    .chars()
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        let _ = writeln!(sink, "{safe}");
+        let _ = writeln!(sink, "{}", shown(line));
+    }
+}
+
+/// Returns a line with what a terminal would obey written out, as JSON writes it: control characters, and those that turn
+/// the direction of what follows.
+pub(crate) fn shown(line: &str) -> String {
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(line.len());
+    for c in line.chars() {
+        if is_obeyed(c) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out_and_json_stays_json() {
+        assert_eq!(shown("a\u{1b}[2J\u{9b}31m\tb\u{202e}c"), "a\\u001b[2J\\u009b31m\\u0009b\\u202ec");
+        assert_eq!(shown("Zürich 東京 🐦 \"\\\""), "Zürich 東京 🐦 \"\\\"");
+        let odd = "\u{85}\u{7f}\u{2066}x".to_owned();
+        let text = serde_json::to_string(&odd).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&shown(&text)).unwrap(), odd);
     }
 }

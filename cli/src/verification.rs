@@ -9,6 +9,7 @@ use std::io::Read;
 use dunlin_kit::digest::Digest;
 use dunlin_model_package::manifest::BLOBS_MAX;
 use dunlin_model_package::package::{BLOB_BYTES_MAX, MANIFEST_BYTES_MAX};
+use dunlin_model_package::repository_path::SETTINGS_FOLDER;
 use dunlin_model_package::{Manifest, RepositoryPath, RepositorySource, SourceError};
 use dunlin_trust::metadata::{TargetDescription, Targets};
 use dunlin_trust::sign::repository::Files;
@@ -62,6 +63,17 @@ impl RepositorySource for MetadataInMemory {
 ///
 /// *Errors*: the first thing that a gateway would refuse.
 pub fn verify(source: &dyn RepositorySource, now: UnixTime) -> Result<Verdict, Failure> {
+    verify_chosen(source, now, &|_| true)
+}
+
+/// Checks all metadata, and manifests and blobs of those targets that are chosen by their paths.
+///
+/// *Errors*: as [`verify`].
+pub fn verify_chosen(
+    source: &dyn RepositorySource,
+    now: UnixTime,
+    is_chosen: &dyn Fn(&str) -> bool,
+) -> Result<Verdict, Failure> {
     let (metadata, named) = verify_metadata(source, now)?;
     let mut paths: Vec<RepositoryPath> = Vec::new();
     for name in metadata.keys() {
@@ -69,6 +81,9 @@ pub fn verify(source: &dyn RepositorySource, now: UnixTime) -> Result<Verdict, F
     }
     let mut targets = BTreeMap::new();
     for (path, description) in named {
+        if !is_chosen(&path) {
+            continue;
+        }
         let (place, blobs) = verify_target(source, &path, &description)?;
         paths.push(place.clone());
         paths.extend(blobs.iter().cloned());
@@ -196,6 +211,15 @@ fn verify_target(
         .get("sha256")
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| refuse("has no SHA-256 in the metadata"))?;
+    if target.starts_with(SETTINGS_FOLDER) {
+        let place = RepositoryPath::Blob(sha256);
+        let settings = read(source, &place, description.length)?.ok_or_else(|| refuse("is missing"))?;
+        let is_signed = settings.len() as u64 == description.length && Digest::of(&settings) == sha256;
+        return match is_signed {
+            true => Ok((place, Vec::new())),
+            false => Err(refuse("is not the file that was signed")),
+        };
+    }
     let place =
         RepositoryPath::of_target(target, sha256).ok_or_else(|| refuse("is no path of a manifest"))?;
     let manifest = read(source, &place, MANIFEST_BYTES_MAX)?.ok_or_else(|| refuse("is missing"))?;

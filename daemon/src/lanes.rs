@@ -10,6 +10,7 @@ use dunlin_pipeline::ModelBinding;
 pub use dunlin_pipeline::lane::{LANES_PER_MODEL, LaneRole, lane_index};
 use tokio::sync::oneshot;
 
+use crate::latencies::Latencies;
 use crate::slot::SlotHandle;
 
 /// What happens to windows that a lane still holds when it is taken away.
@@ -66,10 +67,14 @@ pub struct LaneCounts {
     pub failed: u64,
     /// Of these: slower from submission to answer than the model's p99 budget, where it has one.
     pub slow: u64,
+    /// Of these: the model abstained.
+    pub abstained: u64,
     /// Pairs of shadow and serving predictions for the same window that were compared.
     pub compared: u64,
     /// Of these: same label, or outputs within the golden tolerance where there are no labels.
     pub agreed: u64,
     /// Largest difference of an output, relative to `max(1, |serving|)`.
     pub difference_max: f64,
+    /// How long windows took from submission to answer, those that failed left out.
+    pub latencies: Latencies,
 }

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use dunlin_daemon::app;
 use dunlin_daemon::command::{
-    self, check, enroll, export, import, models, offline, predict, query, replay, rollback, sources, status,
-    stored,
+    self, check, enroll, export, import, models, offline, predict, query, replay, results, rollback, sources,
+    status, stored,
 };
 use dunlin_daemon::config::{LoadRequest, process_environment};
 use dunlin_daemon::slot::worker::worker_main;
@@ -26,7 +26,7 @@ struct Arguments {
 enum Command {
     /// Run the daemon
     Run(RunArgs),
-    /// Check configuration, packages, brokers and this machine
+    /// Check configuration, packages, brokers, the fleet server and this machine
     Check(check::Args),
     /// Show what the running daemon does
     Status(status::StatusArgs),
@@ -44,6 +44,10 @@ enum Command {
     Import(import::ImportArgs),
     /// Make this gateway known to a fleet server
     Enroll(enroll::EnrollArgs),
+    /// Write report, health and rows into a file for a fleet server that this gateway cannot reach
+    ExportResults(results::ExportResultsArgs),
+    /// Take a fleet server's receipts for such a file, while no daemon runs
+    ImportReceipts(results::ReceiptsArgs),
     /// Run recorded messages through the configuration and print the predictions
     Replay(replay::ReplayArgs),
     /// Run a package's model on given inputs
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
             set: args.set,
             environment: process_environment(),
             state_dir: args.state_dir,
+            overlay: None,
         }),
         Command::Status(args) => status::run(&args),
         Command::Models(args) => models::run(&args),
@@ -85,6 +90,8 @@ fn main() -> ExitCode {
         Command::Sources(args) => sources::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Enroll(args) => enroll::run(&args),
+        Command::ExportResults(args) => results::export(&args),
+        Command::ImportReceipts(args) => results::import(&args),
         Command::Replay(args) => replay::run(&args, offline::start_pipeline),
         Command::Predict(args) => predict::run(&args, offline::open_package, offline::load_model),
     };
@@ -97,6 +104,7 @@ fn run_check(args: &check::Args) -> ExitCode {
         package: &offline::release_of_model,
         golden_vectors: &offline::golden_vectors,
         broker: &offline::broker,
+        server: &offline::server,
     };
     check::run(args, &probes)
 }

@@ -168,6 +168,8 @@ pub struct Metrics {
     pub published_acked: Counter,
     /// Publications sent again after a loss of connection or a restart.
     pub republished: Counter,
+    /// 1 once the daemon is ready, as the service manager is told; 0 before.
+    pub ready: Gauge,
     /// Series known.
     pub series: Gauge,
     /// Windows full and waiting for a slot.
@@ -200,6 +202,7 @@ impl Metrics {
             published: Counter::default(),
             published_acked: Counter::default(),
             republished: Counter::default(),
+            ready: Gauge::default(),
             series: Gauge::default(),
             windows_waiting: Gauge::default(),
             deliveries_waiting: Gauge::default(),

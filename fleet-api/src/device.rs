@@ -86,7 +86,7 @@ pub struct DeviceDetail {
 #[into_params(parameter_in = Query)]
 pub struct DeviceParams {
     /// Label query, as in `site=plant-1 && board~pi4*`.
-    #[param(max_length = 4096)]
+    #[param(max_length = 2048, format = "label-query")]
     pub query: Option<String>,
     /// Only those of this state.
     pub state: Option<State>,
@@ -94,6 +94,7 @@ pub struct DeviceParams {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     pub limit: Option<u32>,
     /// Where the page begins: `next` of the one before.
+    #[param(format = "cursor", pattern = "^[A-Za-z0-9_-]*$")]
     pub cursor: Option<String>,
 }
 
@@ -102,9 +103,10 @@ pub struct DeviceParams {
 #[serde(deny_unknown_fields)]
 pub struct NewLabels {
     /// All labels that it is to have; others are taken away.
+    #[schema(schema_with = crate::labels_schema)]
     pub labels: Labels,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }

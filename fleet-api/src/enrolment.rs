@@ -30,6 +30,7 @@ pub struct EnrolmentTokenStatus {
 pub struct NewEnrolmentToken {
     /// Labels that gateways get by it.
     #[serde(default)]
+    #[schema(schema_with = crate::labels_schema)]
     pub labels: Labels,
     /// After how many seconds it ends.
     #[serde(default = "day_s")]
@@ -41,7 +42,7 @@ pub struct NewEnrolmentToken {
     pub uses: u64,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }
 
@@ -81,13 +82,14 @@ pub struct ExpectedDevice {
 #[serde(deny_unknown_fields)]
 pub struct NewExpectedDevice {
     /// Its ed25519 key in hexadecimal.
-    #[schema(pattern = "^[0-9a-f]{64}$")]
+    #[schema(pattern = "^[0-9a-fA-F]{64}$", format = "ed25519-public-key")]
     pub public_key: String,
     /// Labels that it gets.
     #[serde(default)]
+    #[schema(schema_with = crate::labels_schema)]
     pub labels: Labels,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }

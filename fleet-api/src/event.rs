@@ -12,10 +12,21 @@ pub struct Event {
     pub at: String,
     /// What, as in `rollout.halted`.
     pub kind: String,
-    /// To what: the id of a gateway or a rollout.
+    /// To what: the id of a gateway or a rollout, the digest of a release.
     pub object: String,
     /// What else is to be known.
     pub body: serde_json::Value,
+}
+
+/// An event as it goes over the stream: what stands behind `id:`, `event:` and `data:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamedEvent {
+    /// Its number.
+    pub id: String,
+    /// Its kind.
+    pub event: String,
+    /// An [`Event`] in JSON.
+    pub data: String,
 }
 
 /// Where listening begins.

@@ -13,7 +13,7 @@ pub struct NewFiles {
     pub files: BTreeMap<String, String>,
     /// Why, in words for those who read the audit log.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }
 

@@ -19,5 +19,18 @@ pub mod webhook;
 
 use std::collections::BTreeMap;
 
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
+
 /// Labels of a gateway, by name.
 pub type Labels = BTreeMap<String, String>;
+
+/// Describes labels to give: names and values of at most 128 bytes without control characters.
+pub(crate) fn labels_schema() -> Object {
+    let text = |length_min| {
+        let text =
+            ObjectBuilder::new().schema_type(Type::String).min_length(length_min).max_length(Some(128));
+        text.pattern(Some("^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))
+    };
+    let labels = ObjectBuilder::new().property_names(Some(Schema::Object(text(Some(1)).build())));
+    labels.additional_properties(Some(Schema::Object(text(None).build()))).max_properties(Some(64)).build()
+}

@@ -25,5 +25,6 @@ pub struct PageParams {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     pub limit: Option<u32>,
     /// Where the page begins: `next` of the one before.
+    #[param(format = "cursor", pattern = "^[A-Za-z0-9_-]*$")]
     pub cursor: Option<String>,
 }

@@ -32,9 +32,10 @@ impl UploadShare {
 #[serde(deny_unknown_fields)]
 pub struct UploadRule {
     /// Label query over gateways.
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, format = "label-query")]
     pub query: String,
     /// The stream: `predictions`, `events`, `labels` or `statistics`.
+    #[schema(pattern = "^(predictions|events|labels|statistics)$")]
     pub stream: String,
     /// How much of it.
     pub share: UploadShare,
@@ -49,7 +50,7 @@ pub struct UploadRule {
 #[serde(deny_unknown_fields)]
 pub struct ExchangeRule {
     /// Label query over gateways.
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, format = "label-query")]
     pub query: String,
     /// When a gateway asks again, on average, in seconds: at most four days.
     #[schema(minimum = 1, maximum = 345_600)]
@@ -65,7 +66,7 @@ pub struct NewUploadPolicy {
     pub rules: Vec<UploadRule>,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }
 
@@ -87,7 +88,7 @@ pub struct NewExchangePolicy {
     pub rules: Vec<ExchangeRule>,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }
 

@@ -40,7 +40,7 @@ pub enum Reach {
     /// So many gateways.
     Count(u32),
     /// So many percent of those that are meant, rounded up; 1 to 100.
-    Percent(u8),
+    Percent(u32),
     /// All that match this label query besides.
     Labels(String),
 }
@@ -137,16 +137,24 @@ pub struct Spread {
     pub at_once: u32,
 }
 
+/// A day of the week, 0 for Monday to 6 for Sunday.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = u32, maximum = 6)]
+pub struct Day(pub u8);
+
 /// When gateways may change what they run, in their own time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// Days on which it opens, 0 for Monday to 6 for Sunday; all where there is none.
     #[serde(default)]
+    #[schema(value_type = Vec<Day>)]
     pub days: Vec<u8>,
     /// When it opens, in minutes after midnight.
+    #[schema(maximum = 1439)]
     pub from_min: u32,
     /// When it closes; not after `from_min` means on the next day.
+    #[schema(maximum = 1439)]
     pub to_min: u32,
 }
 
@@ -155,6 +163,7 @@ pub struct Window {
 #[serde(deny_unknown_fields)]
 pub struct SiteWindows {
     /// Which gateways, as a label query.
+    #[schema(max_length = 2048, format = "label-query")]
     pub query: String,
     /// Their windows; any time where there is none.
     pub windows: Vec<Window>,
@@ -172,7 +181,7 @@ pub struct RolloutSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsRef>,
     /// Which gateways are meant, as a label query; live: one that matches later comes in.
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, format = "label-query")]
     pub query: String,
     /// The phases; usually one gateway, 5 %, 25 %, 100 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -217,7 +226,7 @@ pub struct NewRollout {
     pub spec: RolloutSpec,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }
 
@@ -395,6 +404,7 @@ pub struct RolloutParams {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     pub limit: Option<u32>,
     /// Where the page begins: `next` of the one before.
+    #[param(format = "cursor", pattern = "^[A-Za-z0-9_-]*$")]
     pub cursor: Option<String>,
 }
 
@@ -495,7 +505,7 @@ pub struct ApprovalPolicy {
 #[serde(deny_unknown_fields)]
 pub struct ApprovalRule {
     /// Which gateways, as a label query.
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, format = "label-query")]
     pub query: String,
     /// How many people.
     #[schema(maximum = 16)]
@@ -511,6 +521,6 @@ pub struct NewApprovalPolicy {
     pub rules: Vec<ApprovalRule>,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }

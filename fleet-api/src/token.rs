@@ -61,13 +61,13 @@ pub struct ApiToken {
 #[serde(deny_unknown_fields)]
 pub struct NewApiToken {
     /// Who or what is to use it.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub name: String,
     /// What it may do.
     pub scope: Scope,
     /// The gateways that there are for it, as a label query.
     #[serde(default = "all")]
-    #[schema(max_length = 4096)]
+    #[schema(max_length = 2048, format = "label-query")]
     pub devices: String,
     /// After how many seconds it ends by itself.
     #[serde(default)]
@@ -75,7 +75,7 @@ pub struct NewApiToken {
     pub expires_s: Option<u64>,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }
 

@@ -27,9 +27,10 @@ pub struct Account {
 #[into_params(parameter_in = Query)]
 pub struct RowParams {
     /// `predictions`, `events`, `labels`, `losses` or `statistics`.
-    #[param(max_length = 64)]
+    #[param(pattern = "^(predictions|events|labels|losses|statistics)$")]
     pub stream: String,
     /// Only rows with numbers above this.
+    #[param(maximum = 9_007_199_254_740_991_u64)]
     pub after: Option<u64>,
     /// Most rows.
     #[param(minimum = 1, maximum = 1000, default = 100)]

@@ -18,20 +18,25 @@ pub struct Webhook {
     pub disabled: Option<String>,
 }
 
+/// A kind of events, or the beginning of some.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 64, pattern = "^[a-z._-]*[*]?$")]
+pub struct KindPattern(pub String);
+
 /// A webhook to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewWebhook {
     /// Where events are to be sent: `https://` or `http://`.
-    #[schema(min_length = 8, max_length = 2048)]
+    #[schema(min_length = 8, max_length = 2048, format = "webhook-url")]
     pub url: String,
     /// Which: kinds, or beginnings of them as in `rollout.*`; all where there is none.
     #[serde(default)]
-    #[schema(max_items = 32)]
+    #[schema(max_items = 32, value_type = Vec<KindPattern>)]
     pub kinds: Vec<String>,
     /// Why.
     #[serde(default)]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub reason: String,
 }
 
@@ -91,5 +96,6 @@ pub struct DeliveryParams {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     pub limit: Option<u32>,
     /// Where the page begins: `next` of the one before.
+    #[param(format = "cursor", pattern = "^[A-Za-z0-9_-]*$")]
     pub cursor: Option<String>,
 }

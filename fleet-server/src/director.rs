@@ -150,6 +150,7 @@ fn target(assigned: &Assigned) -> Result<TargetDescription, StoreError> {
         rollout: assigned.rollout.clone(),
         slot: assigned.slot.clone(),
         requirements: Requirements::default(),
+        retry_of_ms: assigned.retry_of_ms,
     };
     let custom = serde_json::to_value(note).map_err(|_| damaged("slot", &assigned.slot))?;
     let hashes = BTreeMap::from([("sha256".to_owned(), assigned.digest.clone())]);

@@ -10,7 +10,7 @@ use dunlin_protocol::enrolment::{EnrollAnswer, EnrollRequest, Enrolment, Enrolme
 use dunlin_protocol::list::Labels;
 use dunlin_protocol::message::MessageError;
 use dunlin_protocol::refusal::{Refusal, RefusalCode};
-use dunlin_protocol::{DeviceId, Envelope, Incarnation, Message as _, Name, ProofKey, Words};
+use dunlin_protocol::{DeviceId, Envelope, Incarnation, Message as _, Name, ProofKey, PublicKey, Words};
 
 use crate::exchange::{Answered, next_of, wire_state};
 use crate::fleet::{Fleet, now_ms, random};
@@ -155,13 +155,55 @@ fn decide(
     };
     devices::enrol(sql, &device)?;
     tokens::note_answered(sql, &device.id, &nonce, &device.incarnation, now_ms)?;
+    tell(sql, &device, now_ms)?;
+    enrolled(&device)
+}
+
+/// Writes down that a gateway came in.
+fn tell(sql: &mut dyn Sql, device: &Device, now_ms: u64) -> Result<(), StoreError> {
     let (who, object) = (device.enrolled_by.clone(), device.id.clone());
     let detail = serde_json::json!({ "state": device.state.word() }).to_string();
     let action = "device.enrol".to_owned();
     audit::add(sql, &Deed { at_ms: now_ms, who, action, object, reason: String::new(), detail })?;
     let body = serde_json::json!({ "state": device.state.word(), "labels": device.labels });
-    events::add(sql, "device.enrolled", &device.id, &body, now_ms)?;
-    enrolled(&device)
+    events::add(sql, "device.enrolled", &device.id, &body, now_ms).map(drop)
+}
+
+/// Lets a gateway in that is expected by its key and sends its results by file; tells whether it was expected. It never
+/// saw this server, and so it knows no incarnation: should it speak to the server one day, it enrols as any other.
+///
+/// *Errors*: the store's.
+pub(crate) fn admit_expected(
+    sql: &mut dyn Sql,
+    (id, key): (&str, &PublicKey),
+    facts: &str,
+    made: Incarnation,
+    now_ms: u64,
+) -> Result<bool, StoreError> {
+    let Some((labels, by)) = tokens::take_expected(sql, id)? else { return Ok(false) };
+    let device = Device {
+        id: id.to_owned(),
+        public_key: key.as_bytes().to_vec(),
+        state: DeviceState::Active,
+        reason: None,
+        incarnation: made.to_string(),
+        counter: 0,
+        start: None,
+        enrolled_ms: now_ms,
+        enrolled_by: by,
+        seen_ms: now_ms,
+        utc_offset_min: 0,
+        facts: facts.to_owned(),
+        report: None,
+        health: None,
+        desired_revision: 0,
+        director_version: 0,
+        director_ms: 0,
+        labels: read_labels(&labels)?,
+    };
+    devices::enrol(sql, &device)?;
+    tell(sql, &device, now_ms)?;
+    Ok(true)
 }
 
 fn admit(

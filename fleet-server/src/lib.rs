@@ -16,6 +16,7 @@ pub mod http;
 pub mod image;
 pub mod metrics;
 pub mod online_key;
+pub mod open_files;
 pub mod retention;
 pub mod rollout;
 pub mod rollouts;

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use dunlin_fleet::backup::{self, BackupError};
 use dunlin_fleet::http::Bounds;
 use dunlin_fleet::metrics::MetricsAccess;
+use dunlin_fleet::open_files::bounds_within_files;
 use dunlin_fleet::retention::Retention;
 use dunlin_fleet::server::{ServeError, Server, Settings};
 use dunlin_fleet::webhooks::Targets;
@@ -174,7 +175,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         retention: Retention::new(keep_days, keep_bytes),
         webhook_targets,
         metrics_access,
-        bounds: Bounds { connections, ..Bounds::default() },
+        bounds: bounds_within_files(Bounds { connections, ..Bounds::default() }),
     })
     .await?;
     server.serve(told_to_stop()).await;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dunlin_protocol::{Incarnation, ServerId};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::api::{self, RateLimits};
 use crate::background::Background;
@@ -129,7 +129,7 @@ impl Server {
         let server =
             server.map_err(|_| ServeError::Store(StoreError::Damaged("the server's id".to_owned())))?;
         let listen = |error| ServeError::Listen(settings.listen, error);
-        let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+        let listener = listener_at(settings.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
         let public_url = public_url.trim_end_matches('/').to_owned();
@@ -193,6 +193,18 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Connections that have come and are not accepted yet: gateways that all come back at once find room, and need not try
+/// again a second later. Linux's own limit is the same.
+const BACKLOG: u32 = 4_096;
+
+fn listener_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // After a restart the port is taken at once, though connections of the old process are not forgotten yet.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Opens the store on a thread of its own: the client of PostgreSQL brings its own runtime, which cannot be begun within

@@ -260,13 +260,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Waits until status answers and every slot is ready or has failed; brokers may be away.
+    /// Waits until the daemon says that it is ready and every slot is ready or has failed; brokers may be away.
     ///
     /// *Errors*: the daemon ended, or did not become ready.
     pub fn wait_ready(&mut self) -> Outcome<()> {
         self.wait_status("the daemon is ready", |status| {
             let slots = status["slots"].as_object();
-            slots.is_none_or(|slots| slots.values().all(|slot| slot["state"] != "starting"))
+            status["ready"] == true
+                && slots.is_none_or(|slots| slots.values().all(|slot| slot["state"] != "starting"))
         })?;
         Ok(())
     }
@@ -441,6 +442,13 @@ pub fn kill_process(pid: u32, signal: Signal) -> Outcome<()> {
 /// *Errors*: it is gone.
 pub fn resident_bytes(pid: u32) -> Outcome<u64> {
     proc_number(pid, "status", "VmRSS:").map(|kib| kib * 1_024)
+}
+
+/// Returns the most resident memory that a process ever had, in bytes.
+///
+/// *Errors*: it is gone.
+pub fn peak_bytes(pid: u32) -> Outcome<u64> {
+    proc_number(pid, "status", "VmHWM:").map(|kib| kib * 1_024)
 }
 
 /// Returns the processor time that a process took so far.

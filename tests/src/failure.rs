@@ -45,6 +45,18 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl From<rcgen::Error> for Failure {
+    fn from(error: rcgen::Error) -> Self {
+        Self(format!("certificates: {error}"))
+    }
+}
+
+impl From<rustls::Error> for Failure {
+    fn from(error: rustls::Error) -> Self {
+        Self(format!("TLS: {error}"))
+    }
+}
+
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         Self(format!("unreadable JSON: {error}"))

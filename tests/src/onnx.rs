@@ -138,6 +138,17 @@ pub fn doubling_but_wrong_above(limit: f32) -> Vec<u8> {
     model(&nodes, &[number("limit", limit)], &value("x", &[1]), &value("y", &[1]))
 }
 
+/// Returns a model that doubles its input where it is alone in its batch: each window is added to the highest of the batch,
+/// as exports do that forgot the batch axis.
+#[must_use]
+pub fn doubling_but_alone() -> Vec<u8> {
+    let nodes = [
+        node("ReduceMax", &["x"], "top", &[attribute_int("keepdims", 0)]),
+        node("Add", &["x", "top"], "y", &[]),
+    ];
+    model(&nodes, &[], &value("x", &[1]), &value("y", &[1]))
+}
+
 /// Returns a dense autoencoder's score `[batch, rows, columns] → [batch, 1]` with fixed weights.
 #[must_use]
 pub fn autoencoder(rows: usize, columns: usize) -> Vec<u8> {
@@ -346,5 +357,11 @@ mod tests {
         assert!(engine(&doubling_but_no_number_above(100.0)).run(1, &[101.0]).unwrap()[0].is_nan());
         assert_eq!(engine(&doubling_but_slow_above(100.0, 3)).run(1, &[101.0]).unwrap(), [202.0]);
         assert_eq!(engine(&doubling_but_wrong_above(100.0)).run(1, &[101.0]).unwrap(), [303.0]);
+        let mut alone = engine(&doubling_but_alone());
+        assert_eq!(alone.run(1, &[101.0]).unwrap(), [202.0]);
+        // 32 windows are one batch.
+        let mut windows = [1.0; 32];
+        windows[0] = 101.0;
+        assert_eq!(alone.run(32, &windows).unwrap()[..2], [202.0, 102.0]);
     }
 }

@@ -3,13 +3,17 @@
 //! Runs the binary; never reads a key.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
+use crate::key_files::{self, KeyPlan};
 use crate::package::write;
-use crate::workspace::{daemon_program, root};
+use crate::workspace::owner_program;
+
+/// Opens every key of a test.
+const PASSPHRASE: &str = "correct horse battery";
 
 /// Who holds keys in a folder.
 #[derive(Debug, Clone)]
@@ -24,8 +28,8 @@ impl Operator {
     ///
     /// *Errors*: the program is not there and cannot be built.
     pub fn in_folder(folder: &Path) -> Outcome<Self> {
-        write(&folder.join("pass"), b"correct horse battery\n")?;
-        Ok(Self { program: program()?, folder: folder.to_owned(), config: None })
+        write(&folder.join("pass"), format!("{PASSPHRASE}\n").as_bytes())?;
+        Ok(Self { program: owner_program()?, folder: folder.to_owned(), config: None })
     }
 
     /// Returns the operator whose logins are kept in this folder, and not in the home of who runs the tests.
@@ -33,6 +37,13 @@ impl Operator {
     pub fn with_config(mut self, folder: &Path) -> Self {
         self.config = Some(folder.to_owned());
         self
+    }
+
+    /// Makes keys and first metadata in the folder `trust`, as `dunlin keys init` does.
+    ///
+    /// *Errors*: those of the file system.
+    pub fn found(&self, plan: KeyPlan) -> Outcome<()> {
+        key_files::found(&self.folder.join("trust"), plan, PASSPHRASE)
     }
 
     /// Runs `dunlin` with these arguments and the passphrase; returns what it printed.
@@ -46,18 +57,38 @@ impl Operator {
     ///
     /// *Errors*: as [`Operator::with_pass`].
     pub fn run(&self, arguments: &[&str]) -> Outcome<String> {
+        let output = self.output(arguments)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            return Ok(text(&output.stdout));
+        }
+        Err(Failure::new(format!("`dunlin {arguments:?}`: {}: {}", output.status, text(&output.stderr))))
+    }
+
+    /// Runs `dunlin` with these arguments, which is to end with this code; returns what it said.
+    ///
+    /// *Errors*: it ends with another one.
+    pub fn refused(&self, arguments: &[&str], code: i32) -> Outcome<String> {
+        let output = self.output(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.code() == Some(code) {
+            return Ok(said);
+        }
+        Err(Failure::new(format!("`dunlin {arguments:?}`: {} in place of {code}: {said}", output.status)))
+    }
+
+    /// Runs `dunlin` with these arguments.
+    ///
+    /// *Errors*: the process cannot be made; what came of it is in the output.
+    pub fn output(&self, arguments: &[&str]) -> Outcome<Output> {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
         if let Some(config) = &self.config {
             command.env("XDG_CONFIG_HOME", config);
         }
         command.env_remove("DUNLIN_SERVER").env_remove("DUNLIN_TOKEN_FILE");
-        let output = command.env_remove("DUNLIN_TRUST").env_remove("DUNLIN_PASSPHRASE").output()?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() {
-            return Ok(text(&output.stdout));
-        }
-        Err(Failure::new(format!("`dunlin {arguments:?}`: {}: {}", output.status, text(&output.stderr))))
+        command.env_remove("DUNLIN_TRUST").env_remove("DUNLIN_PASSPHRASE");
+        command.output().map_err(Failure::of("run dunlin"))
     }
 
     /// Returns the ids of the keys that may sign for a role.
@@ -69,21 +100,4 @@ impl Operator {
         let keys = roles.filter(|one| one["role"] == role).filter_map(|one| one["keys"].as_array()).flatten();
         Ok(keys.filter_map(|key| Some(key["key"].as_str()?.to_owned())).collect())
     }
-}
-
-/// Returns the program beside the daemon's, brought up to date where there is a cargo.
-fn program() -> Outcome<PathBuf> {
-    let program = daemon_program()?.with_file_name("dunlin");
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut build = Command::new(cargo);
-        build.current_dir(root()).args(["build", "--quiet", "-p", "dunlin-cli", "--bin", "dunlin"]);
-        if program.parent().is_some_and(|folder| folder.ends_with("release")) {
-            build.arg("--release");
-        }
-        build.status().map_err(Failure::of("start cargo"))?;
-    }
-    if program.is_file() {
-        return Ok(program);
-    }
-    Err(Failure::new(format!("`{}` is missing: run `cargo build -p dunlin-cli`", program.display())))
 }

@@ -30,13 +30,23 @@ pub struct PackagePlan<'p> {
     pub release: u64,
     /// Its budgets, as the manifest has them.
     pub budgets: Value,
+    /// What is made of its output, as the manifest has it.
+    pub post: Value,
 }
 
 impl<'p> PackagePlan<'p> {
     /// Returns the plan of the first release of a model that takes one value `v`.
     #[must_use]
     pub fn of_one_value(name: &'p str) -> Self {
-        Self { name, rows: 1, features: &["v"], input_shape: &[1], release: 1, budgets: json!({}) }
+        Self {
+            name,
+            rows: 1,
+            features: &["v"],
+            input_shape: &[1],
+            release: 1,
+            budgets: json!({}),
+            post: json!({}),
+        }
     }
 }
 
@@ -52,7 +62,7 @@ pub fn write_package(folder: &Path, plan: &PackagePlan<'_>, model: &[u8]) -> Out
         "schema": 1, "name": plan.name, "version": version_of(plan.release), "release_counter": plan.release,
         "window": { "length": plan.rows },
         "inputs": [{ "name": "x", "shape": shape, "features": features }],
-        "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1] }],
+        "outputs": [{ "name": "y", "kind": "vector", "shape": ["batch", 1], "post": plan.post }],
         "budgets": plan.budgets,
         "blobs": { "model.onnx": { "sha256": Digest::of(model), "bytes": model.len() } }
     });
@@ -135,6 +145,18 @@ time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m
 [source.fields]
 v = { pointer = "/v" }
 "#;
+
+/// Returns the configuration of a lab that belongs to a fleet, without a broker: a release is good after `predictions` in
+/// shadow and as many on trial. `fleet` goes to the end of `[fleet]`.
+#[must_use]
+pub fn linked_lab(predictions: u32, fleet: &str) -> String {
+    let update = format!(
+        "[update]\nshadow_predictions = {predictions}\ntrial_predictions = {predictions}\ntrial_time = \"0s\"\n"
+    );
+    let lab = LAB.replace("[trust]\nroot = \"root.json\"\n", &update);
+    let model = model_table("double").replace("package = \"repository\"\n", "");
+    format!("{lab}\n{model}\n[fleet]\ntoken_file = \"fleet.token\"\ninterval_min = \"100ms\"\n{fleet}")
+}
 
 fn lab_config() -> String {
     format!("{LAB}\n{}", model_table("double"))

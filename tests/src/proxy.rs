@@ -27,6 +27,11 @@ pub enum Fault {
     HalfOpen,
     /// Forwards each piece only after this time.
     Delay(Duration),
+    /// Forwards so many bytes in each direction of a connection, and then one a second.
+    Trickle {
+        /// Bytes before that.
+        after_bytes: u64,
+    },
     /// Closes new connections at once.
     Refuse,
 }
@@ -36,6 +41,7 @@ struct Shared {
     fault: Mutex<Fault>,
     stopped: AtomicBool,
     accepted: AtomicU64,
+    forwarded_bytes: AtomicU64,
     /// Both sockets of each connection: client, target.
     open: Mutex<Vec<(TcpStream, TcpStream)>>,
 }
@@ -52,13 +58,21 @@ impl Proxy {
     ///
     /// *Errors*: no port or no thread is left.
     pub fn start(target_port: u16) -> Outcome<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failure::of("start the proxy"))?;
+        Self::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), target_port)
+    }
+
+    /// Starts a proxy at another address of loopback.
+    ///
+    /// *Errors*: as [`Proxy::start`].
+    pub fn listen(address: SocketAddr, target_port: u16) -> Outcome<Self> {
+        let listener = TcpListener::bind(address).map_err(Failure::of("start the proxy"))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             fault: Mutex::new(Fault::None),
             stopped: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
+            forwarded_bytes: AtomicU64::new(0),
             open: Mutex::default(),
         });
         let own = Arc::clone(&shared);
@@ -99,6 +113,12 @@ impl Proxy {
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes were forwarded so far, both ways.
+    #[must_use]
+    pub fn forwarded_bytes(&self) -> u64 {
+        self.shared.forwarded_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -146,7 +166,7 @@ fn forward(client: TcpStream, target_port: u16, shared: &Arc<Shared>) -> Outcome
 
 /// Forwards in one direction until either side ends; then ends both.
 fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
-    let mut piece = vec![0; 16 << 10];
+    let (mut piece, mut forwarded) = (vec![0; 16 << 10], 0);
     while !shared.stopped.load(Ordering::Relaxed) {
         if *lock(&shared.fault) == Fault::HalfOpen {
             if matches!(from.take_error(), Ok(Some(_)) | Err(_)) || from.peer_addr().is_err() {
@@ -155,12 +175,21 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
             pause(TICK);
             continue;
         }
-        let count = match from.read(&mut piece) {
+        let mut room = piece.len();
+        if let Fault::Trickle { after_bytes } = *lock(&shared.fault) {
+            room = usize::try_from(after_bytes.saturating_sub(forwarded)).unwrap_or(room).clamp(1, room);
+            if forwarded >= after_bytes {
+                pause(Duration::from_secs(1));
+            }
+        }
+        let count = match from.read(&mut piece[..room]) {
             Ok(0) => break,
             Ok(count) => count,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => break,
         };
+        forwarded += count as u64;
+        shared.forwarded_bytes.fetch_add(count as u64, Ordering::Relaxed);
         let fault = *lock(&shared.fault);
         if let Fault::Delay(length) = fault {
             pause(length);

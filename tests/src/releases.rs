@@ -25,9 +25,15 @@ const LIMIT: Duration = Duration::from_secs(30);
 ///
 /// *Errors*: those of the file system; the engine refuses the model.
 pub fn write_release(folder: &Path, number: u64, model: &[u8]) -> Outcome<()> {
-    let package = folder.join(format!("double-{number}"));
-    let plan = PackagePlan { release: number, ..PackagePlan::of_one_value("double") };
-    write_package(&package, &plan, model)?;
+    write_release_of(folder, &PackagePlan { release: number, ..PackagePlan::of_one_value("double") }, model)
+}
+
+/// Writes a release of the lab's model as [`write_release`], made as `plan` says.
+///
+/// *Errors*: as [`write_release`].
+pub fn write_release_of(folder: &Path, plan: &PackagePlan<'_>, model: &[u8]) -> Outcome<()> {
+    let package = folder.join(format!("double-{}", plan.release));
+    write_package(&package, plan, model)?;
     let config = std::fs::read_to_string(folder.join("dunlind.toml"))?;
     add_golden(&package, &config, "double", &lab_readings("golden", 0, 20))
 }
@@ -151,10 +157,11 @@ impl Sensor {
             Ok((found.lines().count() > self.sent).then_some(()))
         });
         let comparison = Comparison::of(&lab_expected(self.sent), &found)?;
-        if waited.is_ok() && comparison.is_exact() {
-            return Ok(());
+        match waited {
+            Ok(()) if comparison.is_exact() => Ok(()),
+            Ok(()) => Err(plan.failure(&format!("of {} readings: {comparison}", self.sent))),
+            Err(failure) => Err(plan.failure(&format!("{failure}; of {} readings: {comparison}", self.sent))),
         }
-        Err(plan.failure(&format!("of {} readings: {comparison}", self.sent)))
     }
 }
 

@@ -43,13 +43,8 @@ pub fn note(line: &str) {
 /// *Errors*: there is none and it cannot be built.
 pub fn daemon_program() -> Outcome<PathBuf> {
     static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
-    let find = || match std::env::var_os("DUNLIND_BIN") {
-        Some(given) => {
-            fs::canonicalize(&given).map_err(Failure::of(format!("DUNLIND_BIN={}", given.display())))
-        }
-        None => find_program("dunlind", "daemon", "daemon"),
-    };
-    FOUND.get_or_init(find).clone()
+    let find = || find_program("dunlind", "daemon", "daemon");
+    FOUND.get_or_init(|| given_or("DUNLIND_BIN", find)).clone()
 }
 
 /// Returns the path of `dunlin`, the owner's program, of the running program's profile, built where it is missing or
@@ -58,7 +53,7 @@ pub fn daemon_program() -> Outcome<PathBuf> {
 /// *Errors*: there is none and it cannot be built.
 pub fn owner_program() -> Outcome<PathBuf> {
     static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(|| find_program("dunlin", "cli", "cli")).clone()
+    FOUND.get_or_init(|| given_or("DUNLIN_BIN", || find_program("dunlin", "cli", "cli"))).clone()
 }
 
 /// Returns the path of `dunlin-fleet`, of the running program's profile, built where it is missing or older than its
@@ -67,7 +62,18 @@ pub fn owner_program() -> Outcome<PathBuf> {
 /// *Errors*: there is none and it cannot be built.
 pub fn fleet_program() -> Outcome<PathBuf> {
     static FOUND: OnceLock<Outcome<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(|| find_program("dunlin-fleet", "fleet", "fleet-server")).clone()
+    let find = || find_program("dunlin-fleet", "fleet", "fleet-server");
+    FOUND.get_or_init(|| given_or("DUNLIN_FLEET_BIN", find)).clone()
+}
+
+/// Returns the program that a variable names, or one that is found.
+fn given_or(variable: &str, find: impl FnOnce() -> Outcome<PathBuf>) -> Outcome<PathBuf> {
+    match std::env::var_os(variable) {
+        Some(given) => {
+            fs::canonicalize(&given).map_err(Failure::of(format!("{variable}={}", given.display())))
+        }
+        None => find(),
+    }
 }
 
 /// Finds a program of the package `dunlin-PACKAGE`, which is in a folder of the workspace.

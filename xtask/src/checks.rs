@@ -3,11 +3,11 @@
 //! Starts the checks and tells what became of them. All run, even after a failure, so that one run shows all there is to
 //! mend. The test runner's own summary stands at the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::step::{Outcome, Steps, passes, passes_and_tells};
-use crate::{fuzz, nodes, tools};
+use crate::{fuzz, nodes, schemathesis, tools};
 
 /// The units, and the programs that they start.
 const UNITS: [(&str, &str); 2] =
@@ -28,30 +28,7 @@ pub(crate) fn test() -> Result<(), String> {
     steps.run("wrong clocks", || {
         tools::install_faketime().map_or_else(Outcome::Skipped, |()| Outcome::Passed)
     });
-    let mut python = None;
-    steps.run("recorded series", || match tools::replay_python() {
-        Ok(found) => {
-            python = Some(found);
-            Outcome::Passed
-        }
-        Err(why) => Outcome::Skipped(format!("{why}; the checks against them are skipped")),
-    });
-    let mut sklearn = None;
-    steps.run("scikit-learn", || match tools::sklearn_python() {
-        Ok(found) => {
-            sklearn = Some(found);
-            Outcome::Passed
-        }
-        Err(why) => Outcome::Skipped(format!("{why}; the tutorial of model packages is not run")),
-    });
-    let mut node_tests = None;
-    steps.run("node tests of ONNX", || match nodes::cases() {
-        Ok(found) => {
-            node_tests = Some(found);
-            Outcome::Passed
-        }
-        Err(why) => Outcome::Skipped(format!("{why}; the engine is not held against them")),
-    });
+    let given = given(&mut steps);
     steps.run("format", || {
         let format = |more: &[&str]| passes(tools::cargo().args(["fmt", "--all", "--check"]).args(more));
         let beside = BESIDE.iter().map(|manifest| format(&["--manifest-path", manifest]));
@@ -67,9 +44,6 @@ pub(crate) fn test() -> Result<(), String> {
     });
     let mut summary = Vec::new();
     steps.run("tests", || {
-        let given =
-            [("DUNLIN_PYTHON", python), ("DUNLIN_SKLEARN_PYTHON", sklearn), (nodes::VARIABLE, node_tests)];
-        let given = given.into_iter().filter_map(|(name, path)| Some((name, path?)));
         let (outcome, lines) = passes_and_tells(suite().envs(given));
         summary = summary_of(&lines);
         outcome
@@ -87,6 +61,39 @@ pub(crate) fn test() -> Result<(), String> {
         println!("{line}");
     }
     if steps.all_hold() { Ok(()) } else { Err(String::new()) }
+}
+
+/// Makes what tests are given from outside, and names it as they know it; where it cannot be had, they say that they are
+/// skipped.
+fn given(steps: &mut Steps) -> Vec<(&'static str, PathBuf)> {
+    type Source = fn() -> Result<PathBuf, String>;
+    let sources: [(&str, &str, Source, &str); 4] = [
+        ("recorded series", "DUNLIN_PYTHON", tools::replay_python, "the checks against them are skipped"),
+        (
+            "scikit-learn",
+            "DUNLIN_SKLEARN_PYTHON",
+            tools::sklearn_python,
+            "the tutorial of model packages is not run",
+        ),
+        ("node tests of ONNX", nodes::VARIABLE, nodes::cases, "the engine is not held against them"),
+        (
+            "schemathesis",
+            schemathesis::VARIABLE,
+            schemathesis::python,
+            "made-up requests are not sent to the fleet server",
+        ),
+    ];
+    let mut given = Vec::new();
+    for (name, variable, source, lost) in sources {
+        steps.run(name, || match source() {
+            Ok(found) => {
+                given.push((variable, found));
+                Outcome::Passed
+            }
+            Err(why) => Outcome::Skipped(format!("{why}; {lost}")),
+        });
+    }
+    given
 }
 
 /// Runs the repository's own rules alone.

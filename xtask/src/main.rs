@@ -18,6 +18,7 @@ mod fuzz;
 mod machine;
 mod models;
 mod nodes;
+mod schemathesis;
 mod seeds;
 mod step;
 mod tools;
@@ -34,6 +35,8 @@ cargo xtask COMMAND
   tidy               the repository's own rules: edges, sizes, headers, links
   demo [--for 20s]   broker, simulated machines and the daemon, live in the terminal
   bench [ARGS]       measures the daemon on this machine
+  bench fleet [--devices N...] [--for SECONDS] [--rounds N] [--sqlite|--postgres] [--output FILE]
+                     measures the fleet server with crowds of simulated gateways
   oracle [ARGS]      full recorded series against their expected predictions, with kills and cuts; `--swaps 1000`: hot
                      swaps under load
   example NAME|--all builds the package of an example anew and signs it with a key that is thrown away
@@ -47,6 +50,8 @@ cargo xtask COMMAND
   nodes [--write FILE]
                      the node tests of the `onnx` package against the engine; FILE gets what became of each
   conformance [--suite DIR]   the public suite of The Update Framework against our core
+  schemathesis [--for 10m] [--seed N]
+                     made-up requests of the fleet server's document against a real server
   differential [--for 10m]    random repositories before our core and another client";
 
 fn main() -> ExitCode {
@@ -57,12 +62,14 @@ fn main() -> ExitCode {
         "test" | "ci" => checks::test(),
         "tidy" => checks::tidy(),
         "demo" => demo::run(rest),
+        "bench" if rest.first().is_some_and(|first| first == "fleet") => fleet_bench(&rest[1..]),
         "bench" | "oracle" => end_to_end(command, rest),
         "fuzz" => fuzz::run(rest),
         "models" => models::run(rest),
         "example" => examples::run(rest),
         "nodes" => nodes::run(rest),
         "conformance" => trust::conformance(rest),
+        "schemathesis" => schemathesis::run(rest),
         "differential" => trust::differential(rest),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
@@ -89,6 +96,20 @@ fn end_to_end(program: &str, arguments: &[String]) -> Result<(), String> {
     succeed(&mut build)?;
     let mut run = tools::cargo();
     run.args(["run", "--release", "-p", "dunlin-e2e", "--bin", program, "--"]).args(arguments);
+    succeed(&mut run)
+}
+
+/// Measures the server's and the operator's program as they are released; the harness beside them need not be fast.
+fn fleet_bench(arguments: &[String]) -> Result<(), String> {
+    let mut build = tools::cargo();
+    build.args(["build", "--release", "-p", "dunlin-fleet", "-p", "dunlin-cli"]);
+    succeed(&mut build)?;
+    let mut run = tools::cargo();
+    run.args(["run", "-p", "dunlin-e2e", "--bin", "fleet_bench", "--"]).args(arguments);
+    let folder =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
+    let program = |name: &str| folder.join("release").join(name);
+    run.env("DUNLIN_FLEET_BIN", program("dunlin-fleet")).env("DUNLIN_BIN", program("dunlin"));
     succeed(&mut run)
 }
 

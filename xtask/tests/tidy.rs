@@ -30,6 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "dunlin-cli",
         &[
             "dunlin-fleet-api",
+            "dunlin-fleet-simulator",
             "dunlin-kit",
             "dunlin-protocol",
             "dunlin-trust",
@@ -43,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "dunlin-kit",
             "dunlin-fleet",
             "dunlin-fleet-api",
+            "dunlin-fleet-simulator",
             "dunlin-protocol",
             "dunlin-trust",
             "dunlin-model-package",
@@ -54,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "dunlin-fleet",
         &["dunlin-fleet-api", "dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package"],
     ),
+    ("dunlin-fleet-simulator", &["dunlin-kit", "dunlin-protocol", "dunlin-trust"]),
     ("xtask", &[]),
 ];
 
@@ -364,6 +367,24 @@ fn changelog_findings(files: &[Text]) -> Vec<String> {
 }
 
 #[track_caller]
+/// Tests that the page of attacks names and that are not there: names in backticks of four words and more.
+fn attack_findings(files: &[Text]) -> Vec<String> {
+    let page = files.iter().find(|file| file.path == "docs/attacks.md");
+    let names = page.map_or("", |page| page.text.as_str()).split('`').skip(1).step_by(2);
+    let names = names.filter(|name| {
+        name.matches('_').count() > 3
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    });
+    let is_there = |name: &str| {
+        let head = format!("fn {name}(");
+        files.iter().any(|file| file.is_rust() && file.text.contains(&head))
+    };
+    names
+        .filter(|name| !is_there(name))
+        .map(|name| format!("docs/attacks.md: there is no test `{name}`"))
+        .collect()
+}
+
 fn assert_none(found: &[String]) {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
@@ -448,6 +469,11 @@ fn links_of_the_documents_lead_somewhere() {
     )];
     assert_eq!(link_findings(&page, |_| true), ["docs/x.md: `#elsewhere` names no heading"]);
     assert_eq!(beside("docs/decisions/a.md", "../../README.md"), "README.md");
+}
+
+#[test]
+fn tests_that_the_page_of_attacks_names_are_there() {
+    check(attack_findings, "docs/attacks.md", "| a | `a_test_that_nobody_ever_wrote` |");
 }
 
 #[test]

@@ -110,6 +110,7 @@ fn the_documentation_names_every_code_route_and_limit() {
     for route in [
         routes::ENROLL,
         routes::EXCHANGE,
+        routes::RESULTS,
         routes::IMAGE,
         routes::DIRECTOR,
         routes::BLOB,

@@ -31,6 +31,9 @@ const FROZEN: &[(&str, &str)] = &[
     ("exchange-request.json", "1b8fad316c9e12e32eeaf831db9059a25d4983ca39aa57676664cce6ec01fcb5"),
     ("identity.json", "87ba64b6b94c5b307a37252e86403072201583452f67cfc692c83aae20aa4231"),
     ("problem.json", "50354df9bb2e73b297718b4343b309c1e9bb7824d7b52c845fd508eef0296437"),
+    ("results-answer.json", "a64f0d8342e2bd149033b2b705df78d47bca967e26b830616e29df8be187765b"),
+    ("results.envelope.json", "efadbf17c8adbc32273fae6dd4928d11ebff1f42377df7994702bfd7e99c18c9"),
+    ("results.json", "b8c5dc561185e92b017da3d470c6fb82fc48a9173793c034393d99f2ff61d567"),
     ("token.json", "23aae6a57a1e474633865ca95a4718eef1eef54b9f98790d21480bcc9622c6c4"),
 ];
 
@@ -43,6 +46,11 @@ fn files() -> BTreeMap<&'static str, Vec<u8>> {
     };
     let seal_answer = || {
         Envelope::of(&samples::exchange_answer_small(), "online", signing(&server_key)).unwrap().to_bytes()
+    };
+    // The key itself names the sender: the server may not know it yet.
+    let seal_results = || {
+        let key_id = public(&device_key).to_string();
+        Envelope::of(&samples::results(), &key_id, signing(&device_key)).unwrap().to_bytes()
     };
     let token = samples::token();
     let enrolment =
@@ -70,6 +78,9 @@ fn files() -> BTreeMap<&'static str, Vec<u8>> {
         ("exchange-request.json", samples::exchange_request().to_plain().unwrap()),
         ("identity.json", identity.to_string().into_bytes()),
         ("problem.json", serde_json::to_vec(&problem).unwrap()),
+        ("results-answer.json", samples::results_answer().to_plain().unwrap()),
+        ("results.envelope.json", seal_results()),
+        ("results.json", samples::results().to_plain().unwrap()),
         ("token.json", token.to_string().into_bytes()),
     ])
 }
@@ -115,6 +126,8 @@ fn the_files_are_read_as_what_they_say() {
     reads_as("exchange-answer.json", &samples::exchange_answer());
     reads_as("exchange-answer-nothing-new.json", &samples::exchange_answer_small());
     reads_as("exchange-answer-replayed.json", &samples::exchange_refused());
+    reads_as("results.json", &samples::results());
+    reads_as("results-answer.json", &samples::results_answer());
     assert_eq!(Problem::parse(&golden("problem.json")).unwrap().code, RefusalCode::TooLarge);
     let token: serde_json::Value = serde_json::from_slice(&golden("token.json")).unwrap();
     assert_eq!(EnrolmentToken::parse(token["text"].as_str().unwrap()).unwrap(), samples::token());

@@ -17,6 +17,7 @@ use dunlin_protocol::report::{
     BadRelease, Budget, Candidate, ClockState, DeviceReport, Disk, Lane, LaneRole, ModelPhase, ModelReport,
     Refused, Release, SettingsReport, SettingsState,
 };
+use dunlin_protocol::results::{Results, ResultsAnswer};
 use dunlin_protocol::text::{MetadataText, TargetPath, Text, Url, Words};
 use dunlin_protocol::token::TokenClaim;
 use dunlin_protocol::{
@@ -449,6 +450,40 @@ pub(crate) fn exchange_answer() -> ExchangeAnswer {
             Ask::Resend { stream: Stream::Statistics, ranges },
         ]),
         refusal: None,
+    }
+}
+
+pub(crate) fn results() -> Results {
+    let ExchangeRequest { device, server, incarnation, nonce, clock, health, batches, .. } =
+        exchange_request();
+    Results {
+        device,
+        server: Some(server),
+        incarnation: Some(incarnation),
+        file: nonce,
+        part: 1,
+        counter_ceiling: 5_001,
+        clock,
+        report: Some(Box::new(report())),
+        health,
+        batches,
+    }
+}
+
+pub(crate) fn results_answer() -> ResultsAnswer {
+    let ExchangeAnswer { device, server, nonce, server_time_ms, state, receipts, rejected, .. } =
+        exchange_answer();
+    ResultsAnswer {
+        device,
+        server,
+        file: nonce,
+        part: 1,
+        server_time_ms,
+        state,
+        receipts,
+        rejected,
+        rows_new: 103,
+        refusal: Some(Refusal { code: RefusalCode::Suspended, words: words("suspended"), highest: None }),
     }
 }
 

@@ -1,6 +1,6 @@
-//! `dunlin bundle`: puts a repository, or a part of it, into one file for a stick.
+//! `dunlin bundle`: sites without a network. Releases go out in one file, results come back in another.
 //!
-//! Exports only what the verifier accepts. The same repository gives the same bytes.
+//! Exports only what the verifier accepts; the same repository gives the same bytes. What comes back is judged by the server.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,15 +11,20 @@ use dunlin_model_package::bundle::{BundleError, BundleWriter, in_order};
 use dunlin_model_package::{RepositoryPath, RepositorySource};
 
 use super::CommandError;
+use super::results::{self, ImportResultsArguments};
 use super::trust_arguments::now;
+use crate::fleet::profile::ServerArguments;
+use crate::fleet::served::ServedRepository;
 use crate::verification::{self, Verdict};
 use crate::{print, workspace, workspace::Workspace};
 
-/// Puts a repository, or a part of it, into one file.
+/// Carries releases to sites without a network, and results back.
 #[derive(Debug, Subcommand)]
 pub enum BundleCommand {
     /// Write one file that `dunlind import` reads, with all metadata and some or all releases.
     Export(ExportArguments),
+    /// Bring the server what `dunlind export-results` wrote on gateways.
+    ImportResults(ImportResultsArguments),
 }
 
 /// Arguments of `dunlin bundle export`.
@@ -31,6 +36,11 @@ pub struct ExportArguments {
     /// File to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Take what is published at the fleet server, with what it signed last, in place of a folder; needs no key.
+    #[arg(long, conflicts_with = "trust")]
+    from_server: bool,
+    #[command(flatten)]
+    server: ServerArguments,
     /// Folder with `metadata/` [default: $DUNLIN_TRUST, or ./trust].
     #[arg(long, value_name = "DIR")]
     trust: Option<PathBuf>,
@@ -43,17 +53,32 @@ impl BundleCommand {
     pub fn run(self) -> Result<(), CommandError> {
         match self {
             Self::Export(arguments) => export(&arguments),
+            Self::ImportResults(arguments) => results::run(&arguments),
         }
     }
 }
 
 fn export(arguments: &ExportArguments) -> Result<(), CommandError> {
+    if arguments.from_server {
+        let client = arguments.server.client()?;
+        return write(arguments, &ServedRepository::of(&client)?);
+    }
     let workspace = Workspace::open(&workspace::folder(arguments.trust.as_deref()))?;
-    let source = workspace.source();
-    let verdict = verification::verify(&source, now()?).map_err(|failure| {
+    write(arguments, &workspace.source())
+}
+
+fn write(arguments: &ExportArguments, source: &dyn RepositorySource) -> Result<(), CommandError> {
+    let models = &arguments.model;
+    let is_chosen = |target: &str| models.is_empty() || models.iter().any(|wanted| is_named(target, wanted));
+    // Of a server, what is not wanted is not fetched.
+    let verdict = match arguments.from_server {
+        true => verification::verify_chosen(source, now()?, &is_chosen),
+        false => verification::verify(source, now()?),
+    };
+    let verdict = verdict.map_err(|failure| {
         CommandError::CheckFailed(format!("what was signed is not good, nothing was written: {failure}"))
     })?;
-    let (paths, releases) = chosen(&verdict, &arguments.model)?;
+    let (paths, releases) = chosen(&verdict, models)?;
     let failed = |e: BundleError| {
         CommandError::failed(format!("cannot write bundle `{}`", arguments.output.display()), e)
     };
@@ -88,13 +113,7 @@ fn chosen(verdict: &Verdict, models: &[String]) -> Result<(Vec<RepositoryPath>, 
         releases.extend(verdict.targets.keys());
     }
     for wanted in models {
-        let (model, version) = wanted.split_once('@').map_or((wanted.as_str(), None), |(m, v)| (m, Some(v)));
-        let named = verdict.targets.iter().filter(|(_, (place, _))| match place {
-            RepositoryPath::Manifest { model: m, version: v, .. } => {
-                m == model && version.is_none_or(|version| version == v)
-            }
-            _ => false,
-        });
+        let named = verdict.targets.iter().filter(|(target, _)| is_named(target, wanted));
         let named: Vec<&String> = named.map(|(target, _)| target).collect();
         if named.is_empty() {
             let known: Vec<&str> = verdict.targets.keys().map(String::as_str).collect();
@@ -111,4 +130,13 @@ fn chosen(verdict: &Verdict, models: &[String]) -> Result<(Vec<RepositoryPath>, 
         paths.extend(blobs.iter().cloned());
     }
     Ok((in_order(paths), releases.len()))
+}
+
+/// Tells whether a target is a release of `MODEL` or `MODEL@VERSION`.
+fn is_named(target: &str, wanted: &str) -> bool {
+    let (model, version) = wanted.split_once('@').map_or((wanted, None), |(m, v)| (m, Some(v)));
+    match target.split('/').collect::<Vec<_>>().as_slice() {
+        ["models", m, v, "manifest.json"] => *m == model && version.is_none_or(|version| version == *v),
+        _ => false,
+    }
 }

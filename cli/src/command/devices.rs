@@ -181,7 +181,7 @@ fn list(arguments: &ListArguments) -> Result<(), CommandError> {
     }
     let devices: Vec<DeviceSummary> = client.list(&path, arguments.limit)?;
     let mut shown = serde_json::json!(devices);
-    if arguments.output.format != crate::output::Format::Json {
+    if !arguments.output.format.is_for_programs() {
         // What a model runs, in one cell.
         for device in shown.as_array_mut().into_iter().flatten() {
             let models = device["models"].as_array().into_iter().flatten();

@@ -7,13 +7,16 @@ pub mod bundle;
 pub mod devices;
 pub mod keys;
 pub mod login;
+pub mod manual;
 pub mod package;
 pub mod people;
 pub mod publish;
+pub mod results;
 pub mod rollout;
 mod rollout_watch;
 pub mod server;
 pub mod sign;
+pub mod simulate;
 pub mod trust_arguments;
 
 use std::error::Error;

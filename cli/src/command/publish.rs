@@ -11,6 +11,7 @@ use dunlin_trust::sign::repository::Refresh;
 
 use super::CommandError;
 use super::trust_arguments::{LifetimeArguments, TrustArguments, now, require_none_pending};
+use crate::director::Director;
 use crate::fleet::profile::ServerArguments;
 use crate::fleet::repository;
 use crate::publication::{self, Continuity};
@@ -57,7 +58,16 @@ pub fn run(arguments: &PublishArguments) -> Result<(), CommandError> {
 fn to_server(arguments: &PublishArguments) -> Result<(), CommandError> {
     let client = arguments.server.client()?;
     let (mut workspace, _) = arguments.trust.open()?;
-    let done = repository::publish(&client, &mut workspace, now()?, &arguments.reason)?;
+    let director = Director::open(&workspace)?;
+    if director.waits() {
+        let message = "a root of the director waits for signatures: add one with `dunlin sign --add`, or drop it with `dunlin sign --discard`";
+        return Err(CommandError::Conflict(message.to_owned()));
+    }
+    let mut done = repository::publish(&client, &mut workspace, now()?, &arguments.reason)?;
+    if !director.roots().is_empty() {
+        let roots = repository::publish_director(&client, director.roots(), &arguments.reason)?;
+        done.files.extend(roots.into_iter().map(|name| format!("director/{name}")));
+    }
     let url = client.url();
     print::line(&match done.files.is_empty() && done.blobs == 0 {
         true => format!("{url} is up to date: {} releases", done.releases),

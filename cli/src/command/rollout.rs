@@ -17,7 +17,7 @@ use super::CommandError;
 use super::rollout_watch;
 use crate::fleet::client::{Client, encoded};
 use crate::fleet::profile::ServerArguments;
-use crate::output::{Column, Format, Output, OutputArguments, column, wide};
+use crate::output::{Column, Output, OutputArguments, column, wide};
 use crate::print;
 
 /// Entries of a list at most.
@@ -206,8 +206,8 @@ impl RolloutCommand {
             Self::Get(arguments) => {
                 let rollout: RolloutDetail = arguments.server.client()?.get(&path_of(&arguments.rollout))?;
                 match arguments.output.format {
-                    Format::Json => Output::of(&rollout)?.print_object(Format::Json),
-                    Format::Table | Format::Wide => {
+                    format if format.is_for_programs() => Output::of(&rollout)?.print_object(format),
+                    _ => {
                         rollout_watch::show(&rollout);
                         Ok(())
                     }
@@ -233,8 +233,8 @@ fn plan(arguments: &PlanArguments) -> Result<(), CommandError> {
     let client = arguments.server.client()?;
     let spec = spec_of(&client, &arguments.spec)?;
     let plan: RolloutPlan = client.post("/v1/rollouts/plan", &PlanRequest { spec })?;
-    if arguments.output.format == Format::Json {
-        return Output::of(&plan)?.print_object(Format::Json);
+    if arguments.output.format.is_for_programs() {
+        return Output::of(&plan)?.print_object(arguments.output.format);
     }
     Output::of(&plan.devices)?.print_list(arguments.output.format, &PLAN_COLUMNS)?;
     if !plan.unfit.is_empty() {
@@ -310,16 +310,16 @@ fn spec_of(client: &Client, arguments: &SpecArguments) -> Result<RolloutSpec, Co
             approvals: 0,
         },
     };
-    if !arguments.releases.is_empty() {
-        let found = arguments.releases.iter().map(|name| find_release(client, name));
-        spec.releases = found.collect::<Result<_, _>>()?;
-    }
     if let Some(query) = &arguments.query {
         spec.query.clone_from(query);
     }
     if spec.query.is_empty() {
         let message = "say which gateways: `--query 'site=plant-1'`, or `--query '*'` for all".to_owned();
         return Err(CommandError::Usage(message));
+    }
+    if !arguments.releases.is_empty() {
+        let found = arguments.releases.iter().map(|name| find_release(client, name));
+        spec.releases = found.collect::<Result<_, _>>()?;
     }
     if let Some(digest) = &arguments.settings {
         spec.settings = Some(SettingsRef { digest: digest.clone(), path: None });
@@ -394,7 +394,7 @@ fn reach(text: &str) -> Result<Reach, String> {
     }
 }
 
-fn duration_ms(text: &str) -> Result<u64, String> {
+pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit_ms = match unit {

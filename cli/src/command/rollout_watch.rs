@@ -1,10 +1,11 @@
-//! Following a rollout: a line for each change, and why it stopped.
+//! Following a rollout: a line for each change, a bar where people look on, and why it stopped.
 
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
 use dunlin_fleet_api::rollout::{RolloutDetail, Stage, Status};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
 use super::rollout::path_of;
@@ -21,6 +22,7 @@ const FAILURES_MAX: u32 = 30;
 /// *Errors*: check failed where it does not complete; the server cannot be reached for long.
 pub(super) fn watch(client: &Client, id: &str) -> Result<(), CommandError> {
     let (mut last, mut failures) = (String::new(), 0);
+    let progress = progress();
     loop {
         let rollout: RolloutDetail = match client.get(&path_of(id)) {
             Ok(rollout) => rollout,
@@ -35,8 +37,12 @@ pub(super) fn watch(client: &Client, id: &str) -> Result<(), CommandError> {
         failures = 0;
         let line = line_of(&rollout);
         if line != last {
-            print::line(&line);
+            progress.suspend(|| print::line(&line));
             last = line;
+        }
+        show_progress(&progress, &rollout);
+        if !is_under_way(rollout.summary.status) {
+            progress.finish_and_clear();
         }
         match rollout.summary.status {
             Status::Completed => return Ok(()),
@@ -52,6 +58,25 @@ pub(super) fn watch(client: &Client, id: &str) -> Result<(), CommandError> {
         }
         thread::park_timeout(PAUSE);
     }
+}
+
+/// Returns a bar on standard error; none is drawn where that is no terminal.
+fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} [{bar:30}] {pos} of {len} gateways, {msg}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn show_progress(progress: &ProgressBar, rollout: &RolloutDetail) {
+    let open = |outcome: &str| matches!(outcome, "assigned" | "retrying" | "reverting");
+    let ended = rollout.devices.iter().filter(|(outcome, _)| !open(outcome)).map(|(_, count)| count).sum();
+    progress.set_length(rollout.devices.values().sum());
+    progress.set_position(ended);
+    progress.set_message(word(&rollout.summary.status));
+    progress.tick();
+}
+
+const fn is_under_way(status: Status) -> bool {
+    !matches!(status, Status::Completed | Status::Reverted | Status::Aborted | Status::Halted)
 }
 
 /// Shows where a rollout stands.

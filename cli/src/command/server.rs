@@ -3,32 +3,25 @@
 //! What a server may sign is said in two roots: that of the image repository (snapshot and timestamp: what is newest)
 //! and that of the director (what each gateway is to run, among what was approved). Neither lets it approve a model.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use dunlin_fleet_api::server::ServerStatus;
 use dunlin_trust::PublicKey;
-use dunlin_trust::director::DIRECTOR_ROLE;
-use dunlin_trust::metadata::{Role as _, RoleKeys, Root, SPEC_VERSION};
+use dunlin_trust::metadata::Root;
 use dunlin_trust::sign::change::Change;
-use dunlin_trust::sign::repository::{Files, Lifetimes, Repository, standing};
-use dunlin_trust::sign::sign;
-use dunlin_trust::time::UnixTime;
+use dunlin_trust::sign::repository::{Files, Repository};
 
 use super::CommandError;
 use super::trust_arguments::{LifetimeArguments, TrustArguments, now, report, require_none_pending};
-use crate::fleet::client::Client;
+use crate::director::{Director, Term, speaks_alone};
 use crate::fleet::profile::ServerArguments;
 use crate::fleet::repository::{publish, publish_director};
 use crate::keyring::{Keyring, Outcome, refused};
 use crate::output::{Output, OutputArguments};
 use crate::print;
-use crate::workspace::{self, Workspace};
+use crate::workspace::Workspace;
 
 /// Roles of the image repository that a server signs.
 const IMAGE_ROLES: [&str; 2] = ["snapshot", "timestamp"];
-/// Roles of the director.
-const DIRECTOR_ROLES: [&str; 4] = [DIRECTOR_ROLE, "targets", "snapshot", "timestamp"];
 
 /// Shows a fleet server, and adopts it.
 #[derive(Debug, Subcommand)]
@@ -43,7 +36,8 @@ pub enum ServerCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Needs the root keys. Where several must sign, the first keeper runs this and hands the trust folder on (without `keys/`); \
-each next one runs it again with their own keys. Run again after the server's key was replaced, it signs new roots.")]
+each next one runs `dunlin sign --add` with their own keys, on a machine without a network if they like. Once enough have \
+signed, `dunlin publish` brings it to the server. Run this again after the server's key was replaced: it signs new roots.")]
 pub struct AdoptArguments {
     #[command(flatten)]
     server: ServerArguments,
@@ -86,35 +80,21 @@ fn adopt(arguments: &AdoptArguments) -> Result<(), CommandError> {
     let key = key_of(&status)?;
     let (mut workspace, mut keyring) = arguments.trust.open()?;
     let now = now()?;
-    let lifetimes = arguments.lifetimes.lifetimes(keyring.purpose(), now);
-    let waits = name_in_image(&mut workspace, &mut keyring, &key, (now, lifetimes))?;
-    let director = Director::open(&workspace)?.name(&workspace, &mut keyring, &key, (now, lifetimes))?;
-    if let Some(outcome) = waits {
+    let term = (now, arguments.lifetimes.lifetimes(keyring.purpose(), now));
+    let image = name_in_image(&mut workspace, &mut keyring, &key, term)?;
+    let mut director = Director::open(&workspace)?;
+    let outcome = image.with(director.name(&workspace, &mut keyring, &key, term)?);
+    if outcome.lacks_signatures() {
         report(&workspace, &outcome);
-    }
-    let Some(director) = director else {
-        print::note(
-            "next: each keeper of a root key runs `dunlin server adopt` once more on this trust folder",
-        );
         return Ok(());
-    };
-    bring(&client, &mut workspace, &director, now, &arguments.reason)?;
+    }
+    publish(&client, &mut workspace, now, &arguments.reason)?;
+    publish_director(&client, director.roots(), &arguments.reason)?;
     print::line(&format!("{} speaks for the fleet: key {}", client.url(), status.public_key));
     print::note(
         "next: `dunlin enrolment-tokens new` for gateways; `dunlin publish` brings what is signed from now on",
     );
     Ok(())
-}
-
-fn bring(
-    client: &Client,
-    workspace: &mut Workspace,
-    director: &Files,
-    now: UnixTime,
-    reason: &str,
-) -> Result<(), CommandError> {
-    publish(client, workspace, now, reason)?;
-    publish_director(client, director, reason).map(drop)
 }
 
 fn key_of(status: &ServerStatus) -> Result<PublicKey, CommandError> {
@@ -127,27 +107,23 @@ fn key_of(status: &ServerStatus) -> Result<PublicKey, CommandError> {
     bytes.map(|bytes| PublicKey::ed25519(&bytes)).ok_or_else(wrong)
 }
 
-fn speaks_alone(root: &Root, role: &str, key: &PublicKey) -> bool {
-    root.roles.get(role).is_some_and(|keys| keys.keyids == [key.id()] && keys.threshold == 1)
-}
-
-/// Has the image repository's root name the key; returns what is still to be signed, where that is so.
+/// Has the image repository's root name the key. What only the server's signatures are missing to counts as taken.
 fn name_in_image(
     workspace: &mut Workspace,
     keyring: &mut Keyring,
     key: &PublicKey,
-    (now, lifetimes): (UnixTime, Lifetimes),
-) -> Result<Option<Outcome>, CommandError> {
+    (now, lifetimes): Term,
+) -> Result<Outcome, CommandError> {
     let before = workspace.repository().cloned();
     let before = before.ok_or_else(|| CommandError::NotFound("there is no repository".to_owned()))?;
-    if IMAGE_ROLES.iter().all(|role| speaks_alone(before.root(), role, key)) {
-        return Ok(None);
+    let names = |root: &Root| IMAGE_ROLES.iter().all(|role| speaks_alone(root, role, key));
+    if names(before.root()) {
+        return Ok(Outcome::Taken);
     }
     let is_begun = |pending: &Files| {
         let mut files = before.files();
         files.extend(pending.clone());
-        let after = Repository::read(&files);
-        after.is_ok_and(|after| IMAGE_ROLES.iter().all(|role| speaks_alone(after.root(), role, key)))
+        Repository::read(&files).is_ok_and(|after| names(after.root()))
     };
     let change = match workspace.pending().filter(|pending| is_begun(pending)) {
         Some(pending) => pending.clone(),
@@ -161,109 +137,5 @@ fn name_in_image(
             change.files(&keyring.opened()).map_err(refused)?
         }
     };
-    match keyring.finish(workspace, &change, now, lifetimes)? {
-        Outcome::Waits(open) if open.iter().any(|standing| standing.missing > 0) => {
-            Ok(Some(Outcome::Waits(open)))
-        }
-        // The server signs the rest.
-        Outcome::Waits(_) | Outcome::Taken => Ok(None),
-    }
-}
-
-/// The director's roots in the operator's folder: those that are signed, and one that waits for signatures.
-struct Director {
-    folder: PathBuf,
-    signed: Files,
-    pending: Files,
-}
-
-impl Director {
-    fn open(workspace: &Workspace) -> Result<Self, CommandError> {
-        let folder = workspace.folder().join("director");
-        let signed = workspace::read_metadata(&folder)?;
-        let pending = workspace::read_metadata(&folder.join("pending"))?;
-        Ok(Self { folder, signed, pending })
-    }
-
-    /// Has the director's root name the key; returns all roots, or nothing where one waits for signatures.
-    fn name(
-        mut self,
-        workspace: &Workspace,
-        keyring: &mut Keyring,
-        key: &PublicKey,
-        (now, lifetimes): (UnixTime, Lifetimes),
-    ) -> Result<Option<Files>, CommandError> {
-        let before = match self.signed.is_empty() {
-            true => None,
-            false => Some(Repository::read(&self.signed).map_err(refused)?),
-        };
-        let names = |root: &Root| DIRECTOR_ROLES.iter().all(|role| speaks_alone(root, role, key));
-        if before.as_ref().is_some_and(|before| names(before.root())) {
-            return Ok(Some(self.signed));
-        }
-        let begun = match self.pending.is_empty() {
-            true => None,
-            false => Repository::read(&self.pending).ok().filter(|pending| names(pending.root())),
-        };
-        let draft = match begun {
-            Some(_) => self.pending.clone(),
-            None => draft(workspace, before.as_ref(), key, now, lifetimes)?,
-        };
-        let signed = keyring.sign(before.as_ref(), &draft)?;
-        let open = standing(before.as_ref(), &signed).map_err(refused)?;
-        let is_whole = open.iter().all(|standing| standing.missing == 0);
-        let to = if is_whole { self.folder.clone() } else { self.folder.join("pending") };
-        for (name, raw) in &signed {
-            workspace::write(&to.join(name), raw)?;
-        }
-        if !is_whole {
-            report(workspace, &Outcome::Waits(open));
-            return Ok(None);
-        }
-        workspace::remove_folder(&self.folder.join("pending"))?;
-        self.signed.extend(signed);
-        Ok(Some(self.signed))
-    }
-}
-
-/// Returns the director's next root: the owner's root keys as in the image repository, the server's key for all else.
-fn draft(
-    workspace: &Workspace,
-    before: Option<&Repository>,
-    key: &PublicKey,
-    now: UnixTime,
-    lifetimes: Lifetimes,
-) -> Result<Files, CommandError> {
-    let image = workspace.repository().map(Repository::root);
-    let image = image.ok_or_else(|| CommandError::NotFound("there is no repository".to_owned()))?;
-    let owners = image.roles.get("root").cloned().ok_or_else(|| refused_root("names no keys for roots"))?;
-    let mut roles: std::collections::BTreeMap<String, RoleKeys> = DIRECTOR_ROLES
-        .iter()
-        .map(|role| ((*role).to_owned(), RoleKeys { keyids: vec![key.id()], threshold: 1 }))
-        .collect();
-    let mut keys: std::collections::BTreeMap<_, _> = image
-        .keys
-        .iter()
-        .filter(|(id, _)| owners.keyids.contains(id))
-        .map(|(id, key)| (id.clone(), key.clone()))
-        .collect();
-    keys.insert(key.id(), key.clone());
-    roles.insert("root".to_owned(), owners);
-    let version = before.map_or(0, |before| before.root().version) + 1;
-    let root = Root {
-        kind: Root::TYPE.to_owned(),
-        spec_version: SPEC_VERSION.to_owned(),
-        version,
-        expires: Lifetimes::end(now, lifetimes.root_days),
-        signed_at: Some(now),
-        consistent_snapshot: true,
-        keys,
-        roles,
-    };
-    let raw = sign(&root, &[]);
-    Ok(Files::from([(format!("{version}.root.json"), raw)]))
-}
-
-fn refused_root(what: &str) -> CommandError {
-    CommandError::CheckFailed(format!("the image repository's root {what}"))
+    keyring.finish(workspace, &change, now, lifetimes)
 }

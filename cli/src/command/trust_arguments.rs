@@ -11,6 +11,7 @@ use dunlin_trust::sign::repository::{Lifetimes, Standing};
 use dunlin_trust::time::UnixTime;
 
 use super::CommandError;
+use crate::director::{Director, Renewal, Term};
 use crate::key_file::short;
 use crate::keyring::{Keyring, Outcome};
 use crate::passphrase::Passphrases;
@@ -143,25 +144,48 @@ pub fn require_none_pending(workspace: &Workspace) -> Result<(), CommandError> {
     }
 }
 
+/// Signs the director's next root after a change of the image repository's, where a server was adopted; returns what
+/// became of both.
+///
+/// *Errors*: a root key of before is not at hand. The change itself is made then.
+pub fn with_director(
+    workspace: &Workspace,
+    keyring: &mut Keyring,
+    image: Outcome,
+    renewal: Renewal,
+    term: Term,
+) -> Result<Outcome, CommandError> {
+    let followed = Director::open(workspace)?.follow(workspace, keyring, renewal, term);
+    let followed = followed.map_err(|error| {
+        let message = "the root is signed, and the director's is not; `dunlin server adopt` signs it";
+        CommandError::failed(message, error)
+    })?;
+    Ok(match followed {
+        Some(director) => image.with(director),
+        None => image,
+    })
+}
+
 /// Says what became of a change and what to do next.
 pub fn report(workspace: &Workspace, outcome: &Outcome) {
-    match outcome {
-        Outcome::Taken => print::note("next: dunlin publish --to FOLDER"),
-        Outcome::Waits(standings) => {
-            for standing in standings {
-                print::line(&standing_line(standing));
-            }
-            let folder = workspace.folder().display();
-            print::note(&match standings.iter().any(|standing| standing.missing > 0) {
-                true => format!(
-                    "next: hand the folder `{folder}` (without `keys/`) to a keeper of an open key, who runs `dunlin sign --add`"
-                ),
-                false => format!(
-                    "next: where the online key is, run `dunlin sign --add --trust {folder}`, which adds snapshot and timestamp"
-                ),
-            });
-        }
+    let has_server = Director::open(workspace).is_ok_and(|director| !director.roots().is_empty());
+    let folder = workspace.folder().display();
+    if let Outcome::Waits(standings) = outcome {
+        standings.iter().for_each(|standing| print::line(&standing_line(standing)));
     }
+    print::note(&match outcome {
+        outcome if outcome.lacks_signatures() => format!(
+            "next: hand the folder `{folder}` (without `keys/`) to a keeper of an open key, who runs `dunlin sign --add`"
+        ),
+        _ if has_server => {
+            "next: `dunlin publish` brings it to the fleet server, which adds snapshot and timestamp"
+                .to_owned()
+        }
+        Outcome::Taken => "next: dunlin publish --to FOLDER".to_owned(),
+        Outcome::Waits(_) => format!(
+            "next: where the online key is, run `dunlin sign --add --trust {folder}`, which adds snapshot and timestamp"
+        ),
+    });
 }
 
 fn standing_line(standing: &Standing) -> String {

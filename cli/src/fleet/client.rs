@@ -7,8 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use dunlin_fleet_api::page::Page;
+use dunlin_protocol::routes::ENVELOPE_MEDIA_TYPE;
+use dunlin_protocol::{Problem, RefusalCode};
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
-use reqwest::header::{ETAG, IF_MATCH};
+use reqwest::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use reqwest::redirect::Policy;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
@@ -153,6 +155,57 @@ impl Client {
         self.answer(request.body(bytes)).map(drop)
     }
 
+    /// Fetches bytes into a file, at most so many. The token stays here: what gateways fetch asks for none.
+    ///
+    /// *Errors*: as [`Client::get`]; there is more, or the file cannot be written.
+    pub fn fetch(&self, path: &str, to: &Path, bytes_max: u64) -> Result<(), CommandError> {
+        let response = self.answer(self.http.get(format!("{}{path}", self.url)))?;
+        let mut file = std::fs::File::create(to)
+            .map_err(|e| CommandError::failed(format!("cannot write `{}`", to.display()), e))?;
+        let copied = std::io::copy(&mut response.take(bytes_max.saturating_add(1)), &mut file)
+            .map_err(|e| CommandError::failed("the server's answer broke off", e))?;
+        match copied > bytes_max {
+            true => Err(CommandError::CheckFailed(format!("`{path}` has more than {bytes_max} bytes"))),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns what gateways fetch from a path; nothing where it is not there.
+    ///
+    /// *Errors*: as [`Client::get`].
+    pub fn fetched(&self, path: &str) -> Result<Option<Vec<u8>>, CommandError> {
+        match self.answer(self.http.get(format!("{}{path}", self.url))) {
+            Ok(response) => bytes(response).map(Some),
+            Err(CommandError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings a gateway's envelope, whose signature says who speaks: no token goes along. Returns the server's envelope,
+    /// which may hold a refusal.
+    ///
+    /// *Errors*: a refusal that is not signed; the server cannot be reached.
+    pub fn bring_envelope(&self, path: &str, envelope: Vec<u8>) -> Result<Vec<u8>, CommandError> {
+        let request = self.http.post(format!("{}{path}", self.url)).body(envelope);
+        let request = request.header(CONTENT_TYPE, ENVELOPE_MEDIA_TYPE);
+        let response = request.send().map_err(|e| self.unreachable(e))?;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.starts_with(ENVELOPE_MEDIA_TYPE)) {
+            return bytes(response);
+        }
+        let body = bytes(response)?;
+        let Some(problem) = Problem::parse(&body) else {
+            let message = format!("`{}` answers as no fleet server does; is the URL right?", self.url);
+            return Err(CommandError::Failed { message, source: None });
+        };
+        let message = format!("the server says: {}", problem.detail);
+        Err(match problem.code {
+            RefusalCode::UnknownDevice => CommandError::NotFound(message),
+            RefusalCode::TooMany | RefusalCode::Unavailable => CommandError::Failed { message, source: None },
+            _ => CommandError::CheckFailed(message),
+        })
+    }
+
     fn ask(&self, method: Method, path: &str) -> Result<Response, CommandError> {
         self.answer(self.request(method, path))
     }
@@ -163,6 +216,10 @@ impl Client {
 
     fn answer(&self, request: RequestBuilder) -> Result<Response, CommandError> {
         let response = request.send().map_err(|e| self.unreachable(e))?;
+        self.judge(response)
+    }
+
+    fn judge(&self, response: Response) -> Result<Response, CommandError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);

@@ -5,3 +5,4 @@
 pub mod client;
 pub mod profile;
 pub mod repository;
+pub mod served;

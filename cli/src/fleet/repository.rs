@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 
 use dunlin_fleet_api::image::{HeldFiles, NewFiles, TakenFiles};
+use dunlin_model_package::package::MANIFEST_BYTES_MAX;
+use dunlin_model_package::repository_path::SETTINGS_FOLDER;
 use dunlin_model_package::{Digest, Manifest, RepositoryPath, RepositorySource as _};
 use dunlin_trust::sign::repository::{Files, Repository, standing};
 use dunlin_trust::time::UnixTime;
@@ -54,10 +56,41 @@ pub fn publish(
     for release in &releases {
         blobs += upload_release(client, workspace, &release.path, &release.sha256)?;
     }
+    for (path, sha256) in settings(&repository) {
+        blobs += upload_settings(client, workspace, path, sha256)?;
+    }
     let taken: TakenFiles =
         client.post("/v1/image", &NewFiles { files: texts(&offline)?, reason: reason.to_owned() })?;
     take_back(client, workspace, offline, now)?;
     Ok(Published { files: taken.files, blobs, releases: releases.len() })
+}
+
+/// Returns the files of settings that are signed: path and SHA-256.
+fn settings(repository: &Repository) -> impl Iterator<Item = (&str, Digest)> {
+    let targets = repository.target_roles().filter_map(|role| repository.targets(role));
+    let named = targets.flat_map(|targets| &targets.targets);
+    named.filter(|(path, _)| path.starts_with(SETTINGS_FOLDER)).filter_map(|(path, description)| {
+        Some((path.as_str(), description.hashes.get("sha256")?.parse().ok()?))
+    })
+}
+
+/// Uploads a file of settings that is not at the server; returns how many.
+fn upload_settings(
+    client: &Client,
+    workspace: &Workspace,
+    path: &str,
+    sha256: Digest,
+) -> Result<usize, CommandError> {
+    let address = format!("/v1/blobs/{sha256}");
+    if client.has(&address)? {
+        return Ok(0);
+    }
+    let read = workspace.source().read(&RepositoryPath::Blob(sha256), MANIFEST_BYTES_MAX);
+    let bytes = read
+        .map_err(|e| CommandError::failed(format!("cannot read `{path}`"), e))?
+        .ok_or_else(|| CommandError::NotFound(format!("`{path}` is missing in the trust folder")))?;
+    client.put_bytes(&address, bytes)?;
+    Ok(1)
 }
 
 /// Uploads the manifest and the files of a release that are not at the server; returns how many.

@@ -38,6 +38,9 @@ pub enum RepositoryPath {
     Blob(Digest),
 }
 
+/// Below this stand targets that are files of settings: they are kept by hash alone.
+pub const SETTINGS_FOLDER: &str = "settings/";
+
 /// A text that is no path of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathError(String);
@@ -88,6 +91,13 @@ impl RepositoryPath {
     #[must_use]
     pub fn target_path(model: &str, version: &str) -> Option<String> {
         (is_model(model) && is_version(version)).then(|| format!("models/{model}/{version}/manifest.json"))
+    }
+
+    /// Returns the path of the target that a file of settings is, as signed metadata name it; none where the name is none
+    /// that a model may have.
+    #[must_use]
+    pub fn settings_target(name: &str) -> Option<String> {
+        is_model(name).then(|| format!("{SETTINGS_FOLDER}{name}.toml"))
     }
 
     /// Tells whether it is a file of metadata.

@@ -57,6 +57,10 @@ pub struct AssignmentNote {
     /// What the device must be.
     #[serde(default)]
     pub requirements: Requirements,
+    /// Which failure of the release is to be forgotten: when the device found it bad, in milliseconds since 1970 by the
+    /// device's clock, as it reported it. It tries the release again then, and never for a failure that came later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of_ms: Option<i64>,
 }
 
 /// What a device must be to run a model; an empty list asks for nothing.

@@ -16,7 +16,6 @@ use tokio::task::JoinHandle;
 
 use super::lane_control::{LaneControl, LaneStart, LaneStarts, SlotStarter};
 use super::signals::Signals;
-use super::updates::Updates;
 use super::{Surroundings, react};
 use crate::backlog::StoredBacklog;
 use crate::command::CommandError;
@@ -177,7 +176,7 @@ impl Generation {
         self,
         signals: &mut Signals,
         request: &LoadRequest,
-        (loaded, updates): (&Loaded, &Updates),
+        (loaded, surroundings): (&Loaded, &Surroundings),
     ) -> Result<Ended, CommandError> {
         // A task of its own, not this future: waking a task costs no system call.
         let mut stage = tokio::spawn(self.stage.run(self.links));
@@ -187,7 +186,7 @@ impl Generation {
             tokio::select! {
                 end = &mut stage => break end.map_err(|error| CommandError::failed("the stage panicked", error))?,
                 signal = signals.next() => {
-                    let found = react(signal, request, loaded, updates).await;
+                    let found = react(signal, request, loaded, surroundings).await;
                     if let Some(found) = found.filter(|_| ended.is_none()) {
                         ended = Some(found);
                         let _ = self.shutdown.send(true);

@@ -21,6 +21,7 @@ use dunlin_pipeline::Core;
 use tokio::sync::{mpsc, watch};
 
 use crate::command::CommandError;
+use crate::config::overlay::Overlay;
 use crate::config::{self, ConfigErrors, LoadRequest, Loaded};
 use crate::link::course::LinkParts;
 use crate::link::link_board::LinkBoard;
@@ -28,6 +29,9 @@ use crate::link::outgoing::Outgoing;
 use crate::link::settings::LinkSettings;
 use crate::logging::{self, LogFilter};
 use crate::metrics::Metrics;
+use crate::remote_settings::SettingsDesk;
+use crate::remote_settings::desk::SettingsMode;
+use crate::remote_settings::standing::SettingsFile;
 use crate::status::ControlRequest;
 use crate::status::board::StatusBoard;
 use crate::status::http::StatusHttp;
@@ -62,6 +66,8 @@ pub(crate) struct Surroundings {
     pub(crate) settled: SettledNumbers,
     /// What the link to the fleet server needs of the configuration; the link ends with it.
     pub(crate) link: watch::Sender<LinkSettings>,
+    /// Settings of the fleet server.
+    pub(crate) settings: Arc<SettingsDesk>,
 }
 
 /// Compiles a configuration's sources, and its models with what runs in their lanes.
@@ -90,6 +96,31 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, CommandError> {
     Ok(loaded)
 }
 
+/// Returns a request with settings of the fleet server.
+#[must_use]
+pub fn with_settings(request: &LoadRequest, file: &SettingsFile) -> LoadRequest {
+    let SettingsFile { target, digest, text } = file.clone();
+    LoadRequest { overlay: Some(Overlay { target, digest, text }), ..request.clone() }
+}
+
+/// Returns the configuration with the settings that the fleet server gave; those that do not fit it are given up.
+fn with_settings_in_use(request: &LoadRequest, local: Loaded, desk: &SettingsDesk) -> Loaded {
+    while let Some(file) = desk.in_use() {
+        if local.settings.fleet.settings.mode == SettingsMode::Refuse {
+            break;
+        }
+        match load(&with_settings(request, &file)) {
+            Ok(loaded) => return loaded,
+            Err(error) => desk.give_up(file.digest, &Chain(&error).to_string()),
+        }
+        // `state.db` cannot be written: they run as long as they fit, and these do not.
+        if desk.in_use().is_some_and(|still| still.digest == file.digest) {
+            break;
+        }
+    }
+    local
+}
+
 /// Runs the daemon until it is told to stop.
 ///
 /// *Errors*: the configuration is refused, the state folder cannot be used, or the store failed for good.
@@ -116,6 +147,11 @@ async fn serve(request: &LoadRequest, loaded: Loaded, filter: &LogFilter) -> Res
         .map_err(|error| CommandError::failed("cannot find this program's file", error))?;
     let (control, present) = watch::channel(None);
     let updates = Updates::open(&lock, &loaded.settings, worker_program.clone())?;
+    let desk = Arc::new(SettingsDesk::open(&lock, loaded.settings.fleet.settings));
+    desk.note_start();
+    signals.follow(&desk);
+    let loaded = with_settings_in_use(request, loaded, &desk);
+    replace_filter(filter, &loaded);
     let watchdog = Watchdog::default();
     let surroundings = Surroundings {
         lock,
@@ -128,9 +164,10 @@ async fn serve(request: &LoadRequest, loaded: Loaded, filter: &LogFilter) -> Res
         writer: watch::channel(None).0,
         settled: SettledNumbers::default(),
         link: watch::channel(LinkSettings::of(&loaded)).0,
+        settings: desk,
     };
     let board = start_status(&loaded, &surroundings, present).await?;
-    start_link(&surroundings, board);
+    start_link(request, &surroundings, board);
     tokio::spawn(surroundings.watchdog.clone().feed());
     tracing::info!(
         gateway = loaded.settings.gateway,
@@ -156,16 +193,17 @@ async fn run_generations(
 ) -> Result<(), CommandError> {
     let updates = &surroundings.updates;
     let mut last_stop = updates.book.last_stop();
-    let mut before = None;
+    let mut before: Option<Loaded> = None;
     loop {
         updates.configure(&loaded.settings);
+        surroundings.settings.configure(loaded.settings.fleet.settings);
         surroundings.link.send_if_modified(|present| {
             let settings = LinkSettings::of(&loaded);
             let is_new = *present != settings;
             *present = settings;
             is_new
         });
-        let ended = match settle(signals, request, (&loaded, updates)).await {
+        let ended = match settle((surroundings, signals), request, &loaded).await {
             Some(ended) => ended,
             None => match begin_lanes(updates, &loaded).await {
                 Ok(begun) => {
@@ -177,6 +215,9 @@ async fn run_generations(
                 Err(error) => {
                     let Some(kept) = before.take() else { return Err(error) };
                     tracing::error!("the configuration is kept, the new one is refused: {}", Chain(&error));
+                    if let Some(digest) = loaded.overlay.filter(|_| loaded.overlay != kept.overlay) {
+                        surroundings.settings.give_up(digest, &Chain(&error).to_string());
+                    }
                     replace_filter(filter, &kept);
                     loaded = kept;
                     continue;
@@ -186,6 +227,7 @@ async fn run_generations(
         match ended {
             Ended::Stopped => return Ok(()),
             Ended::Reload(new) => {
+                surroundings.settings.note_down();
                 replace_filter(filter, &new);
                 before = Some(std::mem::replace(&mut loaded, *new));
                 surroundings.metrics.reloads.add(1);
@@ -202,16 +244,17 @@ fn replace_filter(filter: &LogFilter, loaded: &Loaded) {
 
 /// Waits until the configured releases are settled, or a signal ends the wait.
 async fn settle(
-    signals: &mut Signals,
+    (surroundings, signals): (&Surroundings, &mut Signals),
     request: &LoadRequest,
-    (loaded, updates): (&Loaded, &Updates),
+    loaded: &Loaded,
 ) -> Option<Ended> {
+    let updates = &surroundings.updates;
     let mut settled = pin!(updates.settle(&loaded.settings));
     loop {
         tokio::select! {
             () = &mut settled => return None,
             signal = signals.next() => {
-                let ended = react(signal, request, loaded, updates).await;
+                let ended = react(signal, request, loaded, surroundings).await;
                 if ended.is_some() {
                     return ended;
                 }
@@ -237,9 +280,11 @@ async fn run_generation(
         tracing::warn!(error = %Chain(&error), "the start is counted as a failed one");
     }
     systemd::ready();
+    surroundings.metrics.ready.set(1);
     tracing::info!("ready");
+    surroundings.settings.note_up(loaded.overlay);
     dunlin_kit::resident::release_program_pages();
-    let ended = generation.run(signals, request, (loaded, updates)).await;
+    let ended = generation.run(signals, request, (loaded, surroundings)).await;
     if let Some(updater) = updater {
         updater.stop().await;
     }
@@ -306,7 +351,7 @@ async fn start_status(
 }
 
 /// Starts the link to the fleet server. Models run without it: what keeps it from starting is in the log.
-fn start_link(surroundings: &Surroundings, status: Arc<StatusBoard>) {
+fn start_link(request: &LoadRequest, surroundings: &Surroundings, status: Arc<StatusBoard>) {
     let Surroundings { lock, updates, link, writer, settled, .. } = surroundings;
     let upload = link.borrow().fleet.upload;
     let opened = match updates.book.lost() {
@@ -338,6 +383,8 @@ fn start_link(surroundings: &Surroundings, status: Arc<StatusBoard>) {
         clock: Arc::clone(&updates.clock),
         meter: Arc::clone(&updates.meter),
         outgoing: Outgoing::new(uploads),
+        remote_settings: Arc::clone(&surroundings.settings),
+        request: request.clone(),
     };
     if let Err(error) = parts.spawn() {
         tracing::error!(%error, "there is no link to a fleet server");
@@ -362,7 +409,7 @@ pub(crate) async fn react(
     signal: Signal,
     request: &LoadRequest,
     loaded: &Loaded,
-    updates: &Updates,
+    surroundings: &Surroundings,
 ) -> Option<Ended> {
     match signal {
         Signal::Stop => {
@@ -372,17 +419,22 @@ pub(crate) async fn react(
         }
         Signal::Reload => {
             systemd::reloading();
-            let reloaded = reload(request, loaded, updates).await;
+            let reloaded = reload(request, loaded, surroundings).await;
             if reloaded.is_none() {
                 systemd::ready();
             }
             reloaded.map(|reloaded| Ended::Reload(Box::new(reloaded)))
         }
+        Signal::Settings => {
+            let reloaded = reload(request, loaded, surroundings).await?;
+            let is_other = reloaded.overlay != loaded.overlay;
+            is_other.then(|| Ended::Reload(Box::new(reloaded)))
+        }
     }
 }
 
-async fn reload(request: &LoadRequest, present: &Loaded, updates: &Updates) -> Option<Loaded> {
-    match fitting(request, updates).await {
+async fn reload(request: &LoadRequest, present: &Loaded, surroundings: &Surroundings) -> Option<Loaded> {
+    match fitting(request, surroundings).await {
         Ok(loaded) if loaded.settings.state_dir != present.settings.state_dir => {
             tracing::error!(
                 "the configuration is kept: `state_dir` cannot change while the daemon runs; restart it"
@@ -400,14 +452,26 @@ async fn reload(request: &LoadRequest, present: &Loaded, updates: &Updates) -> O
     }
 }
 
-/// Loads a configuration that the releases at work fit.
-async fn fitting(request: &LoadRequest, updates: &Updates) -> Result<Loaded, CommandError> {
-    let loaded = load(request)?;
+/// Loads a configuration that the releases at work fit. Settings of the fleet server that do not are given up.
+async fn fitting(request: &LoadRequest, surroundings: &Surroundings) -> Result<Loaded, CommandError> {
+    let Surroundings { updates, settings: desk, .. } = surroundings;
+    loop {
+        let loaded = with_settings_in_use(request, load(request)?, desk);
+        let Err(error) = require_fit(&loaded, updates).await else { return Ok(loaded) };
+        let Some(digest) = loaded.overlay else { return Err(error) };
+        desk.give_up(digest, &Chain(&error).to_string());
+        if desk.in_use().is_some_and(|still| still.digest == digest) {
+            return Err(error);
+        }
+    }
+}
+
+async fn require_fit(loaded: &Loaded, updates: &Updates) -> Result<(), CommandError> {
     let lanes = updates.lanes(&loaded.settings).await;
-    if let Err(errors) = compile(&loaded, &lanes) {
+    if let Err(errors) = compile(loaded, &lanes) {
         // A candidate leaves where it alone does not fit.
         let without = updates.without_candidates(&loaded.settings, lanes);
-        compile(&loaded, &without).map_err(|_| refused(&errors))?;
+        compile(loaded, &without).map_err(|_| refused(&errors))?;
     }
-    Ok(loaded)
+    Ok(())
 }

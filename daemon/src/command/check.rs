@@ -3,6 +3,7 @@
 //! Reads the configuration, opens packages, connects to brokers; changes nothing and starts nothing. What needs the
 //! pipeline, the engine or an MQTT client is asked through [`Probes`].
 
+mod link;
 mod readiness;
 mod report;
 
@@ -22,6 +23,7 @@ use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
 use crate::config::{
     ConfigErrors, Finding, LoadRequest, Loaded, effective, inspect, process_environment, schema_json,
 };
+use crate::link::remote::{RemoteSettings, ServerSeen};
 use crate::update::open_release::OpenedRelease;
 use report::{Report, Section};
 
@@ -99,6 +101,9 @@ pub type GoldenProbe<'p> = dyn Fn(&Package) -> Result<Option<usize>, ProbeFailur
 /// Connects to a broker as the daemon would, under another client identifier, and reads what it announces.
 pub type BrokerProbe<'p> = dyn Fn(&BrokerSettings) -> Result<BrokerReport, ProbeFailure> + 'p;
 
+/// Asks the fleet server for a file that it has for anybody.
+pub type ServerProbe<'p> = dyn Fn(&RemoteSettings) -> Result<ServerSeen, ProbeFailure> + 'p;
+
 /// The checks that need other parts of the daemon; each is called at most once a subject.
 pub struct Probes<'p> {
     /// What the pipeline says of sources and models.
@@ -109,6 +114,8 @@ pub struct Probes<'p> {
     pub golden_vectors: &'p GoldenProbe<'p>,
     /// What a broker says of itself.
     pub broker: &'p BrokerProbe<'p>,
+    /// What the fleet server says of itself.
+    pub server: &'p ServerProbe<'p>,
 }
 
 /// How a check ended.
@@ -158,6 +165,7 @@ pub fn check(
         set: args.set.clone(),
         environment,
         state_dir: args.state_dir.clone(),
+        overlay: None,
     };
     let (loaded, warnings) = inspect(&request);
     let loaded = loaded.and_then(|loaded| (probes.compile)(&loaded).map(|()| loaded));
@@ -178,6 +186,7 @@ pub fn check(
             check_configuration(&loaded, &releases, args, &mut report);
             check_packages(&loaded, releases, probes, &mut report);
             check_brokers(&loaded, args, probes, &mut report);
+            link::check(&loaded.settings, args, probes, &mut report);
             readiness::check(&loaded.settings, &mut report);
         }
     }

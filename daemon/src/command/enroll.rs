@@ -31,6 +31,9 @@ pub struct EnrollArgs {
     /// File with an enrolment token in its first line [default: `fleet.token_file`]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Print the gateway's public key and its six words, and enrol nowhere: for `dunlin devices expect`
+    #[arg(long, conflicts_with_all = ["server", "token_file"])]
+    pub show_key: bool,
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
@@ -49,12 +52,16 @@ pub fn run(args: &EnrollArgs) -> Result<ExitCode, CommandError> {
         set: Vec::new(),
         environment: process_environment(),
         state_dir: args.state.state_dir.clone(),
+        overlay: None,
     })
     .map_err(|errors| CommandError::Configuration {
         message: format!("the configuration is refused\n{errors}"),
         source: None,
     })?;
     let mut settings = LinkSettings::of(&loaded);
+    if args.show_key {
+        return show_key(&settings.state_dir);
+    }
     let token_file = args.token_file.clone().or_else(|| settings.fleet.token_file.clone());
     let token = token_file.as_deref().filter(|path| args.token_file.is_some() || path.exists());
     let token = token.map(read_token).transpose().map_err(refused)?;
@@ -90,6 +97,21 @@ pub fn run(args: &EnrollArgs) -> Result<ExitCode, CommandError> {
         identity.device(),
         identity.words()
     ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the key, which is made where there is none; beside a running daemon too, which has made it already.
+fn show_key(state_dir: &Path) -> Result<ExitCode, CommandError> {
+    let no_identity = |error| CommandError::failed("the gateway has no identity", error);
+    let identity = match Identity::read(state_dir).map_err(no_identity)? {
+        Some(identity) => identity,
+        None => {
+            let _alone = lock(state_dir)?;
+            Identity::open(state_dir).map_err(no_identity)?
+        }
+    };
+    let (key, device, words) = (identity.public(), identity.device(), identity.words());
+    print(&format!("key     {key}\ngateway {device}\nwords   {words}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

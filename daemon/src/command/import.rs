@@ -162,6 +162,7 @@ fn import_alone(
         set: Vec::new(),
         environment,
         state_dir: args.state.state_dir.clone(),
+        overlay: None,
     })
     .map_err(|errors| CommandError::Configuration {
         message: format!("the configuration is refused\n{errors}"),

@@ -16,6 +16,7 @@ pub mod predict;
 pub mod query;
 pub mod released;
 pub mod replay;
+pub mod results;
 pub mod rollback;
 pub mod selection;
 pub mod sources;

@@ -184,8 +184,11 @@ pub fn release_text(release: &Release) -> String {
 }
 
 fn counts_text(counts: &CountsReport) -> String {
-    let CountsReport { predictions, invalid, failed, slow, compared, agreed, .. } = counts;
+    let CountsReport { predictions, invalid, failed, slow, abstained, compared, agreed, .. } = counts;
     let mut text = format!("{predictions} predictions, {invalid} invalid, {failed} failed, {slow} slow");
+    if *abstained > 0 {
+        let _ = write!(text, ", {abstained} abstained");
+    }
     if *compared > 0 {
         let _ = write!(text, "; {agreed} of {compared} agree");
     }

@@ -3,6 +3,7 @@
 //! Joins the commands' traits with the pipeline's runner; models run in this process, without the daemon's limits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::Package;
@@ -19,6 +20,8 @@ use super::{CommandError, note, released};
 use crate::app;
 use crate::config::settings::{BrokerSettings, ModelSettings, Settings};
 use crate::config::{ConfigErrors, LoadRequest, Loaded, process_environment};
+use crate::link::meter::Meter;
+use crate::link::remote::{Remote, RemoteError, RemoteSettings, ServerSeen};
 use crate::mqtt::probe::{ProbeError, probe};
 use crate::publication::InstanceRenderer;
 use crate::stage::publishing::{Topics, publications};
@@ -44,6 +47,7 @@ pub fn start_pipeline(args: &ReplayArgs) -> Result<OfflinePipeline, CommandError
         set: args.set.clone(),
         environment: process_environment(),
         state_dir: None,
+        overlay: None,
     };
     let mut loaded = app::load(&request)?;
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
@@ -198,5 +202,22 @@ pub fn broker(settings: &BrokerSettings) -> Result<BrokerReport, ProbeFailure> {
         session_expiry: report
             .session_expiry
             .map(|seconds| std::time::Duration::from_secs(u64::from(seconds))),
+    })
+}
+
+/// Asks the fleet server for the director's first root, which it has for anybody once an owner has adopted it.
+///
+/// *Errors*: the server is not reached, or something else answers.
+pub fn server(settings: &RemoteSettings) -> Result<ServerSeen, ProbeFailure> {
+    let seen = Remote::open(settings, Arc::<Meter>::default()).and_then(|remote| remote.see());
+    seen.map_err(|error| {
+        let remedy = match &error {
+            RemoteError::Tls(_) | RemoteError::Client(_) => "correct `fleet.ca_file` and `fleet.proxy`",
+            RemoteError::Foreign(_) | RemoteError::TooLong(_) => {
+                "correct `fleet.url`, or sign in at the portal of this network"
+            }
+            _ => "check `fleet.url`, name resolution, firewall and proxy, and whether the server runs",
+        };
+        ProbeFailure { message: Chain(&error).to_string(), remedy: remedy.to_owned() }
     })
 }

@@ -71,6 +71,16 @@ pub struct TrustTable {
     pub root: Option<String>,
 }
 
+/// Whether settings of the fleet server are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SettingsModeName {
+    /// They are, over those of the files.
+    Take,
+    /// The gateway's own configuration alone counts.
+    Refuse,
+}
+
 /// The fleet server that this gateway belongs to.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -101,6 +111,10 @@ pub struct FleetTable {
     pub data_budget: Option<String>,
     /// How much of the predictions may leave the gateway, whatever the server asks for: `all`, `none`, or one in so many, as in `1/10`. Changes of an alert are always among those of a sample.
     pub upload_predictions: String,
+    /// Whether settings of the server are used: `take`, or `refuse`.
+    pub settings: SettingsModeName,
+    /// How long settings of the server may take to be confirmed by an answer of the server, before the gateway goes back to those before. *Range*: 1s to 1h.
+    pub settings_confirm_max: Span,
     /// Labels that this gateway claims, as in `{ hall = "3" }`; the server's own come before them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -119,6 +133,8 @@ impl Default for FleetTable {
             metered: false,
             data_budget: None,
             upload_predictions: "all".to_owned(),
+            settings: SettingsModeName::Take,
+            settings_confirm_max: Span::from_secs(5 * 60),
             labels: BTreeMap::new(),
         }
     }

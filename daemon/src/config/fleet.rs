@@ -10,12 +10,13 @@ use dunlin_protocol::limits::{LABELS_MAX, URL_BYTES_MAX};
 
 use super::LoadRequest;
 use super::brokers::{Folders, check_file, is_world_readable};
-use super::file::FleetTable;
+use super::file::{FleetTable, SettingsModeName};
 use super::finding::Findings;
 use super::origin::Origins;
 use super::quantity::Bytes;
 use super::resolve::span_in;
 use super::settings::FleetSettings;
+use crate::remote_settings::desk::{SettingsMode, SettingsRule};
 use crate::upload::UploadSettings;
 use crate::upload::selection::Sampling;
 
@@ -64,6 +65,12 @@ pub(super) fn resolve(
     let interval_min = span("interval_min", table.interval_min, Span::from_millis(100), hour);
     let (minute, week) = (Span::from_secs(60), Span::from_secs(7 * 86_400));
     let interval_max = span("interval_max", table.interval_max, minute, week);
+    let second = Span::from_secs(1);
+    let confirm_max = span("settings_confirm_max", table.settings_confirm_max, second, hour);
+    let mode = match table.settings {
+        SettingsModeName::Take => SettingsMode::Take,
+        SettingsModeName::Refuse => SettingsMode::Refuse,
+    };
     check_labels(&table.labels, findings);
     FleetSettings {
         url,
@@ -75,6 +82,7 @@ pub(super) fn resolve(
         interval_max,
         metered: table.metered,
         upload: upload(table, findings),
+        settings: SettingsRule { mode, confirm_max },
         labels: table.labels.clone(),
     }
 }

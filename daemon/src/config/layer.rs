@@ -15,6 +15,7 @@ use super::LoadRequest;
 use super::finding::{ConfigErrors, Finding};
 use super::hint::did_you_mean;
 use super::origin::{Origin, Origins, Step, child, element, is_at_or_below, path_text};
+use super::overlay;
 
 /// Longest configuration file: thousands of sources with all their fields.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -49,6 +50,9 @@ pub(super) fn merge(request: &LoadRequest) -> Result<Merged, ConfigErrors> {
     }
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));
+    }
+    if let Some(settings) = &request.overlay {
+        overlay::merge(&mut merged, settings).map_err(ConfigErrors)?;
     }
     // In name order, so that a whole table comes before its keys.
     let mut environment: Vec<&(String, String)> = request.environment.iter().collect();
@@ -139,13 +143,13 @@ fn merge_file(merged: &mut Merged, path: &Path) -> Result<(), Vec<Finding>> {
 }
 
 /// A file that is being merged.
-struct Source<'s> {
-    path: &'s Path,
-    text: &'s str,
+pub(super) struct Source<'s> {
+    pub(super) path: &'s Path,
+    pub(super) text: &'s str,
 }
 
 impl Source<'_> {
-    fn origin(&self, offset: usize) -> Origin {
+    pub(super) fn origin(&self, offset: usize) -> Origin {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         Origin::File {
@@ -155,7 +159,7 @@ impl Source<'_> {
         }
     }
 
-    fn syntax_finding(&self, error: &toml::de::Error) -> Finding {
+    pub(super) fn syntax_finding(&self, error: &toml::de::Error) -> Finding {
         Finding {
             origin: self.origin(error.span().map_or(0, |span| span.start)),
             path: String::new(),
@@ -166,7 +170,7 @@ impl Source<'_> {
         }
     }
 
-    fn merge_table(
+    pub(super) fn merge_table(
         &self,
         into: &mut Table,
         origins: &mut Origins,

@@ -13,6 +13,7 @@ mod hint;
 mod layer;
 mod models;
 pub mod origin;
+pub mod overlay;
 pub mod quantity;
 pub mod reference;
 mod resolve;
@@ -43,6 +44,8 @@ pub struct LoadRequest {
     pub environment: Vec<(String, String)>,
     /// The state folder of the command line, over every other.
     pub state_dir: Option<PathBuf>,
+    /// Settings of the fleet server: over the files, below the environment.
+    pub overlay: Option<overlay::Overlay>,
 }
 
 impl LoadRequest {
@@ -71,6 +74,8 @@ pub struct Loaded {
     pub origins: Origins,
     /// The merged configuration with every default filled in.
     pub effective: toml::Table,
+    /// SHA-256 of the fleet server's settings among them, where there are any.
+    pub overlay: Option<dunlin_kit::digest::Digest>,
 }
 
 /// Loads and checks a configuration.
@@ -99,6 +104,7 @@ pub fn inspect(request: &LoadRequest) -> (Result<Loaded, ConfigErrors>, Vec<Find
             effective: resolved.effective,
             warnings: warnings.clone(),
             origins: merged.origins,
+            overlay: request.overlay.as_ref().map(|overlay| overlay.digest),
         }),
         _ => Err(ConfigErrors(all)),
     };

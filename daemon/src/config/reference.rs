@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::file::ConfigFile;
 use super::origin::Step;
+use super::overlay::SETTABLE;
 
 /// The complete example of the reference page.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -25,8 +26,9 @@ Layers, each over the one before:
 
 1. the main file;
 2. `conf.d/*.toml` beside it, in name order: tables are merged key by key, `[[source]]` and `[[model]]` are appended, other arrays are replaced;
-3. environment variables: `DUNLIN_MQTT__URL=mqtt://broker:1883` sets `mqtt.url` (`__` stands for the dot, case does not matter, `_` may stand for `-`);
-4. `--set mqtt.url=mqtt://broker:1883`, as often as needed.
+3. settings that a fleet server gives, see [below](#settings-from-the-fleet-server);
+4. environment variables: `DUNLIN_MQTT__URL=mqtt://broker:1883` sets `mqtt.url` (`__` stands for the dot, case does not matter, `_` may stand for `-`);
+5. `--set mqtt.url=mqtt://broker:1883`, as often as needed.
 
 In the environment and with `--set` a value is read as TOML where that is possible, else as text. An element of `[[source]]` or `[[model]]`
 is addressed by its name or its position from 0: `--set model.frost.window.hop=4`, `DUNLIN_SOURCE__0__RETAINED=use`.
@@ -40,6 +42,15 @@ all defaults and where each other value comes from; `--schema` prints the JSON S
 `#:schema PATH` in the first line turns it on in many of them).
 
 ## A complete example
+
+";
+
+const SERVER_SETTINGS: &str = "\
+## Settings from the fleet server
+
+A file of settings is a TOML file like `dunlind.toml`, laid over it. Sources and models are named (`[model.frost.window]`); those that the
+gateway's own configuration has not are refused, as is every key that is not listed here. The gateway tries settings and goes back by
+itself where they do not prove themselves, see [a gateway in a fleet](fleet.md#settings). `fleet.settings = \"refuse\"` takes none.
 
 ";
 
@@ -59,7 +70,11 @@ fn schema() -> Value {
 #[must_use]
 pub fn reference_markdown() -> String {
     let root = schema();
-    let mut page = format!("{INTRODUCTION}```toml\n{EXAMPLE}```\n\n## All keys\n");
+    let mut page = format!("{INTRODUCTION}```toml\n{EXAMPLE}```\n\n{SERVER_SETTINGS}");
+    for pattern in SETTABLE {
+        let _ = writeln!(page, "- `{}`", pattern.replace('*', "NAME"));
+    }
+    page.push_str("\n## All keys\n");
     let mut writer = Writer { root: &root, page: &mut page, written: BTreeSet::new() };
     writer.section("Top level", "", &root);
     page

@@ -11,6 +11,7 @@ use std::time::Duration;
 use dunlin_model_package::{ModelSpec, SourceSpec};
 
 use crate::flow::BrokerIndex;
+use crate::remote_settings::desk::SettingsRule;
 use crate::upload::UploadSettings;
 
 /// All settings of a daemon.
@@ -77,6 +78,8 @@ pub struct FleetSettings {
     pub metered: bool,
     /// What may be uploaded.
     pub upload: UploadSettings,
+    /// What is done with settings of the server.
+    pub settings: SettingsRule,
     /// Labels that the gateway claims.
     pub labels: BTreeMap<String, String>,
 }

@@ -3,6 +3,8 @@
 //! Every failure ends in a wait and a new question; none ends the thread or reaches a stage. A question that news overtake
 //! is dropped: its number is used up, and the next one says more.
 
+mod outcome;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,11 +15,9 @@ use dunlin_kit::clock;
 use dunlin_kit::error_chain::Chain;
 use dunlin_protocol::exchange::{Ask, Clock, Desired, ReportPart};
 use dunlin_protocol::limits::{ANSWER_BYTES_MAX, WAIT_SECONDS_MAX, envelope_bytes_max};
-use dunlin_protocol::refusal::Refusal as WireRefusal;
 use dunlin_protocol::routes::{director_root_path, exchange_path};
 use dunlin_protocol::{
-    Counter, DeviceState, Digest, Envelope, ExchangeAnswer, ExchangeRequest, Form, List, Message as _, Nonce,
-    RefusalCode, StartId,
+    Counter, Digest, Envelope, ExchangeAnswer, ExchangeRequest, Form, List, Message as _, Nonce, StartId,
 };
 use dunlin_trust::director::Device;
 use dunlin_trust::limits::ROOT_BYTES_MAX;
@@ -33,14 +33,17 @@ use super::identity::Identity;
 use super::link_board::LinkBoard;
 use super::meter::Meter;
 use super::outgoing::Outgoing;
-use super::reaction::{Deed, Patience, Reaction, Warrant, reaction};
+use super::reaction::{Patience, Reaction, reaction};
 use super::remote::{Remote, words_of};
 use super::report::device_report;
-use super::rhythm::{Heeded, Rhythm};
+use super::rhythm::Rhythm;
 use super::server_clock::ServerClock;
 use super::server_keys::director_keys;
 use super::server_repository::ServerRepository;
 use super::settings::LinkSettings;
+use crate::config::LoadRequest;
+use crate::remote_settings::SettingsDesk;
+use crate::remote_settings::standing::Event;
 use crate::status::board::StatusBoard;
 use crate::store::trust::{Cycle, Trusted};
 use crate::store::{FleetLife, FleetStore, TrustStore};
@@ -56,6 +59,8 @@ use crate::update::trust_state::{Clocks, TrustState};
 const IDLE: Duration = Duration::from_secs(86_400);
 /// After this long a server that does not know the gateway is asked to enrol it again.
 const UNKNOWN_MAX: Duration = Duration::from_secs(86_400);
+/// Longest wait between two questions while settings wait for their confirmation.
+const TRIAL_WAIT: Duration = Duration::from_secs(5);
 /// Questions longer than this are compressed: below it the frame saves nothing.
 const PLAIN_BYTES_MAX: usize = 1_024;
 /// Fast, and within a few percent of the slower levels on JSON.
@@ -83,6 +88,10 @@ pub struct LinkParts {
     pub meter: Arc<Meter>,
     /// Rows for the server.
     pub outgoing: Outgoing,
+    /// The server's settings.
+    pub remote_settings: Arc<SettingsDesk>,
+    /// What the configuration is loaded from: settings are checked with it.
+    pub request: LoadRequest,
 }
 
 impl LinkParts {
@@ -108,6 +117,8 @@ impl LinkParts {
             form: Form::Zstd,
             unknown_since: None,
             last_said: String::new(),
+            to_confirm: None,
+            settings_moves: self.remote_settings.moves(),
             parts: self,
         };
         std::thread::Builder::new().name("fleet-link".to_owned()).spawn(move || course.run())
@@ -133,6 +144,9 @@ struct Course {
     unknown_since: Option<Instant>,
     /// What was logged last, so that it is logged once.
     last_said: String,
+    /// Settings on trial that an answer to the present question confirms.
+    to_confirm: Option<Digest>,
+    settings_moves: watch::Receiver<u64>,
 }
 
 /// What ended a wait.
@@ -165,6 +179,7 @@ impl Course {
             self.rhythm.set_bounds((self.settings.fleet.interval_min, self.settings.fleet.interval_max));
             self.parts.outgoing.configure(self.settings.fleet.upload);
             moves.mark_unchanged();
+            self.settings_moves.mark_unchanged();
             wait = match self.prepare() {
                 Ok(false) => IDLE,
                 Ok(true) if self.life.is_none() => self.enrol(),
@@ -182,9 +197,11 @@ impl Course {
         let tells_news = self.is_heard && self.life.is_some() && !self.settings.fleet.metered;
         let least = self.settings.fleet.interval_min;
         let settings = &mut self.parts.settings;
+        let settings_moves = &mut self.settings_moves;
         self.runtime.block_on(async {
             tokio::select! {
                 () = tokio::time::sleep(wait) => Woken::Now,
+                Ok(()) = settings_moves.changed() => Woken::Now,
                 changed = settings.changed() => if changed.is_ok() { Woken::Now } else { Woken::Stopping },
                 Ok(()) = moves.changed(), if tells_news => {
                     tokio::time::sleep(least).await;
@@ -279,7 +296,11 @@ impl Course {
             Err(words) => return Some(self.failed(&words, Patience::BackOff)),
         };
         let is_known = self.confirmed == Some(digest);
-        let is_kept_open = is_known && !self.settings.fleet.metered && self.parts.outgoing.may_be_kept_open();
+        let is_on_trial = self.parts.remote_settings.is_on_trial();
+        let is_kept_open = is_known
+            && !is_on_trial
+            && !self.settings.fleet.metered
+            && self.parts.outgoing.may_be_kept_open();
         let wait_seconds = if is_kept_open { WAIT_SECONDS_MAX } else { 0 };
         let sealed = match self.seal(&question) {
             Ok(sealed) => sealed,
@@ -315,11 +336,15 @@ impl Course {
             return Err("the gateway is not enrolled".to_owned());
         };
         let models = self.parts.book.report();
-        let report = device_report(&self.settings, &models);
+        let of_server = self.parts.remote_settings.report(self.settings.digest);
+        self.show_settings(&of_server);
+        let report = device_report(&self.settings, &models, of_server, self.parts.outgoing.budget());
         let digest = report.digest();
         // What the server may have from before the start is asked for by its digest first.
         let is_new = self.confirmed.is_some_and(|confirmed| confirmed != digest);
         let status = self.parts.status.report(clock::monotonic_micros());
+        let connected = status.brokers.values().filter(|broker| broker.connected).count();
+        self.to_confirm = self.parts.remote_settings.ready_to_confirm(connected);
         let health = health_of(&status, &models, &self.parts.desk);
         let held = self.parts.fleet.held().map_err(|error| words(&error))?;
         let counter = self.counter.get_or_insert_with(|| MessageCounter::from_ceiling(life.counter_ceiling));
@@ -374,6 +399,7 @@ impl Course {
     ) -> Option<Posted> {
         let remote = self.remote.clone()?;
         let settings = &mut self.parts.settings;
+        let settings_moves = &mut self.settings_moves;
         let wait = Duration::from_secs(wait_seconds);
         let path = exchange_path(wait_seconds);
         let posted = remote.post(&path, sealed, wait, envelope_bytes_max(ANSWER_BYTES_MAX));
@@ -384,6 +410,7 @@ impl Course {
                     Err(error) => Posted::Failed(words_of(&error)),
                 },
                 Ok(()) = moves.changed(), if wait_seconds > 0 => Posted::Overtaken,
+                Ok(()) = settings_moves.changed(), if wait_seconds > 0 => Posted::Overtaken,
                 changed = settings.changed() => match changed {
                     Ok(()) => Posted::Overtaken,
                     Err(_) => Posted::Stopping,
@@ -451,22 +478,24 @@ impl Course {
         self.confirmed = answer.report_known.filter(|_| !wants_report).or(Some(Digest::of(b"")));
         let state = answer.state.clone();
         self.answered(&state);
+        if let Some(digest) = self.to_confirm.take() {
+            self.parts.remote_settings.confirm(digest);
+        }
         let hurry = self.parts.outgoing.answered(&answer, self.settings.fleet.metered);
         let granted = self.parts.outgoing.interval_min();
         let fetches = self.parts.outgoing.fetches_packages();
         if let Some(desired) = answer.desired.as_ref().filter(|_| fetches) {
-            return match self.direct(question, desired) {
-                Ok(()) => self.wait(Patience::AsTold, Some(Duration::ZERO), None),
-                Err(error) => {
-                    let words = Chain(&error).to_string();
-                    self.say("statement", &words);
-                    self.parts.board.change(|report| report.last_error = Some(words));
-                    self.wait(Patience::BackOff, None, None)
-                }
-            };
+            let taken = self.direct(question, desired).map_err(|error| Chain(&error).to_string());
+            let taken = taken.and_then(|()| self.take_settings(&answer));
+            return self.waited("statement", taken);
+        }
+        if answer.settings.is_some() {
+            let taken = self.take_settings(&answer);
+            return self.waited("settings", taken);
         }
         // What was answered at once is followed by a question that is kept open.
         let is_behind = self.confirmed != Some(digest) || !(was_kept_open || self.settings.fleet.metered);
+        let told = if self.parts.remote_settings.is_on_trial() { told.min(TRIAL_WAIT) } else { told };
         let told = if is_behind { Duration::ZERO } else { hurry.unwrap_or(told) };
         self.wait(Patience::AsTold, Some(told), None).max(granted)
     }
@@ -481,7 +510,7 @@ impl Course {
             None
         });
         let nonce = question.nonce.to_string();
-        {
+        let named = {
             let _alone = self.parts.desk.trust_gate();
             let floors = self.parts.trust.counter_floors()?;
             let mut import = Import {
@@ -495,8 +524,14 @@ impl Course {
                 asker: Asker::Operator,
             };
             let letter = Letter { files: &desired.director, nonce: &nonce };
-            import.direct(&letter, &repository, &self.parts.book)?;
-        }
+            import.direct(
+                &letter,
+                &repository,
+                &self.parts.book,
+                self.parts.remote_settings.named().as_ref(),
+            )?
+        };
+        self.parts.remote_settings.apply(Event::Named(named))?;
         self.parts.fleet.take_desired(desired.revision)?;
         if let Some(life) = &mut self.life {
             life.desired_revision = desired.revision;
@@ -506,91 +541,5 @@ impl Course {
             tracing::debug!(why, "files of old releases stay until the next time");
         }
         Ok(())
-    }
-
-    fn refused_signed(&mut self, refusal: &WireRefusal, told: Duration) -> Duration {
-        let code = &refusal.code;
-        let Reaction { patience, deed, .. } = reaction(code, Warrant::Signed);
-        self.say(code.as_str(), &format!("{code}: the server refuses this gateway ({})", refusal.words));
-        if let (Deed::RiseAbove, Some(highest), Some(counter)) = (deed, refusal.highest, &mut self.counter) {
-            counter.rise_above(highest.get());
-        }
-        self.wait(patience, Some(told), None)
-    }
-
-    fn refused_unsigned(
-        &mut self,
-        code: &RefusalCode,
-        words: &str,
-        retry_after: Option<Duration>,
-    ) -> Duration {
-        let Reaction { patience, deed, .. } = reaction(code, Warrant::Unsigned);
-        self.parts.outgoing.refused(code);
-        self.say(code.as_str(), &format!("{code}: {words}"));
-        match deed {
-            Deed::PlainForm => self.form = Form::Plain,
-            Deed::EnrolAfterADay => {
-                let since = *self.unknown_since.get_or_insert_with(Instant::now);
-                let has_token = self.settings.fleet.token_file.as_deref().is_some_and(|path| path.exists());
-                if has_token && since.elapsed() >= UNKNOWN_MAX {
-                    return self.enrol();
-                }
-            }
-            Deed::None | Deed::RiseAbove => {}
-        }
-        self.wait(patience, None, retry_after)
-    }
-
-    fn wait(
-        &mut self,
-        patience: Patience,
-        told: Option<Duration>,
-        retry_after: Option<Duration>,
-    ) -> Duration {
-        self.rhythm.wait_after(Heeded { patience, told, retry_after }, random_unit())
-    }
-
-    fn answered(&mut self, state: &DeviceState) {
-        if self.last_said != state.as_str() {
-            state.as_str().clone_into(&mut self.last_said);
-            tracing::info!(%state, "the fleet server answers");
-        }
-        let revision = self.life.as_ref().map_or(0, |life| life.desired_revision);
-        self.parts.board.change(|report| {
-            state.as_str().clone_into(&mut report.state);
-            report.answers += 1;
-            report.failures = 0;
-            report.answered_at_us = Some(clock::monotonic_micros());
-            report.last_error = None;
-            report.desired_revision = revision;
-        });
-    }
-
-    /// Notes a refusal by its code, and logs it once.
-    fn say(&mut self, code: &str, words: &str) {
-        self.is_heard = false;
-        if self.last_said != words {
-            words.clone_into(&mut self.last_said);
-            tracing::warn!(code, words, "the fleet server");
-        }
-        self.parts.board.change(|report| {
-            code.clone_into(&mut report.state);
-            report.failures += 1;
-            report.last_error = Some(words.to_owned());
-        });
-    }
-
-    /// Notes that nothing came, and logs it once.
-    fn failed(&mut self, words: &str, patience: Patience) -> Duration {
-        self.is_heard = false;
-        if self.last_said != words {
-            words.clone_into(&mut self.last_said);
-            tracing::warn!(words, "no answer of the fleet server; models run on");
-        }
-        self.parts.board.change(|report| {
-            report.failures += 1;
-            report.last_error = Some(words.to_owned());
-        });
-        self.wait(patience, None, None)
     }
 }

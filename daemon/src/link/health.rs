@@ -11,6 +11,9 @@ use crate::status::report::StatusReport;
 use crate::update::import_desk::ImportDesk;
 use crate::update::report::{CountsReport, ModelsReport};
 
+/// Windows from which a 99th percentile is more than their slowest.
+const TIMED_MIN: u64 = 100;
+
 /// Returns the figures, without what waits and what was spent: those are the upload's.
 #[must_use]
 pub fn health_of(status: &StatusReport, models: &ModelsReport, desk: &ImportDesk) -> Health {
@@ -25,7 +28,7 @@ pub fn health_of(status: &StatusReport, models: &ModelsReport, desk: &ImportDesk
                 role: role(&lane.role),
                 release: lane.release.digest,
                 counts: counts(lane.counts.as_ref(), starts.map_or(0, |slot| slot.starts)),
-                latency: Latency::default(),
+                latency: latency(lane.counts.as_ref()),
             }
         })
     });
@@ -63,13 +66,23 @@ fn counts(counts: Option<&CountsReport>, worker_starts: u64) -> Counts {
         invalid: counts.invalid,
         failed: counts.failed,
         slow: counts.slow,
-        abstained: 0,
+        abstained: counts.abstained,
         compared: counts.compared,
         agreed: counts.agreed,
         // JSON has no infinity.
         difference_max: if counts.difference_max.is_finite() { counts.difference_max } else { f64::MAX },
         worker_starts,
     }
+}
+
+/// Returns how long windows take, once there are enough to tell.
+fn latency(counts: Option<&CountsReport>) -> Latency {
+    let told = counts.filter(|counts| counts.timed >= TIMED_MIN);
+    told.map_or_else(Latency::default, |counts| Latency {
+        count: counts.timed,
+        p50_us: counts.p50_us,
+        p99_us: counts.p99_us,
+    })
 }
 
 /// Returns the daemon's resident memory in bytes, and the system's load over a minute.

@@ -29,9 +29,23 @@ pub struct LinkReport {
     pub last_error: Option<String>,
     /// Revision of the newest statement that was taken.
     pub desired_revision: u64,
+    /// Settings of the server, where it gave any.
+    #[serde(default)]
+    pub settings: Option<SettingsShown>,
     /// What waits for the server, and what was spent on it.
     #[serde(default)]
     pub upload: UploadReport,
+}
+
+/// What became of the server's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsShown {
+    /// Their revision.
+    pub revision: u64,
+    /// `trial`, `confirmed`, `reverted`, `refused`, or `local`: none are in use.
+    pub state: String,
+    /// Why they are not in use.
+    pub detail: Option<String>,
 }
 
 /// The board.

@@ -22,6 +22,7 @@ pub mod server_clock;
 pub mod server_keys;
 pub mod server_repository;
 pub mod settings;
+pub mod settings_offer;
 
 /// What stands in the place of a release that comes from the fleet server.
 pub const FLEET_PLACE: &str = "fleet:";

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dunlin_protocol::exchange::ExchangeAnswer;
 use dunlin_protocol::health::{Purpose, Spent};
 use dunlin_protocol::limits::REQUEST_BYTES_MAX;
+use dunlin_protocol::report::Budget;
 use dunlin_protocol::{ExchangeRequest, Message as _, RefusalCode, Stream};
 
 use super::meter::Meter;
@@ -140,6 +141,11 @@ impl Outgoing {
                 self.uploads.spend(&purpose, sent, received);
             }
         }
+    }
+
+    /// Returns the data budget and what it leaves out.
+    pub fn budget(&mut self) -> Budget {
+        self.uploads.account().told()
     }
 
     /// Returns the shortest time to the next question that the data budget allows.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_kit::error_chain::Chain;
-use dunlin_protocol::routes::ENVELOPE_MEDIA_TYPE;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use dunlin_protocol::routes::{ENVELOPE_MEDIA_TYPE, director_root_path};
+use reqwest::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Proxy, RequestBuilder, Response};
 use rustls::RootCertStore;
 use tokio::runtime::Runtime;
+use tower::util::MapRequestLayer;
 
 use super::heard::Reply;
 use super::meter::{Meter, OVERHEAD_BYTES, Traffic};
@@ -97,6 +98,15 @@ impl std::error::Error for RemoteError {
     }
 }
 
+/// What the server says of itself to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerSeen {
+    /// Whether an owner has adopted it.
+    pub is_adopted: bool,
+    /// Its clock, in seconds since 1970; nobody signed it.
+    pub unix_s: Option<i64>,
+}
+
 /// The client.
 #[derive(Debug, Clone)]
 pub struct Remote {
@@ -120,11 +130,16 @@ impl Remote {
             }
             Err(error) => return Err(RemoteError::Tls(error)),
         };
+        let (counted, is_tls) = (Arc::clone(&meter), settings.server.starts_with("https://"));
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(Policy::none())
             .connect_timeout(CONNECT_MAX)
             .pool_max_idle_per_host(1)
+            .connector_layer(MapRequestLayer::new(move |destination| {
+                counted.connected(is_tls);
+                destination
+            }))
             .user_agent(concat!("dunlind/", env!("CARGO_PKG_VERSION")));
         if let Some(proxy) = &settings.proxy {
             builder = builder.proxy(Proxy::all(proxy.as_str()).map_err(RemoteError::Client)?);
@@ -201,6 +216,23 @@ impl Remote {
         })
     }
 
+    /// Asks the server for a file that it has for anybody, and returns what that tells. Blocks.
+    ///
+    /// *Errors*: the server was not reached, took too long, or something else answers.
+    pub fn see(&self) -> Result<ServerSeen, RemoteError> {
+        let path = director_root_path(1);
+        self.runtime.block_on(async {
+            let url = format!("{}{path}", self.settings.server);
+            let request = self.client.get(url).timeout(CONNECT_MAX);
+            let response = request.send().await.map_err(RemoteError::Request)?;
+            let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
+            let time =
+                date.and_then(|date| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
+            let is_adopted = taken(response, &path)?.is_some();
+            Ok(ServerSeen { is_adopted, unix_s: time.map(jiff::Timestamp::as_second) })
+        })
+    }
+
     /// Begins a request for a file at a place. GETs carry no identity.
     pub fn request(&self, method: Method, base: &str, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{base}{path}"))
@@ -211,7 +243,10 @@ impl Remote {
 ///
 /// *Errors*: the place was not reached, or answered with something else than a file.
 pub async fn answered(request: RequestBuilder, path: &str) -> Result<Option<Response>, RemoteError> {
-    let response = request.send().await.map_err(RemoteError::Request)?;
+    taken(request.send().await.map_err(RemoteError::Request)?, path)
+}
+
+fn taken(response: Response, path: &str) -> Result<Option<Response>, RemoteError> {
     let status = response.status().as_u16();
     let media_type =
         response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

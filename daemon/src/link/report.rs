@@ -4,9 +4,7 @@
 
 use dunlin_kit::clock;
 use dunlin_protocol::report as wire;
-use dunlin_protocol::report::{
-    Budget, ClockState, DeviceReport, Disk, ModelPhase, Refused, SettingsReport, SettingsState,
-};
+use dunlin_protocol::report::{Budget, ClockState, DeviceReport, Disk, ModelPhase, Refused, SettingsReport};
 use dunlin_protocol::text::Code;
 use dunlin_protocol::{List, Words};
 use jiff::Timestamp;
@@ -19,9 +17,14 @@ use crate::update::report::{
     BadReport, CandidateReport, LaneReport, ModelReport, ModelsReport, RefusedReport,
 };
 
-/// Returns the report.
+/// Returns the report; `of_server` says what became of the server's settings, `budget` what the data budget leaves out.
 #[must_use]
-pub fn device_report(settings: &LinkSettings, models: &ModelsReport) -> DeviceReport {
+pub fn device_report(
+    settings: &LinkSettings,
+    models: &ModelsReport,
+    of_server: SettingsReport,
+    budget: Budget,
+) -> DeviceReport {
     let clock = match (is_synchronised(), clock::is_plausible(clock::wall_micros())) {
         (true, _) => ClockState::Synchronised,
         (false, true) => ClockState::Free,
@@ -31,17 +34,12 @@ pub fn device_report(settings: &LinkSettings, models: &ModelsReport) -> DeviceRe
         facts: facts_of(settings),
         labels: labels_of(settings),
         time_zone: name(&time_zone()),
-        settings: SettingsReport {
-            digest: settings.digest,
-            revision: 0,
-            state: SettingsState::Local,
-            detail: None,
-        },
+        settings: of_server,
         models: List::first_of(models.models.iter().map(|(model, report)| model_report(model, report))),
         safe_mode: models.safe_mode,
         state_lost: models.state_lost.as_deref().map(Words::cut),
         refused: List::first_of(models.refused.iter().map(refused)),
-        budget: Budget::default(),
+        budget,
         disk: Disk { total_bytes: Space::of(&settings.state_dir).total, quota_bytes: settings.quota_bytes },
         clock,
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dunlin_model_package::{Digest, RepositoryPath, RepositorySource, SourceError};
-use dunlin_protocol::routes::{blob_path, image_path};
+use dunlin_protocol::routes::{blob_path, delta_path, image_path};
 use dunlin_trust::transfer::require_speed;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response};
@@ -63,20 +63,51 @@ impl ServerRepository {
         places
     }
 
-    /// Asks each place in turn; nothing where those that answer have no such file.
+    /// Returns what makes a blob of another that is here: one frame of Zstandard. Nothing where there is none.
+    ///
+    /// *Errors*: no place was reached.
+    pub fn patch(&self, sha256: Digest, base: Digest) -> Result<Option<impl Read + Send>, SourceError> {
+        let path = RepositoryPath::Blob(sha256);
+        let asked = self.ask_for(&path, &delta_path(&sha256, &base), Part::From(0))?;
+        Ok(asked.map(|response| self.download(response, path.to_string(), Traffic::Packages, 0)))
+    }
+
+    fn download(&self, response: Response, object: String, traffic: Traffic, skipped: u64) -> Download {
+        self.remote.meter().received(traffic, OVERHEAD_BYTES);
+        Download {
+            response,
+            runtime: self.remote.runtime(),
+            part: bytes::Bytes::new(),
+            skipped,
+            window: (Instant::now(), 0),
+            object,
+            remote: self.remote.clone(),
+            traffic,
+        }
+    }
+
     fn ask(&self, path: &RepositoryPath, part: Part) -> Result<Option<Response>, SourceError> {
-        let route = route_of(path);
+        self.ask_for(path, &route_of(path), part)
+    }
+
+    /// Asks each place in turn; nothing where those that answer have no such file.
+    fn ask_for(
+        &self,
+        path: &RepositoryPath,
+        route: &str,
+        part: Part,
+    ) -> Result<Option<Response>, SourceError> {
         let (mut failed, mut is_absent) = (None, false);
         for place in self.order(path) {
-            let mut request = self.remote.request(Method::GET, place, &route).timeout(DOWNLOAD_MAX);
+            let mut request = self.remote.request(Method::GET, place, route).timeout(DOWNLOAD_MAX);
             match part {
                 Part::From(0) => {}
                 Part::From(offset) => request = request.header(RANGE, format!("bytes={offset}-")),
                 Part::First => request = request.header(RANGE, "bytes=0-0"),
             }
             let asked = self.remote.runtime().block_on(async {
-                let asked = tokio::time::timeout(HEAD_MAX, answered(request, &route)).await;
-                asked.unwrap_or_else(|_| Err(RemoteError::TooSlow(route.clone())))
+                let asked = tokio::time::timeout(HEAD_MAX, answered(request, route)).await;
+                asked.unwrap_or_else(|_| Err(RemoteError::TooSlow(route.to_owned())))
             });
             match asked {
                 Ok(Some(response)) => return Ok(Some(response)),
@@ -150,18 +181,7 @@ impl RepositorySource for ServerRepository {
             _ => offset,
         };
         let traffic = if path.is_metadata() { Traffic::Metadata } else { Traffic::Packages };
-        let download = Download {
-            response,
-            runtime: self.remote.runtime(),
-            part: bytes::Bytes::new(),
-            skipped,
-            window: (Instant::now(), 0),
-            object: path.to_string(),
-            remote: self.remote.clone(),
-            traffic,
-        };
-        download.meter().received(traffic, OVERHEAD_BYTES);
-        Ok(Some(Box::new(download)))
+        Ok(Some(Box::new(self.download(response, path.to_string(), traffic, skipped))))
     }
 }
 

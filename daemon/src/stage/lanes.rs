@@ -103,8 +103,12 @@ impl Lanes {
         counts.predictions += 1;
         counts.invalid += u64::from(flags.contains(QualityFlags::INVALID_OUTPUT));
         counts.failed += u64::from(flags.contains(QualityFlags::INFERENCE_FAILED));
+        counts.abstained += u64::from(flags.contains(QualityFlags::ABSTAINED));
         let taken_us =
             window.submitted_us.map_or(0, |submitted| now_us.saturating_sub(submitted).unsigned_abs());
+        if window.submitted_us.is_some() && !flags.contains(QualityFlags::INFERENCE_FAILED) {
+            counts.latencies.add(taken_us);
+        }
         counts.slow += u64::from(budget.is_some_and(|budget| u128::from(taken_us) > budget.as_micros()));
         let model = lane / LANES_PER_MODEL;
         let (Some(pairs), Some(place)) = (&mut self.pairs[model], core.place(window.head.instance)) else {

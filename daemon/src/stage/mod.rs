@@ -30,6 +30,7 @@ use crate::lanes::{Arrangement, LaneCounts};
 use crate::metrics::Metrics;
 use crate::status::ControlRequest;
 use crate::store::WriterCommand;
+use crate::store::outbox::OutboxOrder;
 use crate::store::queue::{SendFailure, Sender};
 use crate::systemd::Heartbeat;
 use arranging::Arranging;
@@ -395,6 +396,8 @@ impl Stage {
                 request.steps.get_or_insert(self.steps.0);
             }
             if quiet || request.steps.is_some_and(|steps| steps <= self.steps.1) {
+                // Whoever wants all that arrived wants losses that do not grow any more.
+                self.outgoing.push_back(WriterCommand::Outbox(OutboxOrder::Seal));
                 self.outgoing.push_back(WriterCommand::Flush(request.reply));
             } else if !request.reply.is_closed() {
                 self.flushes.push(request);

@@ -56,6 +56,9 @@ pub struct StatusReport {
     pub state_dir: String,
     /// Id of the boot it runs in.
     pub boot: String,
+    /// Whether it is ready, as the service manager is told: a start that is cut before counts as a failed one.
+    #[serde(default)]
+    pub ready: bool,
     /// Whether safe mode keeps candidates from running.
     #[serde(default)]
     pub safe_mode: bool,
@@ -301,6 +304,7 @@ impl StatusReport {
             uptime_seconds: (moment.monotonic_us - metrics.started_us).max(0) as f64 / 1e6,
             state_dir: facts.state_dir.display().to_string(),
             boot: facts.boot.clone(),
+            ready: metrics.ready.get() != 0,
             safe_mode: false,
             messages: metrics.messages.get(),
             readings: metrics.readings.get(),

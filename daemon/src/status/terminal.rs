@@ -127,6 +127,11 @@ fn push_link(text: &mut String, link: &LinkReport) {
     if link.state == "pending" {
         line(text, &format!("        to be accepted by its words: {}", terminal_safe(&link.words)));
     }
+    if let Some(settings) = &link.settings {
+        let why = settings.detail.as_ref().map(|why| format!(": {}", shortened(why, ERROR_CHARS_MAX)));
+        let state = terminal_safe(&settings.state);
+        line(text, &format!("        settings {} {state}{}", settings.revision, why.unwrap_or_default()));
+    }
     if let Some(error) = &link.last_error {
         line(text, &format!("        {}", shortened(error, ERROR_CHARS_MAX)));
     }

@@ -15,6 +15,7 @@ pub mod body;
 pub mod clock_fix;
 pub mod error;
 pub mod fleet;
+pub mod fleet_settings;
 pub mod folder_lock;
 pub mod ledger;
 mod numbers;
@@ -40,6 +41,7 @@ pub mod writer;
 
 pub use error::{FailureClass, StoreError};
 pub use fleet::{FleetLife, FleetStore};
+pub use fleet_settings::SettingsStore;
 pub use folder_lock::FolderLock;
 pub use open::{DeliveryMark, Moment, Recovery, Store};
 pub use outbox::SettledNumbers;

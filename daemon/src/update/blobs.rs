@@ -32,6 +32,8 @@ const FOLDERS: [&str; 2] = ["models", "blobs"];
 const PART_SUFFIX: &str = ".part";
 /// Bytes read at once: a few blocks of an SD card, and nothing beside a gateway's memory.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Largest window of a patch, as the protocol has it: 64 MiB.
+const PATCH_WINDOW_LOG_MAX: u32 = 26;
 const NO_LINK: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
 
 /// Why a blob did not come.
@@ -212,6 +214,53 @@ impl BlobStore {
             first => first?,
         }
         Ok(Fetched::Copied)
+    }
+
+    /// Makes a blob of a patch and a blob that is here. To be called where nothing of the wanted one is here.
+    ///
+    /// *Errors*: the patch is of no use, or did not come; nothing is left of it, and the whole blob is to be fetched.
+    pub fn patch(
+        &self,
+        frame: &mut (dyn Read + Send),
+        base: &BlobSpec,
+        wanted: &BlobSpec,
+        took: &mut dyn FnMut(u64),
+    ) -> Result<(), BlobError> {
+        let name = wanted.sha256.to_string();
+        let (part_name, object) = (part_name(&name), format!("blobs/{name}"));
+        let before = self.read_whole(base)?;
+        self.require_room(wanted.bytes)?;
+        let unreadable = |source| BlobError::Source(SourceError::Io { path: PathBuf::from(&object), source });
+        let decoder = zstd::stream::read::Decoder::with_ref_prefix(io::BufReader::new(frame), &before);
+        let mut decoder = decoder.map_err(unreadable)?.single_frame();
+        decoder.window_log_max(PATCH_WINDOW_LOG_MAX).map_err(unreadable)?;
+        let mut reader = TargetReader::new(&description_of(wanted), None, &object).map_err(Refusal::from)?;
+        self.remove(&part_name)?;
+        let file = self.create(&part_name)?;
+        let mut copy = Copy { store: self, part: &file, reader: &mut reader, object: &object };
+        let copied = copy.take_all(&mut decoder, took);
+        let made = copied.and_then(|()| reader.finish().map_err(|failure| Refusal::from(failure).into()));
+        match made {
+            Ok(()) => self.settle(&file, &part_name, &name),
+            Err(error) => self.remove(&part_name).and(Err(error)),
+        }
+    }
+
+    /// Reads a blob that is here into memory.
+    fn read_whole(&self, wanted: &BlobSpec) -> Result<Vec<u8>, BlobError> {
+        let name = wanted.sha256.to_string();
+        let file = self.open_plain(&name, OFlag::O_RDONLY)?.ok_or_else(|| absent(&name))?;
+        let mut reader = TargetReader::new(&description_of(wanted), None, &name).map_err(Refusal::from)?;
+        let mut whole = Vec::with_capacity(usize::try_from(wanted.bytes).unwrap_or(0));
+        let mut outgrown = Ok(());
+        self.each_chunk(&file, &name, |chunk| {
+            if outgrown.is_ok() {
+                outgrown = reader.update(chunk);
+                whole.extend_from_slice(chunk);
+            }
+        })?;
+        outgrown.and_then(|()| reader.finish()).map_err(Refusal::from)?;
+        Ok(whole)
     }
 
     fn take(
@@ -426,6 +475,11 @@ impl Copy<'_> {
         let input = source.reader_at(&path, offset).map_err(BlobError::Source)?;
         // One more than is wanted, to notice a source that does not end.
         let mut input = input.ok_or_else(|| absent(self.object))?.take(self.reader.missing() + 1);
+        self.take_all(&mut input, took)
+    }
+
+    /// Takes what an input gives, as long as it is no more than is missing.
+    fn take_all(&mut self, input: &mut dyn Read, took: &mut dyn FnMut(u64)) -> Result<(), BlobError> {
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut window = ((self.store.uptime)(), 0);
         loop {

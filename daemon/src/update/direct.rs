@@ -7,6 +7,7 @@ use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::{RepositoryPath, RepositorySource, SourceError};
 use dunlin_protocol::exchange::DirectorFiles;
 use dunlin_trust::director::{Assignment, Statement, WithdrawalNote};
+use dunlin_trust::metadata::TargetDescription;
 use dunlin_trust::time::UnixTime;
 use dunlin_trust::{Code, Verified};
 
@@ -19,14 +20,17 @@ use super::refusal::Refusal;
 use super::release::{Cause, Reason, Release};
 use super::trust_state::{Interruption, TrustState};
 use crate::link::FLEET_PLACE;
+use crate::remote_settings::standing::Named;
 use crate::store::trust::{Cycle, KeptRelease, Trusted};
 use crate::store::{StoreError, StoredRelease};
 
 /// The check of a statement, as its refusals are filed.
 pub const STATEMENT_CHECK: &str = "director";
 
-/// Targets that are settings for the gateway and no releases; the gateway keeps to its own file.
+/// Targets that are settings for the gateway and no releases.
 const SETTINGS: &str = "settings/";
+/// The check of settings, as their refusals are filed.
+pub const SETTINGS_CHECK: &str = "settings";
 
 /// A statement as it came.
 #[derive(Debug, Clone, Copy)]
@@ -78,13 +82,22 @@ fn root_version(raw: &[u8]) -> Option<u64> {
 /// What became of a target of the statement.
 enum Chosen {
     /// It is to be offered to the slot.
-    Offer(String, Box<KeptRelease>),
+    Offer(Box<Offered>),
     /// It runs already.
     Runs,
 }
 
+/// A release that is to be offered.
+struct Offered {
+    slot: String,
+    release: KeptRelease,
+    /// Which failure of it is to be forgotten.
+    retry_of_ms: Option<i64>,
+}
+
 impl Import<'_> {
-    /// Takes a statement of the director, which `source` has the approvals of.
+    /// Takes a statement of the director, which `source` has the approvals of. Returns the settings that it names; `named`
+    /// are those of the statement before.
     ///
     /// *Errors*: refused as a whole, and on record; or something failed: then it is to be asked for again. What single
     /// targets are refused for is on record, and no error.
@@ -93,8 +106,9 @@ impl Import<'_> {
         letter: &Letter<'_>,
         source: &dyn ListedSource,
         book: &ReleaseBook,
-    ) -> Result<(), ImportError> {
-        let directed = self.follow(letter, source, book);
+        named: Option<&Named>,
+    ) -> Result<Option<Named>, ImportError> {
+        let directed = self.follow(letter, source, book, named);
         if let Err(ImportError::Refused(refusal)) = &directed {
             let Refusal { code, object, reason } = refusal;
             tracing::warn!(code, object, reason, "the director's statement is refused");
@@ -111,7 +125,8 @@ impl Import<'_> {
         letter: &Letter<'_>,
         source: &dyn ListedSource,
         book: &ReleaseBook,
-    ) -> Result<(), ImportError> {
+        named: Option<&Named>,
+    ) -> Result<Option<Named>, ImportError> {
         let mut image = open_trust(self.store, self.state_dir, self.root)?;
         let now = image.time(&self.clocks);
         let (director, statement) = self.read_statement(letter, now)?;
@@ -121,14 +136,17 @@ impl Import<'_> {
         let targets = || statement.targets.iter().filter(|(path, _)| !path.starts_with(SETTINGS));
         let before = image.kept();
         let kept = self.store.releases()?;
-        let is_known = |(path, description): (&String, &dunlin_trust::metadata::TargetDescription)| {
+        let is_known = |(path, description): (&String, &TargetDescription)| {
             let sha256 = description.hashes.get("sha256");
             kept.iter().any(|kept| {
                 kept.approved && kept.evidence.target == *path && sha256 == Some(&kept.digest.to_string())
             })
         };
         let mut passed = vec![STATEMENT_CHECK.to_owned()];
-        if !targets().all(|(path, (description, _))| is_known((path, description))) {
+        let settings = statement.targets.iter().find(|(path, _)| path.starts_with(SETTINGS));
+        let settings = settings.map(|(path, (description, _))| (path.as_str(), description));
+        let are_settings_known = settings.is_none_or(|settings| is_named(named, settings));
+        if !are_settings_known || !targets().all(|(path, (description, _))| is_known((path, description))) {
             if let Err(interruption) = image.refresh(source, now) {
                 self.keep(&before, &image, Cycle::default())?;
                 return Err(self.refresh_failed(interruption));
@@ -140,10 +158,10 @@ impl Import<'_> {
         for (path, (_, note)) in targets() {
             match self.choose(&mut image, source, &statement, path, now, book) {
                 Ok(Chosen::Runs) => cycle.passed.push(model_check(&note.slot)),
-                Ok(Chosen::Offer(slot, release)) => {
-                    cycle.passed.push(model_check(&slot));
-                    cycle.releases.push((*release).clone());
-                    offers.push((slot, *release));
+                Ok(Chosen::Offer(offered)) => {
+                    cycle.passed.push(model_check(&offered.slot));
+                    cycle.releases.push(offered.release.clone());
+                    offers.push(offered);
                 }
                 Err(ImportError::Refused(refusal)) => {
                     let Refusal { code, object, reason } = &refusal;
@@ -153,8 +171,17 @@ impl Import<'_> {
                 Err(error) => return Err(error),
             }
         }
+        let named = match settings {
+            Some(settings) if is_named(named, settings) => named.cloned(),
+            Some(settings) => Some(choose_settings(&mut image, source, settings, now, &mut cycle)?),
+            None => None,
+        };
+        if named.as_ref().is_none_or(|named| named.refused.is_none()) {
+            cycle.passed.push(SETTINGS_CHECK.to_owned());
+        }
         self.keep(&before, &image, cycle)?;
-        offers.iter().try_for_each(|(slot, release)| self.offer(slot, release, book))
+        offers.iter().try_for_each(|offered| self.offer(offered, book))?;
+        Ok(named)
     }
 
     /// The image repository's refusals are filed as an import's are.
@@ -250,13 +277,19 @@ impl Import<'_> {
             }
         };
         let release = KeptRelease { approved: true, place: Some(FLEET_PLACE.to_owned()), ..release };
-        Ok(Chosen::Offer(slot.clone(), Box::new(release)))
+        let (slot, retry_of_ms) = (slot.clone(), note.retry_of_ms);
+        Ok(Chosen::Offer(Box::new(Offered { slot, release, retry_of_ms })))
     }
 
-    fn offer(&mut self, slot: &str, release: &KeptRelease, book: &ReleaseBook) -> Result<(), ImportError> {
-        // What the fleet took back and names again, it means.
-        let taken_back = |bad: &super::machine::BadRelease| bad.reason == Reason::RolledBack(Cause::Fleet);
-        let is_meant = book.state(slot).badness(&release.digest).is_some_and(taken_back);
+    fn offer(&mut self, offered: &Offered, book: &ReleaseBook) -> Result<(), ImportError> {
+        let Offered { slot, release, retry_of_ms } = offered;
+        // What the fleet took back and names again, it means; and what it names by the very failure. One that came since
+        // is another, so that a statement which comes again has nothing tried twice.
+        let is_forgiven = |bad: &super::machine::BadRelease| {
+            bad.reason == Reason::RolledBack(Cause::Fleet)
+                || *retry_of_ms == Some(bad.at_us.div_euclid(1_000))
+        };
+        let is_meant = book.state(slot).badness(&release.digest).is_some_and(is_forgiven);
         let intent = if is_meant { Intent::Retry } else { Intent::Desired };
         let refusal = match book.offer(slot, &stored(release), intent) {
             Ok(Outcome::Changed | Outcome::Unchanged) => return Ok(()),
@@ -272,6 +305,52 @@ impl Import<'_> {
         let recorded: Result<(), StoreError> = self.store.save(&Cycle { refused, ..Cycle::default() });
         Ok(recorded?)
     }
+}
+
+/// A target of the statement that is settings: its path, and what the director says of it.
+type SettingsTarget<'a> = (&'a str, &'a TargetDescription);
+
+/// Tells whether these settings were found with the owner's approval before.
+fn is_named(named: Option<&Named>, (path, description): SettingsTarget<'_>) -> bool {
+    named.is_some_and(|named| {
+        named.refused.is_none()
+            && named.target == path
+            && description.length == named.length
+            && description.hashes.get("sha256") == Some(&named.digest.to_string())
+    })
+}
+
+/// Searches settings in the image repository: they count where the owner's keys name the same file.
+fn choose_settings(
+    image: &mut TrustState,
+    source: &dyn ListedSource,
+    (path, description): SettingsTarget<'_>,
+    now: UnixTime,
+    cycle: &mut Cycle,
+) -> Result<Named, ImportError> {
+    let digest = description.hashes.get("sha256").and_then(|hash| hash.parse().ok());
+    let unnamed = || Refusal::trust(Code::Mismatch, path, "is named without a SHA-256");
+    let digest = digest.ok_or_else(unnamed)?;
+    let found = match approval::find(image.set_mut(), source, path, now) {
+        Ok(found)
+            if found.description.length == description.length
+                && found.description.hashes.get("sha256") == description.hashes.get("sha256") =>
+        {
+            Ok(())
+        }
+        Ok(_) => {
+            Err(Refusal::trust(Code::NotApproved, path, "is another file than the one that the owner signed"))
+        }
+        Err(Interruption::Refused(refusal)) => Err(refusal),
+        Err(interruption) => return Err(interruption.into()),
+    };
+    let refused = found.err().map(|refusal| {
+        let Refusal { code, object, reason } = &refusal;
+        tracing::warn!(code, object, reason, "settings refused");
+        cycle.refused.push(kept_refusal(SETTINGS_CHECK.to_owned(), &refusal));
+        format!("{code}: {object} {reason}")
+    });
+    Ok(Named { target: path.to_owned(), digest, length: description.length, refused })
 }
 
 /// Returns a kept release as the book takes it.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use dunlin_kit::error_chain::Chain;
+use dunlin_model_package::manifest::BlobSpec;
 use dunlin_model_package::{Digest, Package, SourceError};
 use dunlin_trust::Code;
 use dunlin_trust::limits::ROOT_BYTES_MAX;
@@ -28,7 +29,8 @@ use super::refusal::Refusal;
 use super::trust_state::Clocks;
 use crate::config::settings::Settings;
 use crate::link::FLEET_PLACE;
-use crate::link::meter::Meter;
+use crate::link::facts::memory_bytes;
+use crate::link::meter::{Meter, OVERHEAD_BYTES};
 use crate::link::remote::{Remote, words_of};
 use crate::link::server_clock::ServerClock;
 use crate::link::server_repository::ServerRepository;
@@ -263,6 +265,7 @@ impl Importer {
             desk.note_transfer(release.digest, Some((fetched, total)));
             took(bytes);
         };
+        self.patch_files(&blobs, &repository, (release, &package), took);
         let mut result = fetch_files(&mut self.store, &blobs, &repository, release, took);
         for _ in 1..repository.places() {
             if !matches!(&result, Err(ImportError::Refused(refusal)) if is_the_places(refusal)) {
@@ -273,6 +276,46 @@ impl Importer {
         }
         self.desk.note_transfer(release.digest, None);
         result
+    }
+
+    /// Makes of the releases before what can be made of them. What cannot is fetched whole, whatever the reason.
+    fn patch_files(
+        &self,
+        blobs: &BlobStore,
+        repository: &ServerRepository,
+        (release, package): (&KeptRelease, &Package),
+        took: &mut dyn FnMut(u64),
+    ) {
+        let state = self.book.state(&release.model);
+        let before: Vec<Package> = [state.active, state.previous]
+            .into_iter()
+            .flatten()
+            .filter(|known| known.digest != release.digest)
+            .filter_map(|known| self.store.release(&known.digest).ok()?)
+            .filter_map(|known| open_kept(&self.store, blobs, &known).ok())
+            .collect();
+        for (name, wanted) in &package.manifest().blobs {
+            let is_absent = blobs.missing_bytes(wanted).is_ok_and(|bytes| bytes == wanted.bytes);
+            if !is_absent || wanted.bytes < PATCHED_BYTES_MIN {
+                continue;
+            }
+            let bases = before.iter().filter_map(|package| package.manifest().blobs.get(name));
+            let base = bases.into_iter().find(|base| {
+                has_memory_for(base, wanted) && blobs.missing_bytes(base).is_ok_and(|bytes| bytes == 0)
+            });
+            let Some(base) = base else { continue };
+            let mut frame = match repository.patch(wanted.sha256, base.sha256) {
+                Ok(Some(frame)) => frame,
+                Ok(None) | Err(_) => continue,
+            };
+            match blobs.patch(&mut frame, base, wanted, took) {
+                Ok(()) => tracing::info!(model = release.model, file = name, "made of the release before"),
+                Err(error) => {
+                    tracing::warn!(model = release.model, file = name, error = %Chain(&error),
+                        "a patch is of no use; the whole file is fetched");
+                }
+            }
+        }
     }
 
     fn repository(&self) -> Result<ServerRepository, ImportError> {
@@ -292,6 +335,18 @@ impl Importer {
         tracing::warn!(%digest, error = %Chain(&error), "a release cannot be fetched");
         self.events.blocking_send(ImportEvent::NotFetched { digest, error: Box::new(error) }).ok()
     }
+}
+
+/// A patch spares nothing of a smaller file: it costs a request of its own.
+const PATCHED_BYTES_MIN: u64 = 4 * OVERHEAD_BYTES;
+/// Longest file and base that are patched, as servers have it.
+const PATCHED_BYTES_MAX: u64 = 32 << 20;
+
+/// Tells whether a patch can be taken without pressing what runs out of memory: the base and a window over base and file
+/// are held, and a quarter of what is free may go into that.
+fn has_memory_for(base: &BlobSpec, wanted: &BlobSpec) -> bool {
+    let held = base.bytes.saturating_mul(2).saturating_add(wanted.bytes);
+    base.bytes.max(wanted.bytes) <= PATCHED_BYTES_MAX && held <= memory_bytes("MemAvailable:") / 4
 }
 
 /// Tells whether another place may have what this one has not.

@@ -116,12 +116,24 @@ pub struct CountsReport {
     pub failed: u64,
     /// Of these: slower than the budget.
     pub slow: u64,
+    /// Of these: the model abstained.
+    #[serde(default)]
+    pub abstained: u64,
     /// Shadow predictions that were compared.
     pub compared: u64,
     /// Of these: agreed with the serving model.
     pub agreed: u64,
     /// Largest relative difference of an output.
     pub difference_max: f64,
+    /// Windows whose time from submission to answer was measured.
+    #[serde(default)]
+    pub timed: u64,
+    /// Median of it in microseconds.
+    #[serde(default)]
+    pub p50_us: u64,
+    /// 99th percentile of it in microseconds.
+    #[serde(default)]
+    pub p99_us: u64,
 }
 
 /// A release that failed.
@@ -210,15 +222,19 @@ impl RefusedReport {
 }
 
 impl CountsReport {
-    const fn of(counts: &LaneCounts) -> Self {
+    fn of(counts: &LaneCounts) -> Self {
         Self {
             predictions: counts.predictions,
             invalid: counts.invalid,
             failed: counts.failed,
             slow: counts.slow,
+            abstained: counts.abstained,
             compared: counts.compared,
             agreed: counts.agreed,
             difference_max: counts.difference_max,
+            timed: counts.latencies.count(),
+            p50_us: counts.latencies.percentile_us(50),
+            p99_us: counts.latencies.percentile_us(99),
         }
     }
 }
@@ -229,7 +245,8 @@ impl BadReport {
             release: bad.release.clone(),
             code: bad.reason.code().to_owned(),
             detail: bad.detail.clone(),
-            at: time(bad.at_us),
+            // The moment tells one failure from the next.
+            at: Timestamp::from_millisecond(bad.at_us.div_euclid(1_000)).ok().map(|at| at.to_string()),
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use dunlin_protocol::report::Budget;
+
 use super::selection::Sampling;
 
 /// How far spending may be ahead of the calendar before anything is left out: three days of thirty.
@@ -107,6 +109,13 @@ impl Account {
         } else {
             Step::Full
         }
+    }
+
+    /// Returns the budget as the gateway reports it.
+    #[must_use]
+    pub fn told(&self) -> Budget {
+        let first_day = u32::from(self.budget_bytes.is_some());
+        Budget { monthly_bytes: self.budget_bytes, first_day, step: self.step() as u32 }
     }
 
     /// Returns the bytes that rows of one message may cost at most: a quarter of what the calendar grants beyond what is

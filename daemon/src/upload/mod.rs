@@ -8,6 +8,7 @@
 
 pub mod budget;
 pub(crate) mod columns;
+pub mod results;
 pub mod selection;
 mod spending;
 #[cfg(test)]
@@ -71,6 +72,8 @@ pub struct Uploads {
     spending: Spending,
     horizon: u64,
     answered_us: Option<i64>,
+    /// The server was heard again after a long silence, and nothing was sent since.
+    is_back: bool,
     /// Compressed bytes of a plain one, as last measured.
     density: f64,
     reported: Option<Step>,
@@ -103,6 +106,7 @@ impl Uploads {
             spending,
             horizon: 0,
             answered_us: None,
+            is_back: false,
             density: 0.3,
             reported: None,
         })
@@ -242,10 +246,13 @@ impl Uploads {
 
     /// Says that after a long silence the newest rows alone are live.
     fn move_horizon(&mut self, next: u64) {
-        let now = clock::monotonic_micros();
-        if self.answered_us.is_none_or(|answered| now - answered > OFFLINE_US) {
+        if std::mem::take(&mut self.is_back) || self.was_silent(clock::monotonic_micros()) {
             self.horizon = next.saturating_sub(1 + LIVE_ROWS);
         }
+    }
+
+    fn was_silent(&self, now_us: i64) -> bool {
+        self.answered_us.is_none_or(|answered| now_us - answered > OFFLINE_US)
     }
 
     /// Has the writer enter what cannot be sent.
@@ -277,7 +284,10 @@ impl Uploads {
 
     /// Takes what the server said of rows. Receipts are on disk when this returns; where that failed, rows are sent again.
     pub fn take_answer(&mut self, receipts: &[Receipt], rejected: &[Rejected], asks: &[Ask]) {
-        self.answered_us = Some(clock::monotonic_micros());
+        let now = clock::monotonic_micros();
+        // The first answer comes before the first rows: a server that was not heard is sent none.
+        self.is_back |= self.was_silent(now);
+        self.answered_us = Some(now);
         let mut changed: BTreeMap<&'static str, Ranges> = BTreeMap::new();
         for receipt in receipts {
             if let Some(stream) = known(&receipt.stream) {
@@ -366,13 +376,7 @@ impl Uploads {
     /// Returns how much of the predictions travels by the wish of the owner and of the server.
     #[must_use]
     pub fn sampling(&self) -> Sampling {
-        let asked = self.asked.get(PREDICTIONS).map_or(Sampling::All, |policy| match policy.share.as_str() {
-            "none" => Sampling::None,
-            "sampled" if policy.every > 1 => Sampling::OneIn(policy.every),
-            // What a later server may ask for is not known to be less than all.
-            _ => Sampling::All,
-        });
-        self.settings.predictions.stricter(asked)
+        self.settings.predictions.stricter(asked_sampling(&self.asked))
     }
 
     /// Meters bytes that went over the network, heads and encryption included.
@@ -460,6 +464,16 @@ impl Uploads {
             self.density = small.len() as f64 / plain.len() as f64 * 4.0 / 3.0;
         }
     }
+}
+
+/// Returns how much of the predictions the server asked for.
+fn asked_sampling(asked: &BTreeMap<String, KeptPolicy>) -> Sampling {
+    asked.get(PREDICTIONS).map_or(Sampling::All, |policy| match policy.share.as_str() {
+        "none" => Sampling::None,
+        "sampled" if policy.every > 1 => Sampling::OneIn(policy.every),
+        // What a later server may ask for is not known to be less than all.
+        _ => Sampling::All,
+    })
 }
 
 /// Returns what waits for receipts, by stream.

@@ -439,6 +439,22 @@ fn the_newest_rows_come_first_after_a_silence_and_then_the_oldest() {
 }
 
 #[test]
+fn the_newest_rows_come_first_though_an_answer_came_before_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = story(folder.path(), PredictionRetention::Thin);
+    story.gateway.predict(2_000, true);
+    // The link sends nothing before it was heard.
+    story.gateway.uploads.take_answer(&[], &[], &[]);
+    let firsts: Vec<u64> = story
+        .fill(8_000)
+        .iter()
+        .filter(|batch| *batch.stream() == Stream::Predictions)
+        .map(|batch| batch.range().first())
+        .collect();
+    assert_eq!(firsts[..2], [2_000 - LIVE_ROWS + 1, 1], "{firsts:?}");
+}
+
+#[test]
 fn a_policy_holds_rows_back_by_number_and_alerts_are_never_among_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut story = story(folder.path(), PredictionRetention::Thin);
@@ -453,8 +469,10 @@ fn a_policy_holds_rows_back_by_number_and_alerts_are_never_among_them() {
     story.gateway.uploads.take_answer(&[], &[], &[policy(Share::None, None)]);
     story.gateway.predict(100, true);
     let batches = story.fill(1 << 20);
-    let held = batches.iter().find(|batch| *batch.stream() == Stream::Predictions).unwrap();
-    assert_eq!((held.range().count(), held.rows()), (100, 0));
+    let held = batches.iter().filter(|batch| *batch.stream() == Stream::Predictions);
+    let held = held.map(|batch| (batch.range().count(), batch.rows()));
+    // Live ones first, then those before.
+    assert_eq!(held.collect::<Vec<_>>(), [(LIVE_ROWS, 0), (100 - LIVE_ROWS, 0)]);
     story.settle();
 }
 

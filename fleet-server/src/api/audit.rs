@@ -35,7 +35,7 @@ async fn list(
     Params(params): Params<PageParams>,
 ) -> Result<Json<Page<AuditLine>>, Rejection> {
     caller.require(&fleet, Scope::Admin, "audit.list").await?;
-    caller.require_all_devices()?;
+    caller.require_all_devices(&fleet, "audit.list").await?;
     let wanted = wanted(params.limit, params.cursor.as_deref())?;
     let wrong =
         || Declined::malformed("`cursor` is none: take `next` of the page before as it is".to_owned());
@@ -49,7 +49,7 @@ async fn list(
 #[utoipa::path(get, operation_id = "audit.verify", path = "/v1/audit/verify", tag = "audit", responses((status = 200, body = AuditCheck), Problems))]
 async fn verify(State(fleet): State<Arc<Fleet>>, caller: Caller) -> Result<Json<AuditCheck>, Rejection> {
     caller.require(&fleet, Scope::Admin, "audit.verify").await?;
-    caller.require_all_devices()?;
+    caller.require_all_devices(&fleet, "audit.verify").await?;
     let mut last: Option<Line> = None;
     let mut check = AuditCheck { lines: 0, first_broken: None, last_digest: None };
     loop {

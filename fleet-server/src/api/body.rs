@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::{StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
@@ -32,18 +33,17 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<Fleet>> for Po
 
     async fn from_request(request: Request, fleet: &Arc<Fleet>) -> Result<Self, Rejection> {
         let headers = request.headers();
-        let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let media_type = text(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
+        let media_type = text(headers, header::CONTENT_TYPE)?.and_then(|kind| kind.split(';').next());
         if !media_type.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
             let detail = "the media type of the body is not `application/json`";
             return Err(Rejection::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail));
         }
-        let name = text(header::HeaderName::from_static("idempotency-key")).map(str::to_owned);
+        let name = text(headers, HeaderName::from_static("idempotency-key"))?.map(str::to_owned);
         if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
             let detail = format!("`Idempotency-Key` has 1 to {NAME_BYTES_MAX} characters");
             return Err(Rejection::http(StatusCode::BAD_REQUEST, "malformed", &detail));
         }
-        let if_match = text(header::IF_MATCH).map(str::to_owned);
+        let if_match = text(headers, header::IF_MATCH)?.map(str::to_owned);
         let mut hash = Sha256::new();
         hash.update(request.method().as_str());
         hash.update([0]);
@@ -63,15 +63,51 @@ impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<Fleet>> for Po
     }
 }
 
+/// Returns a header's text. One that cannot be read, or stands twice, is never passed over: it may be a condition.
+fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Rejection> {
+    let mut values = headers.get_all(&name).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(text)), None) => Ok(Some(text)),
+        _ => {
+            let detail = format!("the header `{name}` stands twice, or holds other signs than ASCII's");
+            Err(Rejection::http(StatusCode::BAD_REQUEST, "malformed", &detail))
+        }
+    }
+}
+
+/// How NUL is written in a URI: no text of ours holds it, and databases refuse to compare with it.
+const NUL: &str = "%00";
+
 /// A parameter of the path.
-#[derive(Debug, FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Rejection))]
+#[derive(Debug)]
 pub(super) struct Path<T>(pub(super) T);
 
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Fleet>> for Path<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, fleet: &Arc<Fleet>) -> Result<Self, Rejection> {
+        if parts.uri.path().contains(NUL) {
+            return Err(Rejection::http(StatusCode::NOT_FOUND, "not_found", "there is no such path"));
+        }
+        Ok(Self(axum::extract::Path::from_request_parts(parts, fleet).await?.0))
+    }
+}
+
 /// Parameters behind the `?`.
-#[derive(Debug, FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Rejection))]
+#[derive(Debug)]
 pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<Fleet>> for Params<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, fleet: &Arc<Fleet>) -> Result<Self, Rejection> {
+        if parts.uri.query().is_some_and(|query| query.contains(NUL)) {
+            return Err(Rejection::http(StatusCode::BAD_REQUEST, "malformed", "a parameter holds NUL"));
+        }
+        Ok(Self(axum::extract::Query::from_request_parts(parts, fleet).await?.0))
+    }
+}
 
 impl From<PathRejection> for Rejection {
     fn from(error: PathRejection) -> Self {

@@ -60,18 +60,30 @@ impl Caller {
         if self.scope >= needed {
             return Ok(());
         }
-        let deed = Deed {
-            at_ms: now_ms(),
+        self.note_refused(fleet, action).await?;
+        let detail =
+            format!("`{action}` needs the scope `{}`; this token has `{}`", needed.word(), self.scope.word());
+        Err(Rejection::http(StatusCode::FORBIDDEN, "scope", &detail))
+    }
+
+    /// Writes to the audit log that the token was refused something.
+    pub(super) async fn note_refused(&self, fleet: &Fleet, action: &str) -> Result<(), Rejection> {
+        let deed = self.refused(action, now_ms());
+        fleet.store.write(move |sql| audit::add(sql, &deed)).await?;
+        Ok(())
+    }
+
+    /// Returns the audit log's line of a refusal.
+    pub(super) fn refused(&self, what: &str, now_ms: u64) -> Deed {
+        let (scope, devices) = (self.scope.word(), self.devices.to_string());
+        Deed {
+            at_ms: now_ms,
             who: self.name.clone(),
             action: "token.refused".to_owned(),
             object: self.id.clone(),
             reason: String::new(),
-            detail: serde_json::json!({ "action": action, "scope": self.scope.word() }).to_string(),
-        };
-        fleet.store.write(move |sql| audit::add(sql, &deed)).await?;
-        let detail =
-            format!("`{action}` needs the scope `{}`; this token has `{}`", needed.word(), self.scope.word());
-        Err(Rejection::http(StatusCode::FORBIDDEN, "scope", &detail))
+            detail: serde_json::json!({ "action": what, "scope": scope, "devices": devices }).to_string(),
+        }
     }
 
     /// Tells whether all gateways are there for the token.
@@ -79,13 +91,15 @@ impl Caller {
         self.devices == Query::all()
     }
 
-    /// Requires what concerns the whole fleet: a token for some gateways cannot do it.
+    /// Requires what concerns the whole fleet: a token for some gateways cannot do it, and its refusal is written to the
+    /// audit log.
     ///
     /// *Errors*: 403 `scope`.
-    pub(super) fn require_all_devices(&self) -> Result<(), Rejection> {
+    pub(super) async fn require_all_devices(&self, fleet: &Fleet, action: &str) -> Result<(), Rejection> {
         if self.has_all_devices() {
             return Ok(());
         }
+        self.note_refused(fleet, action).await?;
         let detail =
             format!("this concerns the whole fleet; this token is for the gateways `{}`", self.devices);
         Err(Rejection::http(StatusCode::FORBIDDEN, "scope", &detail))

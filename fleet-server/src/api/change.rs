@@ -38,6 +38,12 @@ impl Declined {
         Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }
 
+    /// The request has the right form, and what it says cannot be.
+    #[must_use]
+    pub const fn unsound(detail: String) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unsound", detail)
+    }
+
     /// There is no such object, or not for who asks.
     #[must_use]
     pub fn not_found(kind: &str, id: &str) -> Self {
@@ -112,7 +118,12 @@ where
         }
         let changed = match work(sql, now)? {
             Ok(changed) => changed,
-            Err(declined) => return Ok(Done::Declined(declined)),
+            Err(declined) => {
+                if declined.status == StatusCode::FORBIDDEN {
+                    audit::add(sql, &caller.refused(&declined.detail, now))?;
+                }
+                return Ok(Done::Declined(declined));
+            }
         };
         let body = serde_json::to_string(&changed.answer)
             .map_err(|error| StoreError::Damaged(format!("an answer cannot be written: {error}")))?;

@@ -13,7 +13,7 @@ use dunlin_fleet_api::Labels;
 use dunlin_fleet_api::device::{
     DeviceDetail, DeviceParams, DeviceSummary, NewLabels, RunningModel, State as Standing,
 };
-use dunlin_fleet_api::order::Order;
+use dunlin_fleet_api::order::{GivenOrder, Order};
 use dunlin_fleet_api::page::Page;
 use dunlin_fleet_api::token::Scope;
 use dunlin_protocol::report::DeviceReport;
@@ -146,7 +146,7 @@ async fn accept(
 }
 
 /// Suspend a gateway: it keeps inferring, and its uploads and updates wait
-#[utoipa::path(post, operation_id = "device.suspend", path = "/v1/devices/{id}/suspend", tag = "devices", request_body = Order,
+#[utoipa::path(post, operation_id = "device.suspend", path = "/v1/devices/{id}/suspend", tag = "devices", request_body = GivenOrder,
     params(("id" = String, Path)), responses((status = 200, body = DeviceDetail), Problems))]
 async fn suspend(
     State(fleet): State<Arc<Fleet>>,
@@ -170,7 +170,7 @@ async fn resume(
 }
 
 /// Revoke a gateway: for ever
-#[utoipa::path(post, operation_id = "device.revoke", path = "/v1/devices/{id}/revoke", tag = "devices", request_body = Order,
+#[utoipa::path(post, operation_id = "device.revoke", path = "/v1/devices/{id}/revoke", tag = "devices", request_body = GivenOrder,
     params(("id" = String, Path)), responses((status = 200, body = DeviceDetail), Problems))]
 async fn revoke(
     State(fleet): State<Arc<Fleet>>,

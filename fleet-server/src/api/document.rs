@@ -2,8 +2,9 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::schema::{AdditionalProperties, Schema};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{OpenApi, RefOr};
 use utoipa::{IntoResponses, Modify, OpenApi as Describe, ToSchema};
 
 /// What stands in the document beside the routes.
@@ -11,6 +12,8 @@ use utoipa::{IntoResponses, Modify, OpenApi as Describe, ToSchema};
 #[openapi(
     info(title = "Dunlin fleet server", description = "Gateways, what they run, and who decides about it."),
     modifiers(&Bearer),
+    // What parameters alone refer to.
+    components(schemas(dunlin_fleet_api::rollout::RolloutOrder, dunlin_fleet_api::event::Event)),
     security(("token" = []))
 )]
 pub(super) struct Document;
@@ -74,9 +77,9 @@ pub(super) enum Problems {
     /// The body is no JSON.
     #[response(status = 415, content_type = "application/problem+json")]
     MediaType(#[to_schema] Problem),
-    /// The `Idempotency-Key` was used for another request.
+    /// The request has the right form, and what it says cannot be; or its `Idempotency-Key` was used for another one.
     #[response(status = 422, content_type = "application/problem+json")]
-    Idempotency(#[to_schema] Problem),
+    Unsound(#[to_schema] Problem),
     /// `If-Match` is needed.
     #[response(status = 428, content_type = "application/problem+json")]
     PreconditionRequired(#[to_schema] Problem),
@@ -93,7 +96,11 @@ pub(super) enum Problems {
 pub(super) struct Text(std::sync::Arc<str>);
 
 impl Text {
-    pub(super) fn of(document: OpenApi) -> Self {
+    pub(super) fn of(mut document: OpenApi) -> Self {
+        let schemas = document.components.iter_mut().flat_map(|components| &mut components.schemas);
+        for (_, schema) in schemas.filter(|(name, _)| name.as_str() == ONE_MEMBER) {
+            close(schema);
+        }
         Self(document.to_pretty_json().unwrap_or_default().into())
     }
 }
@@ -101,6 +108,19 @@ impl Text {
 impl IntoResponse for Text {
     fn into_response(self) -> Response {
         ([(header::CONTENT_TYPE, "application/json")], self.0.to_string()).into_response()
+    }
+}
+
+/// A choice between objects of one member each.
+const ONE_MEMBER: &str = "Reach";
+
+/// Says that the objects of a choice have no other members than theirs: it would be no choice else.
+fn close(schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::OneOf(choice)) = schema else { return };
+    for item in &mut choice.items {
+        if let RefOr::T(Schema::Object(object)) = item {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
     }
 }
 

@@ -24,13 +24,14 @@ use utoipa_axum::routes;
 use super::body::{Params, Path, Posted};
 use super::change::{Changed, Note, change};
 use super::document::Problems;
-use super::page::{page, wanted};
+use super::page::{self, page, wanted};
 use super::texts::{require_labels, require_reason, time};
 use super::{Caller, Declined};
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::Rejection;
+use crate::rollout::query::Query;
 use crate::store::tokens::{self, Token};
-use crate::store::{Sql, StoreError, image};
+use crate::store::{Sql, StoreError, devices, image};
 
 /// Shortest and longest time of a token: a minute, a year.
 const EXPIRES_S: std::ops::RangeInclusive<u64> = 60..=31_536_000;
@@ -59,15 +60,22 @@ async fn list_tokens(
     let wanted = wanted(params.limit, params.cursor.as_deref())?;
     let limit = wanted.limit;
     let query = caller.devices;
-    let found = fleet.store.read(move |sql| tokens::page(sql, &wanted.after, limit + 1)).await?;
-    let mut found = page(found, limit, |token| token.id.clone(), shown);
-    found.items.retain(|token| query.matches(&token.labels));
-    Ok(Json(found))
+    let is_there = move |token: &Token| query.matches(&read_labels(&token.labels));
+    let work = move |sql: &mut dyn Sql| {
+        page::visible(
+            &wanted,
+            |token| token.id.clone(),
+            &is_there,
+            |after, limit| tokens::page(sql, after, limit),
+        )
+    };
+    let found = fleet.store.read(work).await?;
+    Ok(Json(page(found, limit, |token| token.id.clone(), shown)))
 }
 
 /// Make an enrolment token; its text is shown this once
 #[utoipa::path(post, operation_id = "enrolment-token.create", path = "/v1/enrolment-tokens", tag = "enrolment", request_body = NewEnrolmentToken,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request harmless.")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, description = "Makes a repeated request harmless.")),
     responses((status = 201, body = IssuedEnrolmentToken), Problems))]
 async fn create_token(
     State(fleet): State<Arc<Fleet>>,
@@ -77,7 +85,7 @@ async fn create_token(
     caller.require(&fleet, Scope::Operator, "enrolment-token.create").await?;
     let wish = posted.value.clone();
     require_sound(&wish)?;
-    require_inside(&caller, &wish.labels)?;
+    require_inside(&fleet, &caller, &wish.labels, "enrolment-token.create").await?;
     let none = |error: getrandom::Error| Rejection::internal("make a token", &error);
     let id = TokenId::new(now_ms(), random().map_err(none)?);
     let secret: [u8; 32] = random().map_err(none)?;
@@ -164,16 +172,19 @@ async fn list_expected(
     let wanted = wanted(params.limit, params.cursor.as_deref())?;
     let limit = wanted.limit;
     let query = caller.devices;
-    let found = fleet.store.read(move |sql| tokens::expected_page(sql, &wanted.after, limit + 1)).await?;
+    let is_there = move |expected: &tokens::Expected| query.matches(&read_labels(&expected.labels));
+    let work = move |sql: &mut dyn Sql| {
+        let read = |after: &str, limit| tokens::expected_page(sql, after, limit);
+        page::visible(&wanted, |expected| expected.id.clone(), &is_there, read)
+    };
+    let found = fleet.store.read(work).await?;
     let entry = |expected: tokens::Expected| ExpectedDevice {
         id: expected.id,
         labels: read_labels(&expected.labels),
         created: time(expected.created_ms),
         created_by: expected.created_by,
     };
-    let mut found = page(found, limit, |expected| expected.id.clone(), entry);
-    found.items.retain(|expected| query.matches(&expected.labels));
-    Ok(Json(found))
+    Ok(Json(page(found, limit, |expected| expected.id.clone(), entry)))
 }
 
 /// Expect a gateway by its key: it needs no token
@@ -188,12 +199,15 @@ async fn expect(
     let wish = posted.value.clone();
     require_reason(&wish.reason)?;
     require_labels(&wish.labels)?;
-    require_inside(&caller, &wish.labels)?;
-    let key: PublicKey = wish.public_key.parse().map_err(|_| {
-        Declined::malformed("`public_key` is no ed25519 key in 64 hexadecimal digits".to_owned())
-    })?;
+    require_inside(&fleet, &caller, &wish.labels, "expected-device.create").await?;
+    let key = read_key(&wish.public_key)?;
     let (id, by) = (DeviceId::of(&key).to_string(), caller.name.clone());
+    let query = caller.devices.clone();
     let work = move |sql: &mut dyn Sql, now| {
+        if !is_free_for(sql, &query, &id)? {
+            let detail = format!("gateway `{id}` is outside of this token's `{query}`");
+            return Ok(Err(Declined::new(StatusCode::FORBIDDEN, "scope", detail)));
+        }
         let labels = serde_json::json!(wish.labels).to_string();
         tokens::expect(sql, &id, &labels, now, &by)?;
         let answer = ExpectedDevice {
@@ -249,12 +263,33 @@ fn require_sound(wish: &NewEnrolmentToken) -> Result<(), Declined> {
 }
 
 /// A caller who sees some gateways only brings in none but those.
-fn require_inside(caller: &Caller, labels: &Labels) -> Result<(), Declined> {
+fn read_key(text: &str) -> Result<PublicKey, Declined> {
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(Declined::malformed("`public_key` is not 64 hexadecimal digits".to_owned()));
+    }
+    text.parse().map_err(|_| Declined::unsound("`public_key` is no ed25519 key".to_owned()))
+}
+
+async fn require_inside(
+    fleet: &Fleet,
+    caller: &Caller,
+    labels: &Labels,
+    action: &str,
+) -> Result<(), Rejection> {
     if caller.devices.matches(labels) {
         return Ok(());
     }
+    caller.note_refused(fleet, action).await?;
     let detail = format!("with these labels a gateway would be outside of this token's `{}`", caller.devices);
-    Err(Declined::new(StatusCode::FORBIDDEN, "scope", detail))
+    Err(Declined::new(StatusCode::FORBIDDEN, "scope", detail).into())
+}
+
+/// Tells whether a gateway that is known, or expected, is one of those that there are for a caller: another's is not to be
+/// taken over.
+fn is_free_for(sql: &mut dyn Sql, query: &Query, id: &str) -> Result<bool, StoreError> {
+    let known = devices::get(sql, id)?.map(|device| device.labels);
+    let expected = tokens::get_expected(sql, id)?.map(|expected| read_labels(&expected.labels));
+    Ok([known, expected].iter().flatten().all(|labels| query.matches(labels)))
 }
 
 fn shown(token: Token) -> EnrolmentTokenStatus {

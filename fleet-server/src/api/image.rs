@@ -104,7 +104,7 @@ async fn require_upload(
     action: &str,
 ) -> Result<(Files, String), Rejection> {
     caller.require(fleet, Scope::Admin, action).await?;
-    caller.require_all_devices()?;
+    caller.require_all_devices(fleet, action).await?;
     let NewFiles { files, reason } = posted.value;
     require_reason(&reason)?;
     Ok((files.into_iter().map(|(name, text)| (name, text.into_bytes())).collect(), reason))

@@ -28,7 +28,7 @@ async fn figures(State(fleet): State<Arc<Fleet>>, request: Request) -> Result<Re
     if fleet.metrics_access == MetricsAccess::Token {
         let caller = Caller::from_request_parts(&mut request.into_parts().0, &fleet).await?;
         caller.require(&fleet, Scope::Viewer, "metrics.get").await?;
-        caller.require_all_devices()?;
+        caller.require_all_devices(&fleet, "metrics.get").await?;
     }
     let standing = fleet.store.read(standing).await?;
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], fleet.metrics.text(&standing)).into_response())

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dunlin_fleet_api::page::{LIMIT, LIMIT_MAX, Page};
 
 use super::Declined;
+use crate::store::StoreError;
 
 /// A page that is asked for: after which key, how many entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,27 @@ pub(super) fn wanted(limit: Option<u32>, cursor: Option<&str>) -> Result<Wanted,
         }
     };
     Ok(Wanted { after, limit })
+}
+
+/// Reads on until there are as many entries as the page has, and one more, of those that there are for the caller.
+pub(super) fn visible<F>(
+    wanted: &Wanted,
+    key: impl Fn(&F) -> String,
+    is_there: impl Fn(&F) -> bool,
+    mut read: impl FnMut(&str, u32) -> Result<Vec<F>, StoreError>,
+) -> Result<Vec<F>, StoreError> {
+    let (mut found, mut after) = (Vec::new(), wanted.after.clone());
+    loop {
+        let some = read(&after, wanted.limit + 1)?;
+        let is_last = some.len() <= wanted.limit as usize;
+        if let Some(last) = some.last() {
+            after = key(last);
+        }
+        found.extend(some.into_iter().filter(&is_there));
+        if is_last || found.len() > wanted.limit as usize {
+            return Ok(found);
+        }
+    }
 }
 
 /// Makes a page of what was found, of which there may be one entry more than the page has.

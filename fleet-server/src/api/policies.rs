@@ -61,7 +61,7 @@ async fn set_uploads(
     posted: Posted<NewUploadPolicy>,
 ) -> Result<Response, Rejection> {
     caller.require(&fleet, Scope::Admin, "policy.uploads.set").await?;
-    caller.require_all_devices()?;
+    caller.require_all_devices(&fleet, "policy.uploads.set").await?;
     let wish = posted.value.clone();
     require_reason(&wish.reason)?;
     require_rules(wish.rules.iter().map(|rule| rule.query.as_str()))?;
@@ -94,7 +94,7 @@ async fn set_exchange(
     posted: Posted<NewExchangePolicy>,
 ) -> Result<Response, Rejection> {
     caller.require(&fleet, Scope::Admin, "policy.exchange.set").await?;
-    caller.require_all_devices()?;
+    caller.require_all_devices(&fleet, "policy.exchange.set").await?;
     let wish = posted.value.clone();
     require_reason(&wish.reason)?;
     require_rules(wish.rules.iter().map(|rule| rule.query.as_str()))?;
@@ -129,7 +129,7 @@ fn require_upload_rule(rule: &UploadRule) -> Result<(), Declined> {
     }
     let is_sampled = rule.share == UploadShare::Sampled;
     if is_sampled != rule.every.is_some() || rule.every == Some(0) {
-        return Err(Declined::malformed("`every` is said with `sampled` alone, from 1".to_owned()));
+        return Err(Declined::unsound("`every` is said with `sampled` alone, from 1".to_owned()));
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ struct Filter {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
     /// Where the page begins: `next` of the one before.
+    #[param(format = "cursor", pattern = "^[A-Za-z0-9_-]*$")]
     cursor: Option<String>,
 }
 
@@ -104,7 +105,7 @@ async fn settings(
         published_by: settings.published_by,
         removed: settings.removed_ms.map(time),
     };
-    Ok(Json(page(found, limit, |settings| settings.path.clone(), entry)))
+    Ok(Json(page(found, limit, releases::settings_place, entry)))
 }
 
 fn shown(release: releases::Release) -> Release {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Declined;
-use super::texts::time;
+use super::texts::{read_query, time};
 use crate::rollout::gate::Gate;
 use crate::rollout::spec::{self, RolloutSpec};
 use crate::rollout::state::{Member, Stage};
@@ -32,6 +32,9 @@ pub(super) fn read_spec(
     sql: &mut dyn Sql,
     asked: &wire::RolloutSpec,
 ) -> Result<Result<(RolloutSpec, BTreeSet<String>), Declined>, StoreError> {
+    if let Err(declined) = require_form(asked) {
+        return Ok(Err(declined));
+    }
     let (mut asked, mut publishers) = (asked.clone(), BTreeSet::new());
     for named in &mut asked.releases {
         let found = if is_digest(&named.digest) { releases::get(sql, &named.digest)? } else { None };
@@ -50,12 +53,34 @@ pub(super) fn read_spec(
     let read = serde_json::to_value(&asked).and_then(serde_json::from_value::<RolloutSpec>);
     let spec = match read {
         Ok(spec) => spec,
-        Err(error) => return Ok(Err(Declined::malformed(format!("`spec`: {error}")))),
+        Err(error) => return Ok(Err(Declined::unsound(format!("`spec`: {error}")))),
     };
     if let Err(wrong) = spec.check() {
-        return Ok(Err(Declined::malformed(format!("`spec`: {}", wrong.join("; ")))));
+        return Ok(Err(Declined::unsound(format!("`spec`: {}", wrong.join("; ")))));
     }
     Ok(Ok((spec, publishers)))
+}
+
+/// Refuses what has not the form that the interface's document gives it, before anything is looked up.
+fn require_form(asked: &wire::RolloutSpec) -> Result<(), Declined> {
+    read_query(&asked.query)?;
+    for site in &asked.site_windows {
+        read_query(&site.query)?;
+    }
+    let of_sites = asked.site_windows.iter().flat_map(|site| &site.windows);
+    let is_window = |window: &wire::Window| {
+        window.days.iter().all(|day| *day < 7) && window.from_min.max(window.to_min) < 24 * 60
+    };
+    let is_too_much = asked.releases.len() > spec::RELEASES_MAX
+        || asked.phases.as_ref().is_some_and(|phases| phases.len() > spec::PHASES_MAX)
+        || asked.windows.len() > spec::WINDOWS_MAX
+        || asked.site_windows.len() > spec::SITES_MAX;
+    if is_too_much || !asked.windows.iter().chain(of_sites).all(is_window) {
+        let detail =
+            "`spec`: a day is 0 to 6, times are below 24:00, and lists are as long as the document says";
+        return Err(Declined::malformed(detail.to_owned()));
+    }
+    Ok(())
 }
 
 fn is_digest(text: &str) -> bool {
@@ -205,10 +230,7 @@ pub(super) fn read_rules(rules: &[wire::ApprovalRule]) -> Result<Vec<rollouts::A
             if rule.approvals > 16 {
                 return Err(Declined::malformed("`approvals` is more than 16".to_owned()));
             }
-            Ok(rollouts::ApprovalRule {
-                query: super::texts::read_query(&rule.query)?,
-                approvals: rule.approvals,
-            })
+            Ok(rollouts::ApprovalRule { query: read_query(&rule.query)?, approvals: rule.approvals })
         })
         .collect()
 }

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use dunlin_fleet_api::order::Order;
+use dunlin_fleet_api::order::{GivenOrder, Order};
 use dunlin_fleet_api::page::{Page, PageParams};
 use dunlin_fleet_api::rollout::{
     ApprovalPolicy, NewApprovalPolicy, NewRollout, PlanRequest, RolloutDetail, RolloutDevice, RolloutOrder,
@@ -183,9 +183,9 @@ async fn devices(
 }
 
 /// Order something of a rollout
-#[utoipa::path(post, operation_id = "rollout.order", path = "/v1/rollouts/{id}/{order}", tag = "rollouts", request_body = Order,
+#[utoipa::path(post, operation_id = "rollout.order", path = "/v1/rollouts/{id}/{order}", tag = "rollouts", request_body = GivenOrder,
     params(("id" = String, Path), ("order" = RolloutOrder, Path),
-        ("If-Match" = Option<String>, Header, description = "ETag of the rollout; needed.")),
+        ("If-Match" = String, Header, description = "ETag of the rollout.")),
     responses((status = 200, body = RolloutDetail, headers(("ETag" = String, description = "What the next order's `If-Match` says."))), Problems))]
 async fn order(
     State(fleet): State<Arc<Fleet>>,
@@ -321,7 +321,7 @@ async fn set_approvals(
     posted: Posted<NewApprovalPolicy>,
 ) -> Result<Response, Rejection> {
     caller.require(&fleet, Scope::Admin, "policy.approvals.set").await?;
-    caller.require_all_devices()?;
+    caller.require_all_devices(&fleet, "policy.approvals.set").await?;
     require_reason(&posted.value.reason)?;
     let rules = read_rules(&posted.value.rules)?;
     let (reason, if_match) = (posted.value.reason.clone(), posted.if_match.clone());

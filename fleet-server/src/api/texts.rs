@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use dunlin_fleet_api::Labels;
 use dunlin_fleet_api::order::REASON_CHARS_MAX;
 use dunlin_protocol::Name;
-use dunlin_protocol::limits::LABELS_MAX;
+use dunlin_protocol::limits::{LABELS_MAX, NAME_BYTES_MAX};
 
 use super::Declined;
 use crate::rollout::query::Query;
@@ -40,15 +40,21 @@ pub(super) fn require_labels(labels: &Labels) -> Result<(), Declined> {
         return Err(Declined::malformed(format!("`labels` are more than {LABELS_MAX}")));
     }
     for (name, value) in labels {
-        let is_good =
-            !name.is_empty() && Name::new(name.as_str()).is_ok() && Name::new(value.as_str()).is_ok();
-        if !is_good {
-            let name: String = name.chars().take(40).collect();
+        let shown: String = name.chars().take(40).collect();
+        let shown = shown.escape_debug();
+        let is_text =
+            |text: &str| text.chars().count() <= NAME_BYTES_MAX && !text.chars().any(char::is_control);
+        if name.is_empty() || !is_text(name) || !is_text(value) {
             let detail = format!(
-                "label `{}`: name and value are short and hold no control characters",
-                name.escape_debug()
+                "label `{shown}`: name and value have at most {NAME_BYTES_MAX} characters, and no control characters"
             );
             return Err(Declined::malformed(detail));
+        }
+        // What a schema cannot tell: characters are not bytes.
+        if [name, value].into_iter().any(|text| Name::new(text.as_str()).is_err()) {
+            let detail =
+                format!("label `{shown}`: name and value have at most {NAME_BYTES_MAX} bytes of UTF-8");
+            return Err(Declined::unsound(detail));
         }
     }
     Ok(())

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::body::{Params, Path, Posted};
 use super::change::{Changed, Note, change};
 use super::document::Problems;
-use super::page::{page, wanted};
+use super::page::{page, visible, wanted};
 use super::texts::{read_query, require_reason, time};
 use super::{Caller, Declined};
 use crate::fleet::{Fleet, now_ms, random};
@@ -61,13 +61,24 @@ async fn list(
     caller.require(&fleet, Scope::Admin, "token.list").await?;
     let wanted = wanted(params.limit, params.cursor.as_deref())?;
     let limit = wanted.limit;
-    let found = fleet.store.read(move |sql| api_tokens::page(sql, &wanted.after, limit + 1)).await?;
+    // Who sees some gateways alone sees the tokens for these.
+    let (sees_all, devices) = (caller.has_all_devices(), caller.devices.to_string());
+    let is_there = move |token: &api_tokens::ApiToken| sees_all || token.devices == devices;
+    let work = move |sql: &mut dyn crate::store::Sql| {
+        visible(
+            &wanted,
+            |token| token.id.clone(),
+            &is_there,
+            |after, limit| api_tokens::page(sql, after, limit),
+        )
+    };
+    let found = fleet.store.read(work).await?;
     Ok(Json(page(found, limit, |token| token.id.clone(), shown)))
 }
 
 /// Make a token; its text is shown this once
 #[utoipa::path(post, operation_id = "token.create", path = "/v1/tokens", tag = "tokens", request_body = NewApiToken,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request harmless.")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, description = "Makes a repeated request harmless.")),
     responses((status = 201, body = IssuedApiToken), Problems))]
 async fn create(
     State(fleet): State<Arc<Fleet>>,
@@ -79,7 +90,7 @@ async fn create(
     require_sound(&wish)?;
     let devices = read_query(&wish.devices)?;
     if !caller.has_all_devices() && devices != caller.devices {
-        caller.require_all_devices()?;
+        caller.require_all_devices(&fleet, "token.create").await?;
     }
     let (id, text) = make().map_err(|error| Rejection::internal("make a token", &error))?;
     let by = caller.name.clone();
@@ -125,11 +136,15 @@ async fn revoke(
     caller.require(&fleet, Scope::Admin, "token.revoke").await?;
     let reason = posted.value.reason.clone();
     require_reason(&reason)?;
-    caller.require_all_devices()?;
+    caller.require_all_devices(&fleet, "token.revoke").await?;
     let work = move |sql: &mut dyn crate::store::Sql, now| {
         let Some(mut token) = api_tokens::get(sql, &id)? else {
             return Ok(Err(Declined::not_found("token", &id)));
         };
+        if !api_tokens::has_another_administrator(sql, &id, now)? {
+            let detail = "no other token is an administrator's of the whole fleet: make one first".to_owned();
+            return Ok(Err(Declined::conflict(detail)));
+        }
         api_tokens::revoke(sql, &id, now)?;
         token.revoked_ms.get_or_insert(now);
         let (reason, detail) = (reason.clone(), serde_json::json!({ "name": token.name }));

@@ -49,7 +49,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Fleet>> {
 
 async fn require(fleet: &Fleet, caller: &Caller, action: &str) -> Result<(), Rejection> {
     caller.require(fleet, Scope::Admin, action).await?;
-    caller.require_all_devices()
+    caller.require_all_devices(fleet, action).await
 }
 
 /// Webhooks
@@ -69,7 +69,7 @@ async fn list(
 
 /// Make a webhook; the key of its signatures is shown this once
 #[utoipa::path(post, operation_id = "webhook.create", path = "/v1/webhooks", tag = "events", request_body = NewWebhook,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request harmless.")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, description = "Makes a repeated request harmless.")),
     responses((status = 201, body = IssuedWebhook), Problems))]
 async fn create(
     State(fleet): State<Arc<Fleet>>,

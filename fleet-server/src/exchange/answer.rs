@@ -101,7 +101,7 @@ fn shorter(plain: Vec<u8>) -> (Form, Vec<u8>) {
 fn brings_nothing(answer: &ExchangeAnswer) -> bool {
     answer.receipts.is_empty()
         && answer.rejected.is_empty()
-        && !answer.asks.contains(&Ask::Report)
+        && !answer.asks.iter().any(|ask| matches!(ask, Ask::Report | Ask::Resend { .. }))
         && answer.refusal.is_none()
         && answer.desired.is_none()
         && answer.settings.is_none()

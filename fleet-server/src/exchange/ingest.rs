@@ -19,6 +19,8 @@ const GAPS_MAX: usize = 8;
 pub(super) struct Taken {
     pub(super) receipts: Vec<Receipt>,
     pub(super) rejected: Vec<Rejected>,
+    /// Rows that were new.
+    pub(super) rows_new: u64,
 }
 
 /// Streams whose losses are counted: a name that a gateway makes up opens no account.
@@ -75,7 +77,7 @@ fn look(batch: &Batch) -> Result<Looked, BatchError> {
 
 /// Keeps what is new of sound batches; what was received before gets its receipt again.
 pub(super) fn take(sql: &mut dyn Sql, device: &str, sound: &Sound, now_ms: u64) -> Result<Taken, StoreError> {
-    let mut taken = Taken { receipts: Vec::new(), rejected: sound.rejected.clone() };
+    let mut taken = Taken { receipts: Vec::new(), rejected: sound.rejected.clone(), rows_new: 0 };
     for Looked { batch, body, lost } in &sound.batches {
         let stream = batch.stream().as_str();
         let before = messages::received(sql, device, stream)?;
@@ -94,6 +96,7 @@ pub(super) fn take(sql: &mut dyn Sql, device: &str, sound: &Sound, now_ms: u64) 
         }
         if !new.is_empty() {
             messages::set_received(sql, device, stream, &after)?;
+            taken.rows_new += rows;
             accounts::add(sql, (device, stream), rows, new.count() - rows)?;
             note_lost(sql, device, lost, &new)?;
         }

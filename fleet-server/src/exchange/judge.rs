@@ -10,6 +10,7 @@ use dunlin_protocol::{Digest, ExchangeRequest, Form};
 
 use super::counter::Verdict;
 use super::ingest::{self, Sound, Taken};
+use super::resends;
 use super::wishes::{self, Wishes};
 use crate::director::{self, Draft, Standing};
 use crate::rollout::facts::Deferral;
@@ -19,7 +20,7 @@ use crate::store::messages::{self, Heard};
 use crate::store::{Sql, StoreError, events, sightings};
 
 /// Why a gateway is suspended whose key speaks twice.
-const CLONED: &str = "cloned_identity";
+pub(super) const CLONED: &str = "cloned_identity";
 
 /// A message whose signature was checked, ready for the transaction.
 #[derive(Debug)]
@@ -115,7 +116,12 @@ pub(super) fn judge(sql: &mut dyn Sql, question: &Question) -> Result<Judgement,
     };
     let statement = director::draft(sql, standing, &request.held, request.nonce, question.now_ms)?;
     let settings = director::settings_for(sql, standing, &request.held)?;
-    let wishes = wishes::of(sql, &id)?;
+    let mut wishes = wishes::of(sql, &id)?;
+    // Rows that were left with the gateway do wait there.
+    if !question.is_strained {
+        let is_jump = counter > device.counter.saturating_add(1);
+        wishes.asks.extend(resends::asks(sql, &id, request, is_jump)?);
+    }
     Ok(Judgement::Taken { taken, report_known, statement: statement.map(Box::new), settings, wishes })
 }
 

@@ -8,10 +8,13 @@ pub mod counter;
 mod ingest;
 mod judge;
 pub mod keys;
+mod resends;
+mod results;
 pub mod waiters;
 mod wishes;
 
 pub use answer::{Answered, exchange, open};
 pub(crate) use answer::{next_of, wire_state};
 pub use judge::Question;
+pub use results::take_results;
 pub(crate) use wishes::{EXCHANGE, UPLOADS};

@@ -10,7 +10,7 @@ use dunlin_protocol::DeviceId;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Questions that wait at most; others are answered at once. Each takes a connection and some 10 KiB.
-pub const WAITERS_MAX: usize = 4_096;
+pub const WAITERS_MAX: usize = 16_384;
 
 /// Who waits.
 #[derive(Debug)]

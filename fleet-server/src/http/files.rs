@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,6 +22,9 @@ const FOR_EVER: &str = "public, max-age=31536000, immutable";
 /// What is not has to be asked for each time.
 const ASK_AGAIN: &str = "no-cache";
 
+/// What a path names, where it can be read.
+type Named<T> = Result<Path<T>, PathRejection>;
+
 fn missing() -> Rejection {
     Rejection::http(StatusCode::NOT_FOUND, "not_found", "there is no such file")
 }
@@ -32,8 +36,9 @@ fn metadata(raw: Vec<u8>, kept: &'static str) -> Response {
 /// GET of a file of the image repository.
 pub(super) async fn image_file(
     State(fleet): State<Arc<Fleet>>,
-    Path(file): Path<String>,
+    path: Named<String>,
 ) -> Result<Response, Rejection> {
+    let Path(file) = path.map_err(|_| missing())?;
     image_response(&fleet, &file).await
 }
 
@@ -54,8 +59,9 @@ pub(crate) async fn image_response(fleet: &Fleet, file: &str) -> Result<Response
 /// GET of a root of the director.
 pub(super) async fn director_file(
     State(fleet): State<Arc<Fleet>>,
-    Path(file): Path<String>,
+    path: Named<String>,
 ) -> Result<Response, Rejection> {
+    let Path(file) = path.map_err(|_| missing())?;
     let version = file.strip_suffix(".root.json").and_then(|version| version.parse::<u64>().ok());
     let version = version.filter(|version| format!("{version}.root.json") == file).ok_or_else(missing)?;
     let raw = fleet.store.read(move |sql| director::root(sql, version)).await?;
@@ -65,9 +71,10 @@ pub(super) async fn director_file(
 /// GET of a blob, or of a part of it.
 pub(super) async fn blob(
     State(fleet): State<Arc<Fleet>>,
-    Path(sha256): Path<String>,
+    path: Named<String>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
+    let Path(sha256) = path.map_err(|_| missing())?;
     respond(&fleet, digest(&sha256)?, &headers).await
 }
 
@@ -79,9 +86,10 @@ fn digest(text: &str) -> Result<Digest, Rejection> {
 /// GET of what makes one blob of another.
 pub(super) async fn delta(
     State(fleet): State<Arc<Fleet>>,
-    Path((sha256, base)): Path<(String, String)>,
+    path: Named<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
+    let Path((sha256, base)) = path.map_err(|_| missing())?;
     let (sha256, base) = (digest(&sha256)?, digest(&base)?);
     let patch = fleet.blobs.patch(&fleet.store, sha256, base).await?;
     respond(&fleet, patch.ok_or_else(missing)?.sha256, &headers).await

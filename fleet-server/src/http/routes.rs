@@ -11,7 +11,9 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dunlin_protocol::limits::{ENROLMENT_BYTES_MAX, REQUEST_BYTES_MAX};
-use dunlin_protocol::routes::{BLOB, DELTA, DIRECTOR, ENROLL, ENVELOPE_MEDIA_TYPE, EXCHANGE, IMAGE, WAIT};
+use dunlin_protocol::routes::{
+    BLOB, DELTA, DIRECTOR, ENROLL, ENVELOPE_MEDIA_TYPE, EXCHANGE, IMAGE, RESULTS, WAIT,
+};
 
 use super::body::read_envelope;
 use super::{Rejection, files};
@@ -26,6 +28,7 @@ pub fn router(fleet: Arc<Fleet>) -> Router {
         .route("/healthz", get(healthz))
         .route(ENROLL, post(enroll))
         .route(EXCHANGE, post(exchange_messages))
+        .route(RESULTS, post(results))
         .route(IMAGE, get(files::image_file))
         .route(DIRECTOR, get(files::director_file))
         .route(BLOB, get(files::blob))
@@ -60,6 +63,11 @@ async fn exchange_messages(
     // A question may wait long; its text is not needed for that.
     drop(raw);
     exchange::exchange(&fleet, question, wait_seconds).await.map(respond)
+}
+
+async fn results(State(fleet): State<Arc<Fleet>>, request: Request<Body>) -> Result<Response, Rejection> {
+    let raw = read_envelope(request, &fleet.body_room, REQUEST_BYTES_MAX, fleet.body_time).await?;
+    exchange::take_results(&fleet, &raw.bytes).await.map(respond)
 }
 
 /// Returns how long a question may wait; one that says it in another way does not wait.

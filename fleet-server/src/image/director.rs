@@ -90,15 +90,18 @@ fn follow(
     key: &PublicKey,
     now_ms: u64,
 ) -> Result<(), ImageRefusal> {
-    let Some(((first_version, first), rest)) = new.split_first() else { return Ok(()) };
+    let [(first_version, first), ..] = new.as_slice() else { return Ok(()) };
     let (mut set, rest) = match held {
         Some(held) => (TrustedSet::load(&Stored::first(held))?, new.as_slice()),
         None => {
+            // The keys of the day have signed the newest; those before it lead gateways to it that know an older one.
             let owner = TrustedSet::load(&Stored::first(image_root.to_vec()))?;
-            let stored = first_root(&owner, first)?;
-            let set = TrustedSet::load(&stored)?;
+            if let Some((_, newest)) = new.last() {
+                first_root(&owner, newest)?;
+            }
+            let set = TrustedSet::load(&Stored::first(first.clone()))?;
             require_version(*first_version, &set)?;
-            (set, rest)
+            (set, &new[1..])
         }
     };
     for (version, raw) in rest {

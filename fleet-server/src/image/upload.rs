@@ -17,7 +17,7 @@ use super::{ImageRefusal, unix};
 use crate::fleet::{Fleet, now_ms};
 use crate::store::audit::{self, Deed};
 use crate::store::releases::{self, Release, SettingsRelease};
-use crate::store::{Sql, StoreError, blobs, image};
+use crate::store::{Sql, StoreError, blobs, events, image};
 
 /// Tries where somebody else uploads at the same time.
 const TRIES: usize = 4;
@@ -215,6 +215,9 @@ impl Keeping {
         releases::keep_named(sql, &digests, self.now_ms)?;
         for new in self.incoming.iter() {
             releases::put(sql, &new.release)?;
+            let Release { digest, model, version, counter, path, .. } = &new.release;
+            let body = json!({ "model": model, "version": version, "counter": counter, "path": path });
+            events::add(sql, events::RELEASE_PUBLISHED, digest, &body, self.now_ms)?;
             for (name, sha256) in &new.files {
                 blobs::put_file(sql, &new.release.model, name, &sha256.to_string())?;
             }

@@ -80,6 +80,17 @@ pub fn lose(sql: &mut dyn Sql, (device, stream): (&str, &str), lost: &Ranges) ->
     Ok(())
 }
 
+/// Returns the numbers of a stream that were received or given up.
+///
+/// *Errors*: the store's.
+pub fn known(sql: &mut dyn Sql, (device, stream): (&str, &str)) -> Result<Ranges, StoreError> {
+    let received = messages::received(sql, device, stream)?;
+    let sql_text = "SELECT lost FROM account WHERE device = $1 AND stream = $2";
+    let row = sql.query_optional(sql_text, &[device.into(), stream.into()])?;
+    let lost = row.map(|mut row| row.take::<String>(0)).transpose()?;
+    Ok(received.union(&read(lost.as_deref().unwrap_or("[]"))?))
+}
+
 fn read(text: &str) -> Result<Ranges, StoreError> {
     serde_json::from_str(text).map_err(|_| StoreError::Damaged("lost numbers cannot be read".to_owned()))
 }

@@ -115,6 +115,15 @@ pub fn revoke(sql: &mut dyn Sql, id: &str, now_ms: u64) -> Result<(), StoreError
     Ok(())
 }
 
+/// Tells whether another token than this one is an administrator's of the whole fleet, and good.
+///
+/// *Errors*: the store's.
+pub fn has_another_administrator(sql: &mut dyn Sql, id: &str, now_ms: u64) -> Result<bool, StoreError> {
+    let query = "SELECT id FROM api_token WHERE id <> $1 AND scope = 'admin' AND devices = '*' \
+        AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > $2) LIMIT 1";
+    Ok(!sql.query(query, &[id.into(), now_ms.into()])?.is_empty())
+}
+
 /// Notes that a token was used.
 ///
 /// *Errors*: the store's.

@@ -26,6 +26,8 @@ pub struct Assigned {
     pub bytes: u64,
     /// The rollout that chose it.
     pub rollout: String,
+    /// When the gateway found it bad, in ms by its own clock, where people had it tried again after that.
+    pub retry_of_ms: Option<i64>,
 }
 
 /// A release that a gateway is to leave.
@@ -231,6 +233,7 @@ pub fn of(sql: &mut dyn Sql, device: &str) -> Result<Wanted, StoreError> {
             digest: row.take(2)?,
             bytes: row.take(3)?,
             rollout: row.take(4)?,
+            retry_of_ms: None,
         })
     };
     let rows = sql.query(
@@ -238,7 +241,10 @@ pub fn of(sql: &mut dyn Sql, device: &str) -> Result<Wanted, StoreError> {
          JOIN release r ON r.digest = d.digest WHERE d.device = $1 AND r.removed_ms IS NULL ORDER BY d.model",
         &[device.into()],
     )?;
-    let releases = rows.into_iter().map(assigned).collect::<Result<_, StoreError>>()?;
+    let mut releases = rows.into_iter().map(assigned).collect::<Result<Vec<_>, StoreError>>()?;
+    for assigned in &mut releases {
+        assigned.retry_of_ms = super::rollouts::retried_failure(sql, &assigned.rollout, device)?;
+    }
     let rows = sql.query(
         "SELECT model, digest, rollout, reason FROM withdrawn WHERE device = $1 \
          ORDER BY revision DESC, digest LIMIT $2",
@@ -267,8 +273,8 @@ pub fn settings_of(sql: &mut dyn Sql, device: &str) -> Result<Option<(Assigned, 
     )?;
     let settings = row.map(|mut row| {
         let (path, digest, bytes) = (row.take(0)?, row.take(1)?, row.take(2)?);
-        let assigned =
-            Assigned { slot: SETTINGS_SLOT.to_owned(), path, digest, bytes, rollout: row.take(3)? };
+        let slot = SETTINGS_SLOT.to_owned();
+        let assigned = Assigned { slot, path, digest, bytes, rollout: row.take(3)?, retry_of_ms: None };
         Ok::<_, StoreError>((assigned, row.take(4)?))
     });
     settings.transpose()

@@ -4,6 +4,9 @@
 
 use super::{Row, Sql, StoreError};
 
+/// The kind of the event of a release that the owner published; its object is the release's digest.
+pub const RELEASE_PUBLISHED: &str = "release.published";
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -108,6 +108,23 @@ pub fn take(sql: &mut dyn Sql, heard: &Heard<'_>, before: Option<&str>) -> Resul
     Ok(())
 }
 
+/// Keeps health and report of a gateway that came by file, in JSON, the report with its digest. That it was heard is
+/// another thing: nobody knows how long the file was under way.
+///
+/// *Errors*: the store's.
+pub fn take_report(
+    sql: &mut dyn Sql,
+    device: &str,
+    health: &str,
+    (report, digest): (&str, &str),
+) -> Result<(), StoreError> {
+    sql.execute(
+        "UPDATE device SET health = $2, report = $3, report_digest = $4 WHERE id = $1",
+        &[device.into(), health.into(), report.into(), digest.into()],
+    )?;
+    Ok(())
+}
+
 /// Returns the numbers of a stream that were received of a gateway.
 ///
 /// *Errors*: the store's.

@@ -177,13 +177,13 @@ pub fn put_settings(sql: &mut dyn Sql, settings: &SettingsRelease) -> Result<(),
     Ok(())
 }
 
-/// Returns files of settings after a path, in the order of paths, at most `limit`.
+/// Returns files of settings after [`settings_place`] of one, in the order of paths, at most `limit`.
 ///
 /// *Errors*: the store's.
 pub fn settings_page(sql: &mut dyn Sql, after: &str, limit: u32) -> Result<Vec<SettingsRelease>, StoreError> {
     let rows = sql.query(
         "SELECT digest, path, bytes, published_ms, published_by, removed_ms FROM settings_release \
-         WHERE path > $1 ORDER BY path LIMIT $2",
+         WHERE path || ' ' || digest > $1 ORDER BY path || ' ' || digest LIMIT $2",
         &[after.into(), limit.into()],
     )?;
     let settings = |mut row: Row| {
@@ -197,6 +197,12 @@ pub fn settings_page(sql: &mut dyn Sql, after: &str, limit: u32) -> Result<Vec<S
         })
     };
     rows.into_iter().map(settings).collect()
+}
+
+/// Returns where a file of settings stands among all: one that was signed again shares its path with those before.
+#[must_use]
+pub fn settings_place(settings: &SettingsRelease) -> String {
+    format!("{} {}", settings.path, settings.digest)
 }
 
 /// Notes that all files of settings but those with these digests are named no more.

@@ -271,6 +271,20 @@ pub fn take_pending(
     Ok(Some((Pending::of(&row.take::<String>(0)?)?, member)))
 }
 
+/// Returns when a gateway found bad what people then had it given again, in ms by its own clock.
+///
+/// *Errors*: the store's.
+pub fn retried_failure(sql: &mut dyn Sql, rollout: &str, device: &str) -> Result<Option<i64>, StoreError> {
+    let row = sql.query_optional(
+        "SELECT body FROM rollout_member WHERE rollout = $1 AND device = $2",
+        &[rollout.into(), device.into()],
+    )?;
+    let Some(mut row) = row else { return Ok(None) };
+    let body: String = row.take(0)?;
+    let member: Member = serde_json::from_str(&body).map_err(|_| damaged("a member", rollout))?;
+    Ok(member.known.and_then(|failure| failure.at_ms))
+}
+
 /// Keeps which settings a member had before, and at which revision it was given the rollout's.
 ///
 /// *Errors*: the store's.

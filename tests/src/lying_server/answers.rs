@@ -18,6 +18,8 @@ use crate::fleet_owner::now;
 
 /// When a gateway asks again: often, so that tests are short.
 const NEXT_MS: u64 = 200;
+/// What a small frame grows to: more than a gateway may take.
+const BOMB_BYTES: u64 = 512 << 20;
 
 /// Enrols whoever asks.
 pub(super) fn enrol(state: &mut State, raw: &[u8]) -> Outcome<Vec<u8>> {
@@ -87,6 +89,12 @@ pub(super) fn exchange(state: &mut State, raw: &[u8]) -> Outcome<Vec<u8>> {
         _ => {}
     }
     let key = state.online.public().id().0;
+    if state.lie == Some(Lie::BombAnswer) {
+        let bomb = zstd::stream::encode_all(std::io::Read::take(std::io::repeat(b' '), BOMB_BYTES), 1)?;
+        return Ok(
+            Envelope::seal(ExchangeAnswer::ZSTD_TYPE, bomb, &key, |message| state.sign(message)).to_bytes()
+        );
+    }
     let sealed = Envelope::of(&answer, &key, |message| state.sign(message));
     Ok(sealed.map_err(Failure::of("write an answer"))?.to_bytes())
 }

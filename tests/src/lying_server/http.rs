@@ -19,6 +19,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes after which one who reads without an end is left alone.
 const ENDLESS_BYTES: usize = 64 << 20;
 
+/// What a portal says to everything.
+const PAGE: &[u8] = b"<html><body>Please accept our conditions.</body></html>";
+
 /// Serves until it is told to stop.
 pub(super) fn serve(listener: &TcpListener, state: &Arc<Mutex<State>>, is_stopping: &Arc<AtomicBool>) {
     while let Ok((stream, _)) = listener.accept() {
@@ -50,6 +53,7 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>, is_stopping: &AtomicBool
             ("POST", ENROLL) => Reply::Envelope(answers::enrol(&mut state, &request.body)?),
             ("POST", EXCHANGE) => match state.lie {
                 Some(Lie::CaptivePortal) => Reply::Page,
+                Some(Lie::EndlessAnswer) => Reply::Endless(answers::exchange(&mut state, &request.body)?),
                 _ => Reply::Envelope(answers::exchange(&mut state, &request.body)?),
             },
             ("GET" | "HEAD", path) => answers::file(&mut state, path).map_or(Reply::Missing, Reply::File),
@@ -72,9 +76,8 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>, is_stopping: &AtomicBool
             stream.write_all(&body)?;
         }
         Reply::Page => {
-            let page = b"<html><body>Please accept our conditions.</body></html>";
-            stream.write_all(head("200 OK", "text/html", Some(page.len())).as_bytes())?;
-            stream.write_all(page)?;
+            stream.write_all(head("200 OK", "text/html", Some(PAGE.len())).as_bytes())?;
+            stream.write_all(PAGE)?;
         }
         Reply::Missing => stream.write_all(head("404 Not Found", "text/plain", Some(0)).as_bytes())?,
         Reply::File(File::Whole(raw)) => {
@@ -91,12 +94,13 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>, is_stopping: &AtomicBool
             stream.write_all(head.as_bytes())?;
             stream.write_all(part)?;
         }
+        Reply::Endless(raw) => {
+            stream.write_all(head("200 OK", ENVELOPE_MEDIA_TYPE, None).as_bytes())?;
+            go_on(stream, &raw)?;
+        }
         Reply::File(File::Endless(raw)) => {
             stream.write_all(head("200 OK", "application/octet-stream", None).as_bytes())?;
-            stream.write_all(&raw)?;
-            for _ in 0..ENDLESS_BYTES / 65_536 {
-                stream.write_all(&[b' '; 65_536])?;
-            }
+            go_on(stream, &raw)?;
         }
         Reply::File(File::Slow(raw)) => {
             stream.write_all(head("200 OK", "application/octet-stream", Some(raw.len())).as_bytes())?;
@@ -112,8 +116,19 @@ fn answer(mut stream: &TcpStream, state: &Mutex<State>, is_stopping: &AtomicBool
     Ok(())
 }
 
+/// Writes these bytes, and then more and more.
+fn go_on(mut stream: &TcpStream, raw: &[u8]) -> Outcome<()> {
+    stream.write_all(raw)?;
+    for _ in 0..ENDLESS_BYTES / 65_536 {
+        stream.write_all(&[b' '; 65_536])?;
+    }
+    Ok(())
+}
+
 enum Reply {
     Envelope(Vec<u8>),
+    /// An envelope, and then more and more.
+    Endless(Vec<u8>),
     Page,
     Missing,
     File(File),

@@ -80,13 +80,17 @@ pub enum Lie {
     AnswerToAnotherNumber,
     /// The answer is signed by a key that the director's root does not name.
     AnswerOfAStranger,
+    /// The answer grows to half a gigabyte where it is decompressed.
+    BombAnswer,
+    /// The answer does not end.
+    EndlessAnswer,
     /// The answer is a page of a captive portal.
     CaptivePortal,
 }
 
 impl Lie {
     /// All lies.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::StatementOfAStranger,
         Self::OlderStatement,
         Self::AnswerToAnotherQuestion,
@@ -112,6 +116,8 @@ impl Lie {
         Self::AnswerOfAnotherServer,
         Self::AnswerToAnotherNumber,
         Self::AnswerOfAStranger,
+        Self::BombAnswer,
+        Self::EndlessAnswer,
         Self::CaptivePortal,
     ];
 
@@ -137,6 +143,8 @@ impl Lie {
             | Self::AnswerOfAnotherServer
             | Self::AnswerToAnotherNumber
             | Self::AnswerOfAStranger
+            | Self::BombAnswer
+            | Self::EndlessAnswer
             | Self::CaptivePortal => return None,
         })
     }

@@ -103,7 +103,8 @@ fn target(lie: Option<Lie>, release: &ApprovedRelease) -> Outcome<(String, Targe
         },
         engines: if lie == Some(Lie::AnotherEngine) { vec!["abacus-1".to_owned()] } else { Vec::new() },
     };
-    let note = AssignmentNote { rollout: "rol-1".to_owned(), slot: release.note.model.clone(), requirements };
+    let (rollout, slot) = ("rol-1".to_owned(), release.note.model.clone());
+    let note = AssignmentNote { rollout, slot, requirements, retry_of_ms: None };
     let path = match lie {
         Some(Lie::UnapprovedRelease) => format!("models/{}/99.0.0/manifest.json", release.note.model),
         _ => release.path.clone(),

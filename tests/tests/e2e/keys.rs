@@ -4,6 +4,7 @@ use std::path::Path;
 
 use dunlin_e2e::broker::{Broker, BrokerPlan};
 use dunlin_e2e::daemon::DaemonPlan;
+use dunlin_e2e::key_files::KeyPlan;
 use dunlin_e2e::operator::Operator;
 use dunlin_e2e::package::write_lab;
 use dunlin_e2e::releases::{Sensor, copy_folder, lab_model, serving, with_short_trials, write_release};
@@ -37,7 +38,7 @@ fn a_gateway_that_was_away_follows_five_roots_and_refuses_what_a_withdrawn_key_s
     let folder = home.path();
     let config = write_lab(folder)?;
     let operator = Operator::in_folder(folder)?;
-    operator.with_pass(&["keys", "init", "--targets-keys", "2"])?;
+    operator.found(KeyPlan { targets: 2, ..KeyPlan::default() })?;
     // The gateway gets the first root alone, and never another by hand.
     std::fs::copy(folder.join("trust/metadata/1.root.json"), folder.join("root.json"))?;
     let text = std::fs::read_to_string(&config)?.replace("\"repository\"", "\"site\"");

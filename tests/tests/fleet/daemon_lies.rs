@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan};
+use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan, peak_bytes};
 use dunlin_e2e::fleet_owner::{ApprovedRelease, FleetOwner};
 use dunlin_e2e::lying_server::{Lie, LyingServer};
-use dunlin_e2e::package::write;
+use dunlin_e2e::package::{linked_lab, write};
 use dunlin_e2e::releases::write_release;
 use dunlin_e2e::wait::{wait_for, wait_until};
 use dunlin_e2e::{Outcome, onnx};
@@ -20,34 +20,8 @@ use tempfile::TempDir;
 /// Longest wait for a transfer to be found too slow: the speed is judged over half a minute.
 const SLOW_MAX: Duration = Duration::from_secs(120);
 
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[update]
-shadow_predictions = 0
-trial_predictions = 0
-trial_time = "0s"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-
-[fleet]
-token_file = "fleet.token"
-interval_min = "100ms"
-"#;
+/// More than a gateway takes for anything, and less than what lies grow to.
+const MEMORY_MAX: u64 = 256 << 20;
 
 /// A lying server, its owner, and a gateway that believed it.
 struct Lair {
@@ -56,7 +30,7 @@ struct Lair {
     releases: Vec<ApprovedRelease>,
     folder: TempDir,
     plan: DaemonPlan,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Lair {
@@ -67,7 +41,7 @@ impl Lair {
         owner.renew_director(&server.online());
         server.serve(&owner)?;
         let config = folder.path().join("dunlind.toml");
-        write(&config, CONFIG.as_bytes())?;
+        write(&config, linked_lab(0, "").as_bytes())?;
         let claim = TokenClaim {
             server_url: Url::new(server.url()).unwrap(),
             root: Digest::of(owner.first_root()),
@@ -82,7 +56,7 @@ impl Lair {
         let plan = DaemonPlan::new(&config, folder.path());
         let mut daemon = plan.start()?;
         daemon.wait_ready()?;
-        let mut lair = Self { server, owner, releases: Vec::new(), folder, plan, _daemon: daemon };
+        let mut lair = Self { server, owner, releases: Vec::new(), folder, plan, daemon };
         for _ in 0..2 {
             lair.approve()?;
             lair.server.serve(&lair.owner)?;
@@ -181,62 +155,80 @@ fn require_all_refused(lies: &[Lie]) -> Outcome<()> {
     }
     let counters: Vec<u64> = lair.server.questions().iter().map(|question| question.counter.get()).collect();
     assert!(counters.is_sorted_by(|a, b| a < b), "{counters:?}");
+    let most = peak_bytes(lair.daemon.pid())?;
+    assert!(most < MEMORY_MAX, "{most} bytes of memory");
     Ok(())
+}
+
+const KEYS_AND_TIME: [Lie; 7] = [
+    Lie::StatementOfAStranger,
+    Lie::OlderStatement,
+    Lie::AnswerToAnotherQuestion,
+    Lie::ExpiredStatement,
+    Lie::StatementOfAnotherHash,
+    Lie::StatementOfAnotherDevice,
+    Lie::WithdrawalsWithoutEnd,
+];
+const RELEASES: [Lie; 5] = [
+    Lie::UnapprovedRelease,
+    Lie::AnotherManifest,
+    Lie::AnotherArchitecture,
+    Lie::AnotherEngine,
+    Lie::OlderRelease,
+];
+const IMAGE: [Lie; 6] = [
+    Lie::TargetsByTheOnlineKey,
+    Lie::OlderImage,
+    Lie::ExpiredImage,
+    Lie::MixedImage,
+    Lie::EndlessImage,
+    Lie::DirectorAsImageRoot,
+];
+const BLOBS: [Lie; 2] = [Lie::ChangedBlobs, Lie::EndlessBlobs];
+const SLOW: Lie = Lie::SlowBlobs;
+const ANSWERS: [Lie; 7] = [
+    Lie::AnswerOfAnotherDevice,
+    Lie::AnswerOfAnotherServer,
+    Lie::AnswerToAnotherNumber,
+    Lie::AnswerOfAStranger,
+    Lie::BombAnswer,
+    Lie::EndlessAnswer,
+    Lie::CaptivePortal,
+];
+
+#[test]
+fn no_lie_is_left_out() {
+    let told = [&KEYS_AND_TIME[..], &RELEASES, &IMAGE, &BLOBS, &[SLOW], &ANSWERS].concat();
+    assert_eq!(told.len(), Lie::ALL.len());
+    assert!(Lie::ALL.iter().all(|lie| told.contains(lie)));
 }
 
 #[test]
 fn lies_of_statements_about_keys_and_time_are_refused() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::StatementOfAStranger,
-        Lie::OlderStatement,
-        Lie::AnswerToAnotherQuestion,
-        Lie::ExpiredStatement,
-        Lie::StatementOfAnotherHash,
-        Lie::StatementOfAnotherDevice,
-        Lie::WithdrawalsWithoutEnd,
-    ])
+    require_all_refused(&KEYS_AND_TIME)
 }
 
 #[test]
 fn lies_of_statements_about_releases_are_refused() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::UnapprovedRelease,
-        Lie::AnotherManifest,
-        Lie::AnotherArchitecture,
-        Lie::AnotherEngine,
-        Lie::OlderRelease,
-    ])
+    require_all_refused(&RELEASES)
 }
 
 #[test]
 fn lies_of_the_image_repository_are_refused() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::TargetsByTheOnlineKey,
-        Lie::OlderImage,
-        Lie::ExpiredImage,
-        Lie::MixedImage,
-        Lie::EndlessImage,
-        Lie::DirectorAsImageRoot,
-    ])
+    require_all_refused(&IMAGE)
 }
 
 #[test]
 fn blobs_that_are_others_are_refused() -> Outcome<()> {
-    require_all_refused(&[Lie::ChangedBlobs])
+    require_all_refused(&BLOBS)
 }
 
 #[test]
 fn blobs_that_come_too_slowly_are_refused() -> Outcome<()> {
-    Lair::new()?.require_refused(Lie::SlowBlobs, SLOW_MAX)
+    Lair::new()?.require_refused(SLOW, SLOW_MAX)
 }
 
 #[test]
 fn answers_that_are_none_are_passed_over() -> Outcome<()> {
-    require_all_refused(&[
-        Lie::AnswerOfAnotherDevice,
-        Lie::AnswerOfAnotherServer,
-        Lie::AnswerToAnotherNumber,
-        Lie::AnswerOfAStranger,
-        Lie::CaptivePortal,
-    ])
+    require_all_refused(&ANSWERS)
 }

@@ -1,21 +1,23 @@
-//! A simulated gateway: its key, its counter, and a small HTTP client that can misbehave.
+//! A simulated gateway in a test's hand, and a small HTTP client that can misbehave.
 //!
-//! Speaks over real sockets, written with the protocol's own types. Decides nothing by itself.
+//! The gateway is the simulator's; what it says goes over real sockets. Decides nothing by itself.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use dunlin_e2e::{Failure, Outcome};
+use dunlin_fleet_simulator::Agent;
+use dunlin_fleet_simulator::agent::Home;
+use dunlin_kit::error_chain::Chain;
 use dunlin_protocol::enrolment::{EnrollAnswer, EnrollRequest, Facts};
-use dunlin_protocol::exchange::{Clock, ExchangeAnswer, ExchangeRequest, Held, ReportPart};
-use dunlin_protocol::routes::{ENROLL, ENVELOPE_MEDIA_TYPE, exchange_path};
-use dunlin_protocol::text::Url;
+use dunlin_protocol::exchange::{ExchangeAnswer, ExchangeRequest};
+use dunlin_protocol::results::Results;
+use dunlin_protocol::routes::{ENROLL, ENVELOPE_MEDIA_TYPE, RESULTS, exchange_path};
 use dunlin_protocol::{
-    Batch, Counter, DeviceId, Digest, EnrolmentToken, Envelope, Health, Incarnation, List, Message, Name,
-    Nonce, Problem, PublicKey, RefusalCode, ServerId, StartId,
+    Batch, Digest, EnrolmentToken, Envelope, Message, Name, Problem, PublicKey, RefusalCode, ServerId,
 };
-use ed25519_dalek::{Signer as _, SigningKey};
 
 /// No test waits longer for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -74,19 +76,25 @@ pub(crate) fn post(server: SocketAddr, path: &str, body: &[u8]) -> Outcome<Reply
     request(server, "POST", path, &format!("content-type: {ENVELOPE_MEDIA_TYPE}\r\n"), body)
 }
 
-/// A gateway.
+/// A gateway: the simulator's, over a connection a question.
 #[derive(Debug, Clone)]
 pub(crate) struct Device {
-    key: SigningKey,
+    agent: Agent,
     server: SocketAddr,
-    server_key: PublicKey,
-    pub(crate) url: String,
-    pub(crate) root: Digest,
-    pub(crate) server_id: ServerId,
-    pub(crate) incarnation: Option<Incarnation>,
-    pub(crate) counter: u64,
-    pub(crate) start: StartId,
-    nonces: u64,
+}
+
+impl Deref for Device {
+    type Target = Agent;
+
+    fn deref(&self) -> &Agent {
+        &self.agent
+    }
+}
+
+impl DerefMut for Device {
+    fn deref_mut(&mut self) -> &mut Agent {
+        &mut self.agent
+    }
 }
 
 impl Device {
@@ -97,18 +105,8 @@ impl Device {
         server_id: ServerId,
         root: Digest,
     ) -> Self {
-        Self {
-            key: SigningKey::from_bytes(&[seed; 32]),
-            server,
-            server_key,
-            url: format!("http://{server}"),
-            root,
-            server_id,
-            incarnation: None,
-            counter: 0,
-            start: StartId::from_bytes([seed; 8]),
-            nonces: 0,
-        }
+        let home = Home { url: format!("http://{server}"), root, server_key, server_id };
+        Self { agent: Agent::new(&[seed; 32], [seed; 8], home), server }
     }
 
     /// Speaks to another server of the same fleet from now on.
@@ -116,52 +114,27 @@ impl Device {
         self.server = server;
     }
 
-    pub(crate) fn public(&self) -> PublicKey {
-        PublicKey::from_bytes(self.key.verifying_key().as_bytes()).unwrap()
-    }
-
-    pub(crate) const fn server_key(&self) -> PublicKey {
-        self.server_key
-    }
-
-    pub(crate) fn id(&self) -> DeviceId {
-        DeviceId::of(&self.public())
-    }
-
-    fn sign(&self, message: &[u8]) -> [u8; 64] {
-        self.key.sign(message).to_bytes()
-    }
-
-    fn nonce(&mut self) -> Nonce {
-        self.nonces += 1;
-        let mut nonce = [self.start.as_bytes()[0]; 16];
-        nonce[8..].copy_from_slice(&self.nonces.to_le_bytes());
-        Nonce::from_bytes(nonce)
+    /// Returns another gateway of the same server, whose key follows from this one's.
+    pub(crate) fn sibling(self) -> Self {
+        let seed = Digest::of(self.agent.id().to_string().as_bytes());
+        let Agent { url, root, server_id, .. } = self.agent.clone();
+        let home = Home { url, root, server_key: self.agent.server_key(), server_id };
+        Self { agent: Agent::new(seed.as_bytes(), [0; 8], home), server: self.server }
     }
 
     pub(crate) fn wish(&mut self, token: Option<&EnrolmentToken>) -> EnrollRequest {
         let name = |text: &str| Name::new(text).unwrap();
-        EnrollRequest {
-            key: self.public(),
-            facts: Facts {
-                architecture: name("aarch64"),
-                agent: name("dunlind"),
-                agent_version: name("0.1.0"),
-                ..Facts::default()
-            },
-            labels: Default::default(),
-            server_url: Url::new(self.url.as_str()).unwrap(),
-            root: self.root,
-            token: token.map(|token| token.claim().token),
-            nonce: self.nonce(),
-            previous: self.incarnation,
-        }
+        let facts = Facts {
+            architecture: name("aarch64"),
+            agent: name("dunlind"),
+            agent_version: name("0.1.0"),
+            ..Facts::default()
+        };
+        self.agent.wish(token, facts).unwrap()
     }
 
     pub(crate) fn send_wish(&self, wish: &EnrollRequest, token: Option<&EnrolmentToken>) -> Outcome<Reply> {
-        let proof = token.map(EnrolmentToken::proof_key);
-        let envelope = wish.seal(proof.as_ref(), |message| self.sign(message)).unwrap();
-        post(self.server, ENROLL, &envelope.to_bytes())
+        post(self.server, ENROLL, &self.agent.seal_wish(wish, token).unwrap())
     }
 
     /// Enrols and keeps the life that the server gives.
@@ -169,48 +142,24 @@ impl Device {
         let wish = self.wish(token);
         let reply = self.send_wish(&wish, token)?;
         let answer: EnrollAnswer = self.read(&reply)?;
-        answer.require_answer_to(&wish).unwrap();
-        if let Some(incarnation) = answer.incarnation {
-            self.incarnation = Some(incarnation);
-            self.counter = 0;
-        }
+        self.agent.take_life(&wish, &answer).unwrap();
         Ok(answer)
     }
 
     /// Reads an answer that the server's key has signed.
     pub(crate) fn read<M: Message>(&self, reply: &Reply) -> Outcome<M> {
-        let wrong = |what: String| Failure::new(format!("{what}: {reply:?}"));
-        let envelope = Envelope::parse(&reply.body, M::BYTES_MAX).map_err(|e| wrong(e.to_string()))?;
-        let payload = envelope.verify(&[self.server_key]).map_err(|e| wrong(e.to_string()))?;
-        Ok(payload.read::<M>(|_, _| None).map_err(|e| wrong(e.to_string()))?.into_inner())
-    }
-
-    pub(crate) fn question(&mut self, batches: Vec<Batch>) -> ExchangeRequest {
-        self.counter += 1;
-        let digest = Digest::of(b"report");
-        ExchangeRequest {
-            device: self.id(),
-            server: self.server_id,
-            incarnation: self.incarnation.unwrap_or(Incarnation::from_bytes([0; 16])),
-            counter: Counter::new(self.counter).unwrap(),
-            start: self.start,
-            nonce: self.nonce(),
-            clock: Clock { boot: Name::new("boot").unwrap(), mono_ms: 1, wall_ms: 1, synchronised: true },
-            held: Held::default(),
-            report: ReportPart { digest, full: None },
-            health: Health::default(),
-            batches: List::try_from(batches).unwrap(),
-            defer: None,
-        }
+        self.agent.read(&reply.body).map_err(|e| Failure::new(format!("{}: {reply:?}", Chain(&e))))
     }
 
     pub(crate) fn seal(&self, question: &ExchangeRequest) -> Vec<u8> {
-        Envelope::of(question, &self.id().to_string(), |message| self.sign(message)).unwrap().to_bytes()
+        self.agent.seal(question).unwrap()
     }
 
-    pub(crate) fn seal_frame(&self, frame: Vec<u8>) -> Vec<u8> {
-        let id = self.id().to_string();
-        Envelope::seal(ExchangeRequest::ZSTD_TYPE, frame, &id, |message| self.sign(message)).to_bytes()
+    /// Sends a part of results, with the key that it names itself by.
+    pub(crate) fn send_results(&self, part: &Results) -> Outcome<Reply> {
+        let key_id = self.public().to_string();
+        let sealed = Envelope::of(part, &key_id, |message| self.sign(message)).unwrap();
+        post(self.server, RESULTS, &sealed.to_bytes())
     }
 
     pub(crate) fn send(&self, question: &ExchangeRequest, wait_seconds: u64) -> Outcome<Reply> {

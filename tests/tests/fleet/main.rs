@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "what a test makes itself is sound, or the test fails")]
 
 mod api;
+mod attacks;
 mod daemon;
 mod daemon_lies;
 mod device;
-mod from_empty_folders;
+mod field;
 mod ingest;
+mod operator;
 mod rollouts;
 mod rows;
 mod serving;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dunlin_e2e::broker::{Broker, BrokerPlan};
 use dunlin_e2e::daemon::{CHANGE_MAX, Daemon, DaemonPlan};
 use dunlin_e2e::fleet_server::{FleetServer, ServerPlan};
-use dunlin_e2e::package::write;
+use dunlin_e2e::package::{linked_lab, write};
 use dunlin_e2e::releases::write_release;
 use dunlin_e2e::seed::Choices;
 use dunlin_e2e::stream::{Message, Publisher};
@@ -24,34 +24,6 @@ use dunlin_protocol::{Batch, DeviceId, Range, Ranges, Stream};
 use crate::serving::Running;
 use crate::trust::Site;
 
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[update]
-shadow_predictions = 0
-trial_predictions = 0
-trial_time = "0s"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-
-[fleet]
-token_file = "fleet.token"
-interval_min = "100ms"
-"#;
 /// Kills of either side.
 const KILLS: usize = 12;
 /// Readings between two of them.
@@ -76,7 +48,7 @@ impl Plant {
         let mut site = Site::new(None)?;
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("dunlind.toml");
-        write(&config, CONFIG.as_bytes())?;
+        write(&config, linked_lab(0, "").as_bytes())?;
         write_release(folder.path(), 1, &onnx::doubling())?;
         let release = site.owner.approve_package(&folder.path().join("double-1"))?;
         site.publish()?;

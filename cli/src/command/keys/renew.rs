@@ -7,7 +7,10 @@ use dunlin_trust::sign::change::Change;
 
 use super::repository;
 use crate::command::CommandError;
-use crate::command::trust_arguments::{LifetimeArguments, TrustArguments, now, report, require_none_pending};
+use crate::command::trust_arguments::{
+    LifetimeArguments, TrustArguments, now, report, require_none_pending, with_director,
+};
+use crate::director::Renewal;
 use crate::keyring::refused;
 use crate::print;
 
@@ -38,6 +41,8 @@ pub fn run(arguments: &RenewArguments) -> Result<(), CommandError> {
     let outcome = keyring.finish(&mut workspace, &files, now, lifetimes)?;
     let names: Vec<&str> = files.keys().map(String::as_str).collect();
     print::line(&format!("made {}", names.join(", ")));
+    let renewal = if arguments.role == "root" { Renewal::OfTime } else { Renewal::OfKeys };
+    let outcome = with_director(&workspace, &mut keyring, outcome, renewal, (now, lifetimes))?;
     report(&workspace, &outcome);
     Ok(())
 }

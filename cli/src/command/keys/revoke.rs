@@ -9,7 +9,10 @@ use dunlin_trust::sign::repository::{Release, Repository};
 
 use super::{key_named, repository, roles_of};
 use crate::command::CommandError;
-use crate::command::trust_arguments::{LifetimeArguments, TrustArguments, now, report, require_none_pending};
+use crate::command::trust_arguments::{
+    LifetimeArguments, TrustArguments, now, report, require_none_pending, with_director,
+};
+use crate::director::Renewal;
 use crate::key_file::short;
 use crate::keyring::{Outcome, refused};
 use crate::print;
@@ -76,6 +79,7 @@ pub fn run(arguments: &RevokeArguments) -> Result<(), CommandError> {
             print::line(&format!("  {} {}: {state}{was}", release.note.model, release.note.version));
         }
     }
+    let outcome = with_director(&workspace, &mut keyring, outcome, Renewal::OfKeys, (now, lifetimes))?;
     report(&workspace, &outcome);
     Ok(())
 }

@@ -11,8 +11,9 @@ use dunlin_trust::sign::repository::Repository;
 use super::{key_named, new, repository};
 use crate::command::CommandError;
 use crate::command::trust_arguments::{
-    LifetimeArguments, Purpose, TrustArguments, now, report, require_none_pending,
+    LifetimeArguments, Purpose, TrustArguments, now, report, require_none_pending, with_director,
 };
+use crate::director::Renewal;
 use crate::key_file::short;
 use crate::keyring::refused;
 use crate::print;
@@ -85,6 +86,7 @@ pub fn run(arguments: &RotateArguments) -> Result<(), CommandError> {
     print::note(&format!(
         "root version {version}; keep the old root keys' files until every gateway has seen it"
     ));
+    let outcome = with_director(&workspace, &mut keyring, outcome, Renewal::OfKeys, (now, lifetimes))?;
     report(&workspace, &outcome);
     Ok(())
 }

@@ -98,6 +98,20 @@ impl<'r> Change<'r> {
         Ok(())
     }
 
+    /// Adds a file that is no release, such as settings, under its path; in place of the one that is there.
+    ///
+    /// *Errors*: the role may not name it, or the path is a release's.
+    pub fn put_file(&mut self, role: &str, path: &str, content: &[u8]) -> Result<(), SignError> {
+        self.require_may_name(role, path)?;
+        let releases = self.before.map(Repository::releases).unwrap_or_default();
+        if releases.iter().any(|other| other.path == path) {
+            return Err(SignError::TargetExists(path.to_owned()));
+        }
+        let description = TargetDescription::of(content, None);
+        self.edit_targets(role).targets.insert(path.to_owned(), description);
+        Ok(())
+    }
+
     /// Removes a release.
     ///
     /// *Errors*: the role does not name it.

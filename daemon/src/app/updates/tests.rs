@@ -29,6 +29,7 @@ fn settings(folder: &std::path::Path) -> Settings {
         set: Vec::new(),
         environment: Vec::new().into_iter().collect(),
         state_dir: Some(folder.to_owned()),
+        overlay: None,
     };
     load(&request).unwrap().settings
 }

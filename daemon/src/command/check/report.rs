@@ -16,17 +16,20 @@ pub(super) enum Section {
     Configuration,
     Packages,
     Connectivity,
+    Fleet,
     Readiness,
 }
 
 impl Section {
-    const ALL: [Self; 4] = [Self::Configuration, Self::Packages, Self::Connectivity, Self::Readiness];
+    const ALL: [Self; 5] =
+        [Self::Configuration, Self::Packages, Self::Connectivity, Self::Fleet, Self::Readiness];
 
     const fn title(self) -> &'static str {
         match self {
             Self::Configuration => "Configuration",
             Self::Packages => "Packages",
             Self::Connectivity => "Connectivity",
+            Self::Fleet => "Fleet server",
             Self::Readiness => "Production readiness",
         }
     }

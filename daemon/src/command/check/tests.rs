@@ -82,6 +82,7 @@ const GOOD: Probes<'static> = Probes {
             session_expiry: None,
         })
     },
+    server: &|_| Ok(ServerSeen { is_adopted: true, unix_s: None }),
 };
 
 #[test]
@@ -117,6 +118,7 @@ fn what_the_broker_and_the_model_lack_is_said_with_a_remedy() {
                 ..BrokerReport::default()
             })
         },
+        ..GOOD
     };
     let (outcome, text) = Site::new().check(&["--set", "http.listen=0.0.0.0:0"], &probes);
     assert_eq!(outcome, Outcome::Failed);
@@ -144,6 +146,45 @@ fn a_broker_that_does_not_answer_is_a_failure_unless_offline() {
     assert!(text.contains("cannot be reached"), "{text}");
     let (outcome, text) = site.check(&["--set", &url, "--offline"], &GOOD);
     assert_eq!(outcome, Outcome::Passed, "{text}");
+}
+
+#[test]
+fn the_way_to_the_fleet_server_is_looked_at_where_there_is_one() {
+    let site = Site::new();
+    assert!(site.check(&[], &GOOD).1.contains("- the gateway belongs to no fleet server"));
+    let url = ["--set", "fleet.url=https://fleet.example", "--set", "fleet.metered=true"];
+    let ahead = |_: &RemoteSettings| {
+        Ok(ServerSeen {
+            is_adopted: false,
+            unix_s: Some(dunlin_kit::clock::wall_micros() / 1_000_000 + 3_600),
+        })
+    };
+    let (outcome, text) = site.check(&url, &Probes { server: &ahead, ..GOOD });
+    assert_eq!(outcome, Outcome::Passed, "{text}");
+    for expected in [
+        "Fleet server\n  - the gateway's key is made at the first start",
+        "! not enrolled yet: the server's operator has to accept the gateway",
+        "! https://fleet.example answers, and no owner has adopted it",
+        "! the server's clock and this one differ by 3",
+        "! each byte costs",
+    ] {
+        assert!(text.contains(expected), "`{expected}` is not in\n{text}");
+    }
+    let state = site.folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let device = crate::link::identity::Identity::open(&state).unwrap().device();
+    let gone = |_: &RemoteSettings| {
+        Err(ProbeFailure { message: "was not reached".to_owned(), remedy: "start it".to_owned() })
+    };
+    let (outcome, text) = site.check(&url, &Probes { server: &gone, ..GOOD });
+    assert_eq!(outcome, Outcome::Failed, "{text}");
+    assert!(text.contains("✘ https://fleet.example: was not reached\n      start it"), "{text}");
+    assert!(text.contains(&format!("✔ gateway {device}: its key is readable by the daemon alone")), "{text}");
+    let key = state.join(crate::link::identity::IDENTITY_FILE);
+    std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let (outcome, text) = site.check(&[url.as_slice(), &["--offline"]].concat(), &GOOD);
+    assert_eq!(outcome, Outcome::Failed, "{text}");
+    assert!(text.contains("others can read its key") && text.contains("- the server: left out"), "{text}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::update::release::{Reason, Release};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "events are handed on one at a time, and none is kept")]
 pub enum Event {
     /// The daemon starts: the n-th time, after a stop of this kind.
     Boot {

@@ -48,6 +48,8 @@ fn order(rollout: &Rollout, command: Command, name: &str) -> Result<Step, Refuse
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Good,
+    /// It takes the release, and nothing comes that it could predict from.
+    Idle,
     FailsGolden,
     CrashesInTrial,
     Disagrees,
@@ -104,7 +106,7 @@ impl Gateway {
                         cause: cause.into(),
                         at_ms: Some(i64::from(step)),
                     });
-                } else if self.manner == Manner::Good && self.progress > 2 {
+                } else if matches!(self.manner, Manner::Good | Manner::Idle) && self.progress > 2 {
                     model.candidate = None;
                     model.good = Some("new".into());
                 }
@@ -115,7 +117,7 @@ impl Gateway {
             }
             _ => {}
         }
-        if model.good.as_deref() == Some("new") {
+        if model.good.as_deref() == Some("new") && self.manner != Manner::Idle {
             let counts = model.counts.entry("new".into()).or_insert(Counts {
                 p99_us: Some(10.0),
                 p99_us_budget: Some(100.0),

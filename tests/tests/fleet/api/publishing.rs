@@ -76,6 +76,12 @@ fn an_owner_adopts_a_server_and_publishes() -> Outcome<()> {
     first.expect(404, "GET", "/v1/releases/nobody", &Value::Null)?;
     let actions: Vec<String> = first.deeds()?.into_iter().map(|(_, action)| action).collect();
     assert_eq!(actions, ["image.root", "director.root", "image.publish"]);
+    let events = running.write(|sql| dunlin_fleet::store::events::page(sql, 0, 100))?;
+    let told: Vec<(&str, &str)> =
+        events.iter().map(|event| (event.kind.as_str(), event.object.as_str())).collect();
+    assert_eq!(told, [("release.published", release.digest.to_string().as_str())]);
+    let body: Value = serde_json::from_str(&events[0].body)?;
+    assert_eq!((&body["model"], &body["counter"]), (&json!("frost"), &json!(1)));
     Ok(())
 }
 

@@ -83,7 +83,8 @@ fn bad_bodies_and_parameters_are_named() -> Outcome<()> {
         ("POST", "/v1/expected-devices", json!({ "public_key": "00" }), "`public_key`"),
         ("GET", "/v1/devices?limit=0", Value::Null, "`limit`"),
         ("GET", "/v1/devices?limit=many", Value::Null, "limit"),
-        ("GET", "/v1/devices?cursor=%00", Value::Null, "`cursor`"),
+        ("GET", "/v1/devices?cursor=%01", Value::Null, "`cursor`"),
+        ("GET", "/v1/devices?cursor=%00", Value::Null, "NUL"),
         ("GET", "/v1/devices?query=a%3D", Value::Null, "label query"),
     ];
     for (method, path, body, named) in cases {

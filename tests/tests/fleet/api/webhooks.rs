@@ -6,7 +6,10 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use dunlin_e2e::wait::wait_for;
 use dunlin_e2e::{Failure, Outcome};
+use dunlin_fleet::store::webhooks;
+use dunlin_fleet::webhooks::TRIES_MAX;
 use serde_json::{Value, json};
 
 use super::Person;
@@ -107,6 +110,39 @@ fn an_event_is_signed_and_sent_again_until_it_is_taken() -> Outcome<()> {
     assert!(!first.get("/v1/webhooks")?.to_string().contains(secret));
     first.expect(204, "POST", &format!("/v1/webhooks/{id}/remove"), &json!({ "reason": "" }))?;
     first.expect(404, "GET", &path, &Value::Null)?;
+    Ok(())
+}
+
+#[test]
+fn what_no_try_delivers_becomes_a_dead_letter_which_a_person_may_send_again() -> Outcome<()> {
+    let running = Running::start()?;
+    let first = Person::first(&running)?;
+    let (url, received) = receiver(&[500, 500, 200])?;
+    let made = first.expect(201, "POST", "/v1/webhooks", &json!({ "url": url, "kinds": ["device.*"] }))?;
+    let path = format!("/v1/webhooks/{}/deliveries", made["id"].as_str().unwrap_or_default());
+    super::devices::enrolled(&first, 1, "a")?;
+    let wait = |what: &str, state: &str, tries: u32| {
+        wait_for(what, WAIT, || {
+            let item = first.get(&path)?["items"].get(0).cloned().unwrap_or_default();
+            Ok((item["state"] == state && item["tries"] == tries).then_some(item))
+        })
+    };
+    let failed = wait("the first try fails", "waiting", 1)?;
+    // As if it had failed for days.
+    let (id, event) = (made["id"].clone(), failed["event"].as_u64());
+    running.write(move |sql| {
+        let (id, event) = (id.as_str().unwrap_or_default(), event.unwrap_or_default());
+        for mut delivery in webhooks::deliveries(sql, id, None, event - 1, 1)? {
+            (delivery.tries, delivery.next_ms) = (TRIES_MAX - 1, 0);
+            webhooks::note_tried(sql, &delivery)?;
+        }
+        Ok(())
+    })?;
+    let dead = wait("the last try fails", "dead", TRIES_MAX)?;
+    assert_eq!(dead["last"], "HTTP 500", "{dead}");
+    assert_eq!(received.try_iter().count(), 2);
+    first.expect(200, "POST", &format!("{path}/{}/retry", dead["event"]), &json!({ "reason": "mended" }))?;
+    wait("it is taken", "delivered", 1)?;
     Ok(())
 }
 

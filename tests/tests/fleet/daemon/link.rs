@@ -1,6 +1,7 @@
 //! From enrolment to a withdrawal, with kills in between.
 
-use dunlin_e2e::Outcome;
+use dunlin_e2e::{Failure, Outcome};
+use dunlin_fleet::store::devices;
 
 use super::{Gateway, assign, publish, wait_report, withdraw};
 use crate::trust::Site;
@@ -77,6 +78,9 @@ fn a_gateway_is_enrolled_by_hand_and_a_second_use_of_its_token_is_refused() -> O
     let site = Site::new(None)?;
     let gateway = Gateway::new(&site, None)?;
     let state = gateway.plan.state_dir.to_string_lossy().into_owned();
+    let shown = gateway.plan.config_command("enroll", &["--state-dir", &state, "--show-key"])?;
+    let key = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success(), "{shown:?}");
     let enrolled = gateway.plan.config_command("enroll", &["--state-dir", &state])?;
     let said = String::from_utf8_lossy(&enrolled.stdout).into_owned();
     assert!(enrolled.status.success() && said.contains("words"), "{enrolled:?}");
@@ -86,6 +90,19 @@ fn a_gateway_is_enrolled_by_hand_and_a_second_use_of_its_token_is_refused() -> O
     assert!(String::from_utf8_lossy(&refused.stderr).contains("token"), "{refused:?}");
     let (_daemon, id) = gateway.start_linked()?;
     assert!(said.contains(&id.to_string()), "{said}");
+    // The same key as before the enrolment, shown beside the running daemon too, and the one that the server knows.
+    let again = gateway.plan.config_command("enroll", &["--state-dir", &state, "--show-key"])?;
+    assert_eq!(String::from_utf8_lossy(&again.stdout), key);
+    let name = id.to_string();
+    let device = site.running.write(move |sql| devices::get(sql, &name))?;
+    let known = device.ok_or_else(|| Failure::new("the server does not know the gateway"))?.public_key;
+    let known: String = known.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(key.contains(&format!("key     {known}\ngateway {id}\nwords   ")), "{key} {known}");
+    let checked = gateway.plan.config_command("check", &["--state-dir", &state])?;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    for expected in ["✔ enrolled at http", "answers\n", "✔ the server's clock and this one differ by"] {
+        assert!(checked.contains(expected), "`{expected}` is not in\n{checked}");
+    }
     Ok(())
 }
 

@@ -2,13 +2,13 @@
 //!
 //! Real processes over real sockets; what the daemon holds is asked of its own commands, what the server holds of its store.
 
-mod lies;
+mod deltas;
 mod link;
 mod networks;
 
 use dunlin_e2e::daemon::{Daemon, DaemonPlan};
 use dunlin_e2e::fleet_owner::ApprovedRelease;
-use dunlin_e2e::package::write;
+use dunlin_e2e::package::{linked_lab, write};
 use dunlin_e2e::releases::write_release;
 use dunlin_e2e::wait::wait_for;
 use dunlin_e2e::{Failure, Outcome, onnx};
@@ -18,36 +18,6 @@ use dunlin_protocol::{DeviceId, DeviceReport};
 use serde_json::Value;
 
 use crate::trust::Site;
-
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[update]
-shadow_predictions = 0
-trial_predictions = 0
-trial_time = "0s"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-
-[fleet]
-token_file = "fleet.token"
-interval_min = "100ms"
-labels = { hall = "3" }
-"#;
 
 /// A gateway whose daemon runs, or did.
 struct Gateway {
@@ -61,7 +31,7 @@ impl Gateway {
     fn new(site: &Site, url: Option<&str>) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("dunlind.toml");
-        write(&config, CONFIG.as_bytes())?;
+        write(&config, linked_lab(0, "labels = { hall = \"3\" }\n").as_bytes())?;
         let token = site.running.token(1, dunlin_fleet::fleet::now_ms() + 3_600_000)?;
         write(&folder.path().join("fleet.token"), token.to_text().as_bytes())?;
         let mut plan = DaemonPlan::new(&config, folder.path());
@@ -96,9 +66,14 @@ impl Gateway {
 
 /// Approves and publishes release `number` of the model `double`, with golden vectors.
 fn publish(site: &mut Site, number: u64) -> Outcome<ApprovedRelease> {
+    publish_model(site, number, &onnx::doubling())
+}
+
+/// Approves and publishes release `number` of the model `double` with this graph.
+fn publish_model(site: &mut Site, number: u64, model: &[u8]) -> Outcome<ApprovedRelease> {
     let config = site.folder.path().join("dunlind.toml");
-    write(&config, CONFIG.as_bytes())?;
-    write_release(site.folder.path(), number, &onnx::doubling())?;
+    write(&config, linked_lab(0, "labels = { hall = \"3\" }\n").as_bytes())?;
+    write_release(site.folder.path(), number, model)?;
     let release = site.owner.approve_package(&site.folder.path().join(format!("double-{number}")))?;
     site.publish()?;
     Ok(release)

@@ -3,6 +3,7 @@
 mod backups;
 mod floods;
 mod kills;
+mod letters;
 mod receipts;
 
 use dunlin_e2e::Outcome;

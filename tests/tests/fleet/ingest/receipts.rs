@@ -145,12 +145,12 @@ fn rules_are_told_with_every_answer_and_end_no_wait() -> Outcome<()> {
         let ask = Ask::Policy { stream: Stream::Predictions, share: Share::Sampled, every: Some(10) };
         assert_eq!(answer.asks.to_vec(), [ask]);
         assert!((2_700_000..=4_500_000).contains(&answer.next_ms), "{}", answer.next_ms);
-        for wrong in [
-            json!({ "rules": [{ "query": "group=", "stream": "predictions", "share": "all" }] }),
-            json!({ "rules": [{ "query": "*", "stream": "losses", "share": "none" }] }),
-            json!({ "rules": [{ "query": "*", "stream": "events", "share": "sampled" }] }),
+        for (status, wrong) in [
+            (400, json!({ "rules": [{ "query": "group=", "stream": "predictions", "share": "all" }] })),
+            (400, json!({ "rules": [{ "query": "*", "stream": "losses", "share": "none" }] })),
+            (422, json!({ "rules": [{ "query": "*", "stream": "events", "share": "sampled" }] })),
         ] {
-            person.expect(400, "PUT", "/v1/policies/uploads", &wrong)?;
+            person.expect(status, "PUT", "/v1/policies/uploads", &wrong)?;
         }
         let reply = person.ask("PUT", "/v1/policies/uploads", "if-match: \"9\"\r\n", &uploads)?;
         assert_eq!(reply.status, 412);

@@ -90,7 +90,7 @@ fn each_gate_halts_and_all_that_had_succeeded_run_the_old_release_again_without_
         );
         assert_eq!(running(&gateways, &site.old), 6, "{gate}");
         assert!(gateways.iter().all(|gateway| !gateway.fetched.contains_key(&site.old.digest)), "{gate}");
-        gateways.iter_mut().for_each(super::Gateway::forget_failures);
+        gateways.iter_mut().for_each(|gateway| gateway.forget_failures());
     }
     Ok(())
 }
@@ -174,7 +174,7 @@ fn who_may_do_what_and_by_which_state() -> Outcome<()> {
     admin.expect(200, "PUT", "/v1/policies/approvals", &rules)?;
     let spec = site.spec(json!([{ "percent": 100 }]));
     viewer.expect(403, "POST", "/v1/rollouts", &json!({ "spec": spec }))?;
-    ann.expect(400, "POST", "/v1/rollouts", &json!({ "spec": { "query": "*", "releases": [] } }))?;
+    ann.expect(422, "POST", "/v1/rollouts", &json!({ "spec": { "query": "*", "releases": [] } }))?;
     let unknown = json!({ "spec": { "query": "*", "releases": [{ "digest": "ab" }] } });
     ann.expect(409, "POST", "/v1/rollouts", &unknown)?;
 

@@ -4,6 +4,7 @@
 mod crowd;
 mod deciding;
 mod killing;
+mod simulating;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -47,6 +47,31 @@ fn a_resumed_rollout_goes_on_past_the_measurement_that_halted_it() {
 }
 
 #[test]
+fn gateways_that_predict_nothing_hold_up_those_alone_who_asked_for_predictions() {
+    let gateways = || (0..3).map(|_| Gateway::new(Manner::Idle, 0, 0)).collect();
+    let mut spec = spec(vec![Reach::Count(1), Reach::Percent(100)]);
+    let mut world = World::new(spec.clone(), "a", gateways());
+    world.live_until(100, is_over);
+    assert_eq!((world.rollout.status, world.rollout.phase), (Status::Running, 0));
+    spec.bake.predictions = 0;
+    let mut world = World::new(spec, "a", gateways());
+    world.live_until(100, is_over);
+    assert_eq!(world.rollout.status, Status::Completed, "{:?}", world.rollout.gates);
+}
+
+#[test]
+fn gateways_that_predict_and_cannot_say_how_fast_hold_nobody_up() {
+    let gateways = good(3).into_iter().map(|mut gateway| {
+        let model = gateway.facts.models.get_mut("pump").unwrap();
+        model.counts.insert("new".into(), Counts { compared: 20, agreed: 20, ..Counts::default() });
+        gateway
+    });
+    let mut world = World::new(spec(vec![Reach::Percent(100)]), "a", gateways.collect());
+    world.live_until(100, is_over);
+    assert_eq!(world.rollout.status, Status::Completed, "{:?}", world.rollout.gates);
+}
+
+#[test]
 fn no_failure_is_none_however_many_gateways_have_settled() {
     for count in [5, 11, 12, 37, 100] {
         let mut world = World::new(spec(vec![Reach::Percent(100)]), "a", good(count));

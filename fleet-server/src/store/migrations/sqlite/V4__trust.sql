@@ -9,7 +9,7 @@ ALTER TABLE release ADD COLUMN removed_ms INTEGER;
 ALTER TABLE release ADD COLUMN signers TEXT NOT NULL DEFAULT '[]';
 CREATE TABLE settings_release (
     digest TEXT PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL,
     bytes INTEGER NOT NULL,
     published_ms INTEGER NOT NULL,
     published_by TEXT NOT NULL,

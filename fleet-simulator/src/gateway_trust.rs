@@ -3,7 +3,7 @@
 //! Written with the verifier alone; the files come through a function, over whatever line. Keeps what it trusts as a
 //! gateway would, so that the next answer is judged by it.
 
-use dunlin_model_package::Digest;
+use dunlin_protocol::Digest;
 use dunlin_protocol::exchange::{Desired, Held};
 use dunlin_trust::director::{WithdrawalNote, first_root};
 use dunlin_trust::lookup::ApprovedTarget;

@@ -6,41 +6,12 @@ use std::path::Path;
 use dunlin_e2e::daemon::{Daemon, DaemonPlan};
 use dunlin_e2e::fleet_server::{FleetServer, ServerPlan};
 use dunlin_e2e::operator::Operator;
-use dunlin_e2e::package::write;
+use dunlin_e2e::package::{linked_lab, write};
 use dunlin_e2e::releases::write_release;
 use dunlin_e2e::{Failure, Outcome, onnx};
+use dunlin_model_package::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// A gateway without a broker: what is rolled out needs no data to become good.
-const CONFIG: &str = r#"[mqtt]
-url = "mqtt://127.0.0.1:1"
-
-[update]
-shadow_predictions = 0
-trial_predictions = 0
-trial_time = "0s"
-
-[[source]]
-name = "lab"
-topics = ["lab/{sensor}/data"]
-format = "json"
-time = { pointer = "/t", format = "unix-ms", fallback = "reject", skew_max = "5m" }
-
-[source.fields]
-v = { pointer = "/v" }
-
-[[model]]
-name = "double"
-key = ["sensor"]
-window = { length = 1, hop = 1 }
-inputs.x = ["v"]
-output = { topic = "out/{model}/{key}" }
-
-[fleet]
-token_file = "fleet.token"
-interval_min = "100ms"
-"#;
 
 /// Everything that a small site has.
 struct Site {
@@ -82,22 +53,25 @@ impl Site {
 
     fn enrol(&self, number: usize) -> Outcome<(DaemonPlan, Daemon)> {
         let folder = self.folder.path().join(format!("gateway-{number}"));
-        write(&folder.join("dunlind.toml"), CONFIG.as_bytes())?;
+        std::fs::create_dir(&folder)?;
+        write(&folder.join("dunlind.toml"), linked_lab(0, "").as_bytes())?;
         let token = folder.join("fleet.token");
         let text = std::fs::read(self.folder.path().join("fleet.token"))?;
         dunlin_kit::atomic_file::write_from(&token, &mut text.as_slice(), 0o600)?;
         let plan = DaemonPlan::new(&folder.join("dunlind.toml"), &folder);
-        let daemon = plan.start_ready()?;
+        let mut daemon = plan.start()?;
+        daemon.wait_ready()?;
         Ok((plan, daemon))
     }
 
-    /// Signs and publishes a release.
-    fn publish(&self, number: u64, model: &[u8]) -> Outcome<()> {
-        let package = self.folder.path().join(format!("package-{number}"));
-        write_release(&package, number, model)?;
+    /// Signs and publishes a release; returns its digest.
+    fn publish(&self, number: u64, model: &[u8]) -> Outcome<String> {
+        write(&self.folder.path().join("dunlind.toml"), linked_lab(0, "").as_bytes())?;
+        write_release(self.folder.path(), number, model)?;
+        let package = self.folder.path().join(format!("double-{number}"));
         self.operator.with_pass(&["sign", path(&package)])?;
         self.operator.run(&["publish"])?;
-        Ok(())
+        Ok(Digest::of(&std::fs::read(package.join("manifest.json"))?).to_string())
     }
 
     fn wait_for_gateways(&self) -> Outcome<()> {
@@ -120,7 +94,7 @@ fn path(path: &Path) -> &str {
 fn a_package_reaches_three_new_gateways_from_one_to_all() -> Outcome<()> {
     let site = Site::found(3)?;
     site.wait_for_gateways()?;
-    site.publish(1, &onnx::doubling())?;
+    let digest = site.publish(1, &onnx::doubling())?;
     let plan = site.operator.run(&["rollout", "plan", "double", "--query", "site=lab"])?;
     assert!(plan.contains("3 gateways"), "{plan}");
     let options = ["--query", "site=lab", "--phases", "1,100%", "--bake", "1s", "--bake-predictions", "0"];
@@ -128,13 +102,14 @@ fn a_package_reaches_three_new_gateways_from_one_to_all() -> Outcome<()> {
         [&["rollout", "start", "double@1.0.0", "--reason", "first release", "--wait"], &options[..]].concat();
     let said = site.operator.run(&start).map_err(|failure| site.failure(&failure))?;
     assert!(said.contains("completed: phase 2 of 2"), "{said}");
-    let releases: Value = serde_json::from_str(&site.operator.run(&["devices", "list", "-o", "json"])?)?;
-    let digest = releases[0]["models"][0]["digest"].clone();
-    assert!(digest.is_string(), "{releases}");
+    let listed: Value = serde_json::from_str(&site.operator.run(&["devices", "list", "-o", "json"])?)?;
+    let listed = listed.as_array().cloned().unwrap_or_default();
+    assert_eq!(listed.len(), 3);
+    assert!(listed.iter().all(|one| one["models"][0]["digest"] == digest.as_str()), "{listed:?}");
     for (plan, _) in &site.gateways {
         let model =
             plan.wait_model("double", "the release is good", |model| model["active"]["counter"] == 1)?;
-        assert_eq!(model["active"]["digest"], digest, "{model}");
+        assert_eq!(model["active"]["digest"], digest.as_str(), "{model}");
     }
     site.operator.run(&["audit", "verify"])?;
     Ok(())
