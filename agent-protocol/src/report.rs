@@ -196,6 +196,9 @@ pub struct Budget {
     /// Step of degradation: 0 where nothing is held back.
     #[serde(skip_serializing_if = "is_default")]
     pub step: u32,
+    /// Shortest time between two questions that it grants, in seconds, rounded up.
+    #[serde(skip_serializing_if = "is_default")]
+    pub interval_s: u32,
 }
 
 /// Room on the device's disk.

@@ -75,7 +75,7 @@ pub async fn enrol(fleet: &Fleet, raw: &[u8]) -> Result<Answered, Rejection> {
     let status = answer.refusal.as_ref().map_or(200, |refusal| refusal.code.http_status());
     let sealed = Envelope::of(&answer, &fleet.key.public().to_string(), |message| fleet.key.sign(message));
     let sealed = sealed.map_err(|error| Rejection::internal("an answer cannot be written", &error))?;
-    Ok(Answered { status, envelope: sealed.to_bytes() })
+    Ok(Answered { status, envelope: sealed.to_bytes(), next_ms: answer.next_ms })
 }
 
 enum Decision {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use dunlin_fleet::backup::{self, BackupError};
+use dunlin_fleet::exchange::waiters::WAITERS_MAX;
 use dunlin_fleet::http::Bounds;
 use dunlin_fleet::metrics::MetricsAccess;
 use dunlin_fleet::open_files::bounds_within_files;
@@ -66,6 +67,9 @@ struct ServeArgs {
     /// Most connections at the same time; more wait
     #[arg(long, value_name = "COUNT", default_value_t = Bounds::default().connections)]
     connections: usize,
+    /// Most questions of gateways that are kept open, so that news reach them at once; others ask each minute
+    #[arg(long, value_name = "COUNT", default_value_t = WAITERS_MAX)]
+    waiters: usize,
     /// Answer `/metrics` without a token
     #[arg(long)]
     open_metrics: bool,
@@ -159,6 +163,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         keep_days,
         keep_bytes,
         connections,
+        waiters,
         open_metrics,
         private_webhooks,
     } = args;
@@ -175,6 +180,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         retention: Retention::new(keep_days, keep_bytes),
         webhook_targets,
         metrics_access,
+        waiters,
         bounds: bounds_within_files(Bounds { connections, ..Bounds::default() }),
     })
     .await?;

@@ -16,6 +16,7 @@ use crate::api::{self, RateLimits};
 use crate::background::Background;
 use crate::blobs::{BlobError, Blobs};
 use crate::exchange::keys::Keys;
+use crate::exchange::waiters::Waiters;
 use crate::feed::Feed;
 use crate::fleet::{Fleet, now_ms, random};
 use crate::http::{self, BodyRoom, Bounds};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub webhook_targets: Targets,
     /// Who may read the figures.
     pub metrics_access: MetricsAccess,
+    /// Questions of gateways that are kept open at most.
+    pub waiters: usize,
     /// How much is allowed.
     pub bounds: Bounds,
 }
@@ -147,7 +150,7 @@ impl Server {
             public_url,
             holder,
             keys: Keys::default(),
-            waiters: Arc::default(),
+            waiters: Arc::new(Waiters::new(settings.waiters)),
             body_room: BodyRoom::default(),
             retention: settings.retention,
             feed: Feed::default(),

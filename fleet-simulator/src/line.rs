@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -207,6 +207,9 @@ impl Drop for Open {
     }
 }
 
+/// A connection that breaks so soon after a question was closed before: the server never saw the question.
+const STALE_MAX: Duration = Duration::from_millis(100);
+
 /// A gateway's line.
 pub(crate) struct Line {
     target: Arc<Target>,
@@ -256,10 +259,11 @@ impl Line {
         bytes_max: usize,
         patience: Duration,
     ) -> Result<Reply, LineError> {
+        let asked_at = Instant::now();
         let asked = tokio::time::timeout(patience, async {
             let was_kept = self.open.as_ref().is_some_and(|open| open.sender.is_ready());
             match self.ask_once(&method, path, body.clone(), bytes_max).await {
-                Err(LineError::Broken(_)) if was_kept => {
+                Err(LineError::Broken(_)) if was_kept && asked_at.elapsed() < STALE_MAX => {
                     self.open = None;
                     self.ask_once(&method, path, body, bytes_max).await
                 }

@@ -247,8 +247,12 @@ impl Member {
     /// Asks once; returns how long to wait then.
     async fn ask(&mut self) -> Duration {
         let plan = &self.shared.plan;
-        let may_be_kept =
-            plan.interval.is_none() && !plan.is_metered && !self.board.is_busy() && self.board.is_reported();
+        // After a failure the first answer is not waited for: it tells that the server is back.
+        let may_be_kept = self.lost_at.is_none()
+            && plan.interval.is_none()
+            && !plan.is_metered
+            && !self.board.is_busy()
+            && self.board.is_reported();
         let has_rows = self.outbox.waiting() > 0;
         self.exchange(if may_be_kept && !has_rows { WAIT_SECONDS_MAX } else { 0 }).await
     }

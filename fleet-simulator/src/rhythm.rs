@@ -19,7 +19,9 @@ impl Rhythm {
     pub fn after_failure(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
         let bound = BOUNDS.0.saturating_mul(1_u32.checked_shl(self.0).unwrap_or(u32::MAX)).min(BOUNDS.1);
         self.0 = (self.0 + 1).min(31);
-        bound.mul_f64(random.clamp(0.0, 1.0)).max(retry_after.unwrap_or_default())
+        let random = random.clamp(0.0, 1.0);
+        // Many are told the same at the same moment: they come back over as long again.
+        bound.mul_f64(random).max(retry_after.unwrap_or_default().mul_f64(1.0 + random))
     }
 
     /// Begins anew after an answer.
@@ -38,7 +40,7 @@ mod tests {
         let bounds: Vec<u64> = (0..12).map(|_| rhythm.after_failure(1.0, None).as_secs()).collect();
         assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
         assert_eq!(rhythm.after_failure(0.0, None), Duration::ZERO);
-        assert_eq!(rhythm.after_failure(0.5, Some(Duration::from_secs(200))).as_secs(), 200);
+        assert_eq!(rhythm.after_failure(0.5, Some(Duration::from_secs(200))).as_secs(), 300);
         rhythm.answered();
         assert_eq!(rhythm.after_failure(1.0, None).as_secs(), 1);
     }

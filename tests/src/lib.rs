@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod bucket;
 pub mod campaign;
+pub mod certificates;
 pub mod daemon;
 pub mod failure;
 pub mod fleet_owner;

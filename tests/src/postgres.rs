@@ -1,10 +1,11 @@
 //! A PostgreSQL of the test's own: a cluster in a temporary folder, at a free loopback port.
 //!
-//! Starts and stops its own child alone. Databases in it are made and thrown away at will, so durability is off.
+//! Starts and stops its own child alone. Databases in it are made and thrown away at will: durability is off unless it is
+//! measured.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,8 +15,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 
+use crate::certificates::Issued;
 use crate::failure::{Failure, Outcome};
-use crate::wait::wait_until;
+use crate::package::write;
+use crate::wait::{wait_for, wait_until};
 
 /// Longest wait for the server to start or to stop.
 const CHANGE_MAX: Duration = Duration::from_secs(60);
@@ -30,6 +33,8 @@ pub struct Postgres {
     folder: TempDir,
     programs: PathBuf,
     port: u16,
+    /// Whether a commit is on disk when it is done: `on` or `off`.
+    fsync: &'static str,
     child: Option<Child>,
 }
 
@@ -44,13 +49,24 @@ impl Postgres {
     ///
     /// *Errors*: PostgreSQL is not installed or does not start; its log is in the failure.
     pub fn start() -> Outcome<Self> {
+        Self::start_with("off")
+    }
+
+    /// Starts one whose commits are on disk when they are done, to be measured.
+    ///
+    /// *Errors*: as [`Postgres::start`].
+    pub fn start_durable() -> Outcome<Self> {
+        Self::start_with("on")
+    }
+
+    fn start_with(fsync: &'static str) -> Outcome<Self> {
         let programs =
             programs().ok_or_else(|| Failure::new("PostgreSQL is not installed: install `postgresql`"))?;
         let folder = tempfile::tempdir()?;
         if let Some(owner) = owner() {
             chown(folder.path(), Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
         }
-        let mut postgres = Self { folder, programs, port: 0, child: None };
+        let mut postgres = Self { folder, programs, port: 0, fsync, child: None };
         let cluster = postgres.cluster();
         let made = postgres
             .program("initdb")
@@ -84,7 +100,8 @@ impl Postgres {
             .arg("-D")
             .arg(self.cluster())
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200"])
+            .args(["-c", "unix_socket_directories=", "-c", "max_connections=200"])
+            .args(["-c", &format!("fsync={}", self.fsync)])
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -110,6 +127,27 @@ impl Postgres {
     pub fn new_database(&self, name: &str) -> Outcome<String> {
         self.psql("postgres", &format!("CREATE DATABASE {name}"))?;
         Ok(format!("postgres://dunlin@127.0.0.1:{}/{name}", self.port))
+    }
+
+    /// Has the server offer TLS from here on.
+    ///
+    /// *Errors*: it does not take the certificate.
+    pub fn offer_tls(&self, issued: &Issued) -> Outcome<()> {
+        for (name, pem) in
+            [("server.crt", issued.certificate.pem()), ("server.key", issued.key.serialize_pem())]
+        {
+            let path = self.cluster().join(name);
+            write(&path, pem.as_bytes())?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            if let Some(owner) = owner() {
+                chown(&path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
+            }
+        }
+        self.psql("postgres", "ALTER SYSTEM SET ssl = on")?;
+        self.psql("postgres", "SELECT pg_reload_conf()")?;
+        wait_for("PostgreSQL offers TLS", CHANGE_MAX, || {
+            Ok((self.psql("postgres", "SHOW ssl")? == "on").then_some(()))
+        })
     }
 
     /// Runs a statement as an operator would; returns what it prints.

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::certificates::{Authority, Issued};
 use crate::failure::{Failure, Outcome};
 use crate::package::write;
 use crate::wait::pause;
@@ -23,10 +23,9 @@ use crate::wait::pause;
 const TICK: Duration = Duration::from_millis(5);
 
 /// A running front.
-#[derive(Debug)]
 pub struct TlsFront {
     port: u16,
-    authority_pem: String,
+    authority: Authority,
     stopped: Arc<AtomicBool>,
 }
 
@@ -35,7 +34,8 @@ impl TlsFront {
     ///
     /// *Errors*: no port, thread or randomness is left.
     pub fn start(target_port: u16) -> Outcome<Self> {
-        let (authority_pem, config) = certified()?;
+        let authority = Authority::new()?;
+        let config = certified(&authority)?;
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failure::of("start the TLS front"))?;
         listener.set_nonblocking(true)?;
@@ -58,7 +58,7 @@ impl TlsFront {
             }
         };
         thread::Builder::new().name("tls-front".to_owned()).spawn(accept)?;
-        Ok(Self { port, authority_pem, stopped })
+        Ok(Self { port, authority, stopped })
     }
 
     /// Returns the loopback port that clients connect to.
@@ -71,7 +71,7 @@ impl TlsFront {
     ///
     /// *Errors*: those of the file system.
     pub fn write_authority(&self, path: &Path) -> Outcome<()> {
-        write(path, self.authority_pem.as_bytes())
+        write(path, self.authority.pem().as_bytes())
     }
 }
 
@@ -81,22 +81,15 @@ impl Drop for TlsFront {
     }
 }
 
-/// Returns an authority's certificate, and the front's setup with one that it has issued.
-fn certified() -> Outcome<(String, Arc<ServerConfig>)> {
-    let authority_key = KeyPair::generate()?;
-    let mut authority = CertificateParams::new(Vec::<String>::new())?;
-    authority.distinguished_name.push(DnType::CommonName, "authority of the tests");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_pem = authority.self_signed(&authority_key)?.pem();
-    let issuer = Issuer::from_params(&authority, &authority_key);
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+/// Returns the front's setup with a certificate that the authority has issued.
+fn certified(authority: &Authority) -> Outcome<Arc<ServerConfig>> {
+    let Issued { certificate, key } = authority.issue("localhost")?;
     let private = PrivatePkcs8KeyDer::from(key.serialize_der());
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], private.into())?;
-    Ok((authority_pem, Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// Passes bytes on until either side ends.

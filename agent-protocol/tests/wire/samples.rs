@@ -208,7 +208,7 @@ pub(crate) fn report() -> DeviceReport {
             reason: words("expired"),
             at_ms: Some(NOW_MS as i64),
         }]),
-        budget: Budget { monthly_bytes: Some(1 << 20), first_day: 1, step: 2 },
+        budget: Budget { monthly_bytes: Some(1 << 20), first_day: 1, step: 2, interval_s: 0 },
         disk: Disk { total_bytes: 16 << 30, quota_bytes: 1 << 30 },
         clock: ClockState::Synchronised,
     }

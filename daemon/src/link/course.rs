@@ -297,7 +297,9 @@ impl Course {
         };
         let is_known = self.confirmed == Some(digest);
         let is_on_trial = self.parts.remote_settings.is_on_trial();
+        // After a failure the first answer is not waited for: it tells that the server is back.
         let is_kept_open = is_known
+            && !self.rhythm.has_failed()
             && !is_on_trial
             && !self.settings.fleet.metered
             && self.parts.outgoing.may_be_kept_open();

@@ -145,7 +145,7 @@ impl Outgoing {
 
     /// Returns the data budget and what it leaves out.
     pub fn budget(&mut self) -> Budget {
-        self.uploads.account().told()
+        self.uploads.budget()
     }
 
     /// Returns the shortest time to the next question that the data budget allows.

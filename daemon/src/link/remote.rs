@@ -24,6 +24,8 @@ use crate::mqtt::tls::{self, TlsError};
 
 /// Longest wait for a connection: satellite links take seconds for each round trip.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// Longest rest of a connection that is used again: servers close theirs after 15 s.
+const REST_MAX: Duration = Duration::from_secs(10);
 /// Longest silence while something is being received.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// What a message may take beside its waiting: its bytes at the slowest speed that a download may have are added.
@@ -136,6 +138,7 @@ impl Remote {
             .redirect(Policy::none())
             .connect_timeout(CONNECT_MAX)
             .pool_max_idle_per_host(1)
+            .pool_idle_timeout(REST_MAX)
             .connector_layer(MapRequestLayer::new(move |destination| {
                 counted.connected(is_tls);
                 destination

@@ -73,7 +73,15 @@ impl Rhythm {
                 doubled.min(BACK_OFF.1).mul_f64(random)
             }
         };
-        wait.max(heeded.retry_after.unwrap_or_default()).clamp(min, max.max(min))
+        // Many are told the same at the same moment: they come back over as long again.
+        let retry_after = heeded.retry_after.unwrap_or_default().mul_f64(1.0 + random);
+        wait.max(retry_after).clamp(min, max.max(min))
+    }
+
+    /// Tells whether the last question had no answer.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        self.failures > 0
     }
 }
 
@@ -102,10 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_the_least_and_the_bounds_are_the_configurations() {
+    fn retry_after_is_the_least_and_spread_and_the_bounds_are_the_configurations() {
         let mut rhythm = Rhythm::within(BOUNDS);
         let later = Heeded { retry_after: Some(Duration::from_secs(90)), ..heeded(Patience::BackOff) };
-        assert_eq!(rhythm.wait_after(later, 0.5).as_secs(), 90);
+        assert_eq!(rhythm.wait_after(later, 0.0).as_secs(), 90);
+        assert_eq!(rhythm.wait_after(later, 0.5).as_secs(), 135);
         let week = Heeded { told: Some(7 * DAY), ..heeded(Patience::AsTold) };
         assert_eq!(rhythm.wait_after(week, 0.5), BOUNDS.1);
         let at_once = Heeded { told: Some(Duration::ZERO), ..heeded(Patience::AsTold) };

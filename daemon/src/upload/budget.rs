@@ -111,11 +111,12 @@ impl Account {
         }
     }
 
-    /// Returns the budget as the gateway reports it.
+    /// Returns the budget as the gateway reports it, with questions that each cost so much.
     #[must_use]
-    pub fn told(&self) -> Budget {
+    pub fn told(&self, question_bytes: u64) -> Budget {
         let first_day = u32::from(self.budget_bytes.is_some());
-        Budget { monthly_bytes: self.budget_bytes, first_day, step: self.step() as u32 }
+        let interval_s = told_seconds(self.interval_min(question_bytes));
+        Budget { monthly_bytes: self.budget_bytes, first_day, step: self.step() as u32, interval_s }
     }
 
     /// Returns the bytes that rows of one message may cost at most: a quarter of what the calendar grants beyond what is
@@ -141,6 +142,13 @@ impl Account {
         let seconds = time * question_bytes as f64 / left.max(1.0);
         Duration::from_secs_f64(seconds.min(INTERVAL_MAX.as_secs_f64()))
     }
+}
+
+/// Returns the seconds of an interval, rounded up to a doubling of a minute, so that few reports differ by it alone; zero for
+/// less than a minute.
+fn told_seconds(interval: Duration) -> u32 {
+    let minutes = (interval.min(INTERVAL_MAX).as_secs() / 60) as u32;
+    if minutes == 0 { 0 } else { (minutes + 1).next_power_of_two() * 60 }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use dunlin_kit::error_chain::Chain;
 use dunlin_protocol::exchange::{Ask, Receipt, Rejected, Share};
 use dunlin_protocol::health::{Purpose, Spent, Waiting};
 use dunlin_protocol::limits::{BATCHES_MAX, PURPOSES_MAX, ROWS_MAX, STREAMS_MAX};
+use dunlin_protocol::report::Budget;
 use dunlin_protocol::{Batch, List, Range, Ranges, Stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -390,6 +391,12 @@ impl Uploads {
     /// Returns the present month's account.
     pub fn account(&mut self) -> Account {
         self.spending.account(self.settings.budget_bytes, clock::wall_micros())
+    }
+
+    /// Returns the budget as it is reported.
+    pub fn budget(&mut self) -> Budget {
+        let bytes = self.spending.question_bytes();
+        self.account().told(bytes)
     }
 
     /// Returns the shortest time to the next question that the data budget allows; zero without one.

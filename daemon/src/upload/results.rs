@@ -46,7 +46,7 @@ impl ResultsReader {
             sampling = sampling.stricter(asked_sampling(&state.policies()?));
             spending = Spending::open(&state, now_us)?;
         }
-        let budget = spending.account(configured.budget_bytes, now_us).told();
+        let budget = spending.account(configured.budget_bytes, now_us).told(spending.question_bytes());
         Ok(Self { reader, ends, sampling, budget, done, is_cut: Vec::new() })
     }
 

@@ -29,9 +29,9 @@ use super::document::Problems;
 use super::page::{page, wanted};
 use super::texts::{read_query, require_given_reason, require_labels, require_reason, time};
 use super::{Caller, Declined};
+use crate::exchange::Patience;
 use crate::fleet::{Fleet, now_ms};
 use crate::http::Rejection;
-use crate::rollout::facts::OFFLINE_MS;
 use crate::rollout::query::Query;
 use crate::store::devices::{self, Device, DeviceState};
 use crate::store::{Sql, StoreError, events};
@@ -65,11 +65,11 @@ async fn list(
                 && caller.devices.matches(labels)
                 && asked.matches(labels)
         };
-        devices::search(sql, &wanted.after, limit + 1, &is_meant)
+        Ok((devices::search(sql, &wanted.after, limit + 1, &is_meant)?, Patience::read(sql)?))
     };
-    let found = fleet.store.read(search).await?;
-    let now = now_ms();
-    Ok(Json(page(found, limit, |device| device.id.clone(), |device| summary(&device, now))))
+    let (found, patience) = fleet.store.read(search).await?;
+    let seen = Seen { patience, now_ms: now_ms() };
+    Ok(Json(page(found, limit, |device| device.id.clone(), |device| summary(&device, &seen))))
 }
 
 /// All that is known of a gateway
@@ -81,9 +81,12 @@ async fn get(
     Path(id): Path<String>,
 ) -> Result<Response, Rejection> {
     caller.require(&fleet, Scope::Viewer, "device.get").await?;
-    let device = fleet.store.read(move |sql| visible(sql, &caller.devices, &id)).await??;
+    let work = move |sql: &mut dyn Sql| Ok((visible(sql, &caller.devices, &id)?, Patience::read(sql)?));
+    let (device, patience) = fleet.store.read(work).await?;
+    let device = device?;
     let tag = etag(&device.labels);
-    Ok(([(header::ETAG, tag)], Json(detail(&device, now_ms())?)).into_response())
+    let seen = Seen { patience, now_ms: now_ms() };
+    Ok(([(header::ETAG, tag)], Json(detail(&device, &seen)?)).into_response())
 }
 
 /// Give a gateway its labels
@@ -128,7 +131,11 @@ async fn set_labels(
             reason: wish.reason.clone(),
             detail: serde_json::json!({ "before": before, "after": wish.labels }),
         };
-        Ok(Ok(Changed::new(StatusCode::OK, detail(&device, now)?, note)))
+        Ok(Ok(Changed::new(
+            StatusCode::OK,
+            detail(&device, &Seen { patience: Patience::read(sql)?, now_ms: now })?,
+            note,
+        )))
     };
     change(&fleet, &caller, &posted, work).await
 }
@@ -248,7 +255,11 @@ async fn move_to(
         let (reason, object) = (reason.clone(), id.clone());
         let note =
             Note { action: step.action, object, reason, detail: Value::Object(serde_json::Map::new()) };
-        Ok(Ok(Changed::new(StatusCode::OK, detail(&device, now)?, note)))
+        Ok(Ok(Changed::new(
+            StatusCode::OK,
+            detail(&device, &Seen { patience: Patience::read(sql)?, now_ms: now })?,
+            note,
+        )))
     };
     let answer = change(fleet, caller, posted, work).await;
     if let Some(device) = device {
@@ -288,9 +299,16 @@ const fn standing(state: DeviceState) -> Standing {
     }
 }
 
-fn summary(device: &Device, now_ms: u64) -> DeviceSummary {
+/// By what it is told whether a gateway is online.
+struct Seen {
+    patience: Patience,
+    now_ms: u64,
+}
+
+fn summary(device: &Device, seen: &Seen) -> DeviceSummary {
     let facts: Value = serde_json::from_str(&device.facts).unwrap_or_default();
     let report = device.report.as_ref().and_then(|(raw, _)| serde_json::from_str::<DeviceReport>(raw).ok());
+    let patience_ms = seen.patience.ms(&device.labels, report.as_ref().map(|report| &report.budget));
     let models = report.map(|report| report.models.iter().map(running).collect()).unwrap_or_default();
     DeviceSummary {
         id: device.id.clone(),
@@ -299,7 +317,7 @@ fn summary(device: &Device, now_ms: u64) -> DeviceSummary {
         labels: device.labels.clone(),
         hostname: facts["hostname"].as_str().unwrap_or_default().to_owned(),
         seen: time(device.seen_ms),
-        is_online: now_ms.saturating_sub(device.seen_ms) < OFFLINE_MS,
+        is_online: seen.now_ms.saturating_sub(device.seen_ms) < patience_ms,
         models,
     }
 }
@@ -313,13 +331,13 @@ fn running(model: &dunlin_protocol::report::ModelReport) -> RunningModel {
     }
 }
 
-fn detail(device: &Device, now_ms: u64) -> Result<DeviceDetail, StoreError> {
+fn detail(device: &Device, seen: &Seen) -> Result<DeviceDetail, StoreError> {
     let damaged = |what: &str| StoreError::Damaged(format!("{what} of `{}` cannot be read", device.id));
     let key = <[u8; 32]>::try_from(device.public_key.as_slice()).ok();
     let key = key.and_then(|key| PublicKey::from_bytes(&key).ok()).ok_or_else(|| damaged("the key"))?;
     let json = |text: &str| serde_json::from_str::<Value>(text).ok();
     Ok(DeviceDetail {
-        summary: summary(device, now_ms),
+        summary: summary(device, seen),
         words: words::words(&key).iter().map(|word| (*word).to_owned()).collect(),
         public_key: key.to_string(),
         incarnation: device.incarnation.clone(),

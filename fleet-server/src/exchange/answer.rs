@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::ingest::{self, Sound};
 use super::judge::{Judgement, Question, judge};
+use super::waiters::Woken;
 use crate::fleet::{Fleet, now_ms};
 use crate::http::{Rejection, zstd_frame};
 use crate::store::StoreError;
@@ -38,6 +39,8 @@ const NEXT_REVOKED_MS: u64 = 24 * 3_600 * 1_000;
 
 /// The same for one whose rows were left with it, since the server has too much to do.
 const NEXT_STRAINED_MS: u64 = 30_000;
+/// Over how long those come back that waited when the server stopped: a second's work is some thousand questions.
+const STOPPING_SPREAD_MS: u64 = 10_000;
 /// Level of Zstandard for answers: texts of some hundred bytes to some kilobytes, made anew each time.
 const ANSWER_LEVEL: i32 = 3;
 
@@ -48,6 +51,8 @@ pub struct Answered {
     pub status: u16,
     /// The signed answer.
     pub envelope: Vec<u8>,
+    /// When the gateway asks next, in ms.
+    pub next_ms: u64,
 }
 
 /// Answers a question; where there is nothing new, after `wait_seconds` or when there is. A question in a compressed form
@@ -60,22 +65,25 @@ pub async fn exchange(fleet: &Fleet, question: Question, wait_seconds: u64) -> R
     // The place is taken before the state is read, so that no change falls in between.
     let waiter = (wait_seconds > 0).then(|| fleet.waiters.join(request.device)).flatten();
     let mut answer = judged(fleet, &question).await?;
-    let (may_wait, mut has_waited) = (waiter.is_some(), false);
+    let (may_wait, mut has_waited, mut is_stopping) = (waiter.is_some(), false, false);
     if let Some(waiter) = waiter.filter(|_| brings_nothing(&answer)) {
         let wait = Duration::from_secs(wait_seconds.min(WAIT_SECONDS_MAX));
-        has_waited = tokio::time::timeout(wait, waiter.woken()).await.is_err();
-        if !has_waited {
+        let woken = tokio::time::timeout(wait, waiter.woken()).await;
+        has_waited = woken.is_err();
+        if woken == Ok(Woken::News) {
             answer = judged(fleet, &question).await?;
         }
+        is_stopping = woken == Ok(Woken::Stopping);
         answer.server_time_ms = now_ms();
-        if answer.refusal.is_none() {
-            // Whoever keeps a question open keeps the next one open too: what is new reaches it at once.
-            answer.next_ms = 0;
-        }
     }
     if may_wait && answer.refusal.is_none() {
-        // Who waits is asked to wait on: else nothing would reach it between two questions.
-        answer.next_ms = if has_waited { 0 } else { next_ms(NEXT_WAITING_MS) };
+        answer.next_ms = match (is_stopping, has_waited) {
+            // The next server is not asked by all at once.
+            (true, _) => spread_over(STOPPING_SPREAD_MS),
+            // Who waits is asked to wait on: else nothing would reach it between two questions.
+            (_, true) => 0,
+            _ => next_ms(NEXT_WAITING_MS),
+        };
     }
     let status = answer.refusal.as_ref().map_or(200, |refusal| refusal.code.http_status());
     let plain =
@@ -87,7 +95,7 @@ pub async fn exchange(fleet: &Fleet, question: Question, wait_seconds: u64) -> R
     let sign = |message: &[u8]| fleet.key.sign(message);
     let sealed =
         Envelope::seal(ExchangeAnswer::payload_type(form), payload, &fleet.key.public().to_string(), sign);
-    Ok(Answered { status, envelope: sealed.to_bytes() })
+    Ok(Answered { status, envelope: sealed.to_bytes(), next_ms: answer.next_ms })
 }
 
 /// Compresses a payload where that makes it shorter.
@@ -212,6 +220,18 @@ async fn judged(fleet: &Fleet, question: &Arc<Question>) -> Result<ExchangeAnswe
         }
     }
     Ok(answer)
+}
+
+/// Returns a moment within a time.
+fn spread_over(time_ms: u64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "some seconds in ms"
+    )]
+    let moment = (time_ms as f64 * random_unit()) as u64;
+    moment
 }
 
 /// Spreads a time by a quarter either way, so that gateways which were switched on together drift apart.

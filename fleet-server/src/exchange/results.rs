@@ -85,7 +85,7 @@ pub async fn take_results(fleet: &Fleet, raw: &[u8]) -> Result<Answered, Rejecti
     let status = answer.refusal.as_ref().map_or(200, |refusal| refusal.code.http_status());
     let sealed = Envelope::of(&answer, &fleet.key.public().to_string(), |message| fleet.key.sign(message));
     let sealed = sealed.map_err(|error| Rejection::internal("an answer cannot be written", &error))?;
-    Ok(Answered { status, envelope: sealed.to_bytes() })
+    Ok(Answered { status, envelope: sealed.to_bytes(), next_ms: 0 })
 }
 
 /// Checks who signed a part, then reads it.

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dunlin_protocol::DeviceId;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// Questions that wait at most; others are answered at once. Each takes a connection and some 10 KiB.
-pub const WAITERS_MAX: usize = 16_384;
+/// Questions that wait at most where nobody says otherwise; others are answered at once. Each takes a connection and, with it,
+/// some 25 KiB of memory.
+pub const WAITERS_MAX: usize = 4_096;
 
 /// Who waits.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Waiters {
 
 impl Default for Waiters {
     fn default() -> Self {
-        Self { places: Semaphore::new(WAITERS_MAX), by_device: Mutex::default() }
+        Self::new(WAITERS_MAX)
     }
 }
 
@@ -34,7 +35,22 @@ pub struct Waiter<'w> {
     _place: SemaphorePermit<'w>,
 }
 
+/// What ends a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// There is something new for the gateway.
+    News,
+    /// The server stops: thousands are woken at once, and nothing is looked up for them.
+    Stopping,
+}
+
 impl Waiters {
+    /// Returns so many places.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self { places: Semaphore::new(places.min(Semaphore::MAX_PERMITS)), by_device: Mutex::default() }
+    }
+
     /// Takes a place, before the question is answered, so that nothing is missed in between; none where all are taken.
     #[must_use]
     pub fn join(&self, device: DeviceId) -> Option<Waiter<'_>> {
@@ -73,9 +89,10 @@ impl Waiters {
 }
 
 impl Waiter<'_> {
-    /// Waits until there is something new.
-    pub async fn woken(&self) {
+    /// Waits until there is something new, or the server stops.
+    pub async fn woken(&self) -> Woken {
         self.notify.notified().await;
+        if self.waiters.places.is_closed() { Woken::Stopping } else { Woken::News }
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn of(sql: &mut dyn Sql, device: &str) -> Result<Wishes, StoreError> 
     Ok(wishes)
 }
 
-fn read<T: DeserializeOwned>(rules: &str) -> Result<Vec<T>, StoreError> {
+pub(super) fn read<T: DeserializeOwned>(rules: &str) -> Result<Vec<T>, StoreError> {
     serde_json::from_str(rules)
         .map_err(|_| StoreError::Damaged("the rules of a policy cannot be read".to_owned()))
 }

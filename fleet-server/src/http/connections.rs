@@ -16,6 +16,10 @@ use tokio::task::JoinSet;
 /// Wait after a connection could not be accepted: the process has no file left, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Longest time for the head of a request, and between two of one connection: it takes 10 to 25 KiB of memory. Between two
+/// questions that wait a gateway rests for 4 s at most; who asks each minute connects anew, as it is told with the answer.
+pub(super) const REST_MAX: Duration = Duration::from_secs(15);
+
 /// How much is allowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -30,12 +34,11 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// A long poll keeps a connection for 50 s, and between two a gateway pauses; a body of a megabyte over a weak mobile
-    /// link takes 20 s.
+    /// A body of a megabyte over a weak mobile link takes 20 s.
     fn default() -> Self {
         Self {
             connections: 10_000,
-            head: Duration::from_secs(75),
+            head: REST_MAX,
             body: Duration::from_secs(30),
             stop: Duration::from_secs(10),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dunlin_protocol::limits::{ENROLMENT_BYTES_MAX, REQUEST_BYTES_MAX};
@@ -16,6 +16,7 @@ use dunlin_protocol::routes::{
 };
 
 use super::body::read_envelope;
+use super::connections::REST_MAX;
 use super::{Rejection, files};
 use crate::exchange::{self, Answered};
 use crate::fleet::Fleet;
@@ -78,5 +79,10 @@ fn wait_of(query: &str) -> u64 {
 
 fn respond(answered: Answered) -> Response {
     let status = StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, ENVELOPE_MEDIA_TYPE)], answered.envelope).into_response()
+    let mut response =
+        (status, [(header::CONTENT_TYPE, ENVELOPE_MEDIA_TYPE)], answered.envelope).into_response();
+    if u128::from(answered.next_ms) > REST_MAX.as_millis() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::query::Labels;
 use super::spec::ReleaseName;
 
-/// A gateway is taken for offline when it was silent for so long: three exchanges of the usual metered profile.
+/// A gateway is not taken for offline before it was silent for so long: the server may have been away, or its link.
 pub const OFFLINE_MS: u64 = 15 * 60_000;
 
 /// A gateway.
@@ -19,6 +19,8 @@ pub struct DeviceFacts {
     pub labels: Labels,
     /// When it was last heard of.
     pub seen_ms: u64,
+    /// After how long a silence it is taken for offline; [`OFFLINE_MS`] at least.
+    pub patience_ms: u64,
     /// What its time is ahead of UTC, in minutes.
     pub utc_offset_min: i32,
     /// By model, what it runs.
@@ -135,7 +137,13 @@ impl DeviceFacts {
     /// Tells whether it was heard of of late.
     #[must_use]
     pub const fn is_online(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.seen_ms) < OFFLINE_MS
+        now_ms.saturating_sub(self.seen_ms) < self.patience_ms()
+    }
+
+    /// Returns after how long a silence it is taken for offline.
+    #[must_use]
+    pub const fn patience_ms(&self) -> u64 {
+        if self.patience_ms > OFFLINE_MS { self.patience_ms } else { OFFLINE_MS }
     }
 
     /// Returns how far it has come with a release.

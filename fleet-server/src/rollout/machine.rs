@@ -3,7 +3,7 @@
 //! A function of the state before, the fleet and the time: called again it does nothing twice. Orders of people come in
 //! through `command`. Never names a gateway that it was not told of, and never gives one the release twice.
 
-use super::facts::{DeviceFacts, Fleet, OFFLINE_MS, Standing};
+use super::facts::{DeviceFacts, Fleet, Standing};
 use super::gate::{Gate, Judged, Verdict, judge};
 use super::spec::OnFailure;
 use super::state::{Act, Blind, Failure, Halt, Member, Outcome, Rollout, Stage, Status, Step};
@@ -52,7 +52,7 @@ impl Rollout {
     /// Tells whether a gateway can be waited for: it was heard of of late, or was when somebody last could hear it.
     pub(super) fn is_heard(&self, device: &DeviceFacts, now_ms: u64) -> bool {
         let was_heard = |blind: &Blind| {
-            now_ms.saturating_sub(blind.until_ms) < OFFLINE_MS && device.is_online(blind.from_ms)
+            now_ms.saturating_sub(blind.until_ms) < device.patience_ms() && device.is_online(blind.from_ms)
         };
         device.is_online(now_ms) || self.blind.as_ref().is_some_and(was_heard)
     }

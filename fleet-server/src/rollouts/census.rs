@@ -8,6 +8,7 @@ use dunlin_protocol::Health;
 use dunlin_protocol::report::{DeviceReport, ModelReport, SettingsState};
 
 use super::package::Package;
+use crate::exchange::Patience;
 use crate::rollout::facts::{Bad, Counts, DeviceFacts, Fleet, ModelFacts, SettingsFacts, Standing};
 use crate::store::rollouts::{self, ApprovalRule};
 use crate::store::sightings::{self, Said, Sighting};
@@ -28,6 +29,7 @@ pub struct Census {
     marks: HashMap<String, Mark>,
     packages: BTreeMap<String, Package>,
     rules: Vec<ApprovalRule>,
+    patience: Patience,
     heard_ms: u64,
     all_ms: u64,
 }
@@ -187,10 +189,11 @@ impl Census {
                 sightings::deferrals(sql, now_ms)?,
                 rollouts::intents(sql)?,
                 rollouts::approval_policy(sql)?.0,
+                Patience::read(sql)?,
             ))
         });
-        let (labels, deferrals, intents, rules) = read.await?;
-        self.rules = rules;
+        let (labels, deferrals, intents, rules, patience) = read.await?;
+        (self.rules, self.patience) = (rules, patience);
         for device in self.fleet.values_mut() {
             device.labels.clear();
             device.intents.clear();
@@ -218,6 +221,8 @@ impl Census {
     fn describe(&mut self, id: &str, now_ms: u64) {
         let (Some(mark), Some(device)) = (self.marks.get(id), self.fleet.get_mut(id)) else { return };
         let rules = self.rules.iter().filter(|rule| rule.query.matches(&device.labels));
+        let budget = mark.report.as_deref().map(|report| &report.budget);
+        device.patience_ms = self.patience.ms(&device.labels, budget);
         device.approvals = rules.map(|rule| rule.approvals).max().unwrap_or(0);
         let unfit = |(digest, package): (&String, &Package)| {
             Some((digest.clone(), package.unfit(mark.report.as_deref())?))

@@ -19,6 +19,7 @@ pub mod leases;
 pub mod messages;
 pub mod policies;
 mod postgres;
+mod postgres_tls;
 mod queue;
 pub mod releases;
 pub mod retention;

@@ -1,7 +1,7 @@
 //! The store in PostgreSQL, for several servers over one database.
 //!
-//! Every piece of work is a serialisable transaction, done again where another got in its way, over a connection that is
-//! made anew when it broke. The only file that speaks to PostgreSQL.
+//! Every piece of work is a serialisable transaction, or shares one with others that wait; done again where another got in
+//! its way, over a connection that is made anew when it broke. The only file that speaks to PostgreSQL.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use postgres::error::SqlState;
 use postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
-use postgres::{Client, Config, NoTls, Statement};
+use postgres::{Client, Statement};
 
+use super::postgres_tls::Address;
 use super::queue::{Connection, Work, run_caught};
 use super::sql::require_storable;
 use super::{Row, Sql, StoreError, Value};
@@ -42,12 +43,12 @@ pub(super) enum Mode {
 
 /// A database that was found to be of a known shape.
 pub(super) struct Database {
-    config: Config,
+    address: Address,
 }
 
 /// A connection, made anew where it broke.
 pub(super) struct Session {
-    config: Config,
+    address: Address,
     mode: Mode,
     client: Option<Client>,
     prepared: HashMap<String, Statement>,
@@ -57,19 +58,18 @@ pub(super) struct Session {
 impl Database {
     /// Connects and brings the schema up to date.
     pub(super) fn open(url: &str) -> Result<Self, StoreError> {
-        let mut config: Config =
-            url.parse().map_err(StoreError::unavailable("read the database's address"))?;
-        config.application_name("dunlin-fleet").connect_timeout(CONNECT);
-        config.options(&format!("-c statement_timeout={STATEMENT_MS_MAX}"));
-        let mut client = config.connect(NoTls).map_err(StoreError::unavailable("reach the database"))?;
+        let mut address = Address::parse(url)?;
+        address.config.application_name("dunlin-fleet").connect_timeout(CONNECT);
+        address.config.options(&format!("-c statement_timeout={STATEMENT_MS_MAX}"));
+        let mut client = address.connect()?;
         shape(&mut client)?;
-        Ok(Self { config })
+        Ok(Self { address })
     }
 
     /// Returns a connection.
     pub(super) fn connect(&self, mode: Mode) -> Result<Session, StoreError> {
         let mut session = Session {
-            config: self.config.clone(),
+            address: self.address.clone(),
             mode,
             client: None,
             prepared: HashMap::new(),
@@ -123,21 +123,23 @@ impl Session {
     fn connected(&mut self) -> Result<(&mut Client, &mut HashMap<String, Statement>), StoreError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             self.prepared.clear();
-            let client = self.config.connect(NoTls).map_err(StoreError::unavailable("reach the database"))?;
-            self.client = Some(client);
+            self.client = Some(self.address.connect()?);
         }
         let client = self.client.as_mut().ok_or(StoreError::Stopped)?;
         Ok((client, &mut self.prepared))
     }
 
-    fn attempt(&mut self, work: &mut dyn Work) -> Result<(), StoreError> {
+    /// Does work, all of it in one transaction.
+    fn attempt(&mut self, works: &mut [Box<dyn Work>]) -> Result<(), StoreError> {
         let begin = match self.mode {
             Mode::Write => "BEGIN ISOLATION LEVEL SERIALIZABLE",
             Mode::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         let (client, prepared) = self.connected()?;
         client.batch_execute(begin).map_err(|error| failed(error, begin))?;
-        let outcome = run_caught(work, &mut Transaction { client, prepared });
+        let outcome = works
+            .iter_mut()
+            .try_for_each(|work| run_caught(&mut **work, &mut Transaction { client, prepared }));
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = client.batch_execute(end).map_err(|error| failed(error, end));
         if ended.is_err() {
@@ -156,13 +158,26 @@ impl Session {
 }
 
 impl Connection for Session {
-    const TOGETHER: usize = 1;
+    /// Some: a commit is flushed for all of them, and one that fails has the others done again.
+    const TOGETHER: usize = 16;
 
-    fn run(&mut self, works: Vec<Box<dyn Work>>) {
+    fn run(&mut self, mut works: Vec<Box<dyn Work>>) {
+        if self.mode == Mode::Write && works.len() > 1 {
+            match self.attempt(&mut works) {
+                Ok(()) => return works.into_iter().for_each(|work| work.end(Ok(()))),
+                // Nobody knows whether it was kept: it must not be done again.
+                Err(StoreError::Unavailable { doing, source }) => {
+                    let lost = || StoreError::Unavailable { doing, source: source.to_string().into() };
+                    return works.into_iter().for_each(|work| work.end(Err(lost())));
+                }
+                Err(_) => {}
+            }
+        }
+        // Alone: what failed is nobody else's failure, and what contends meets fewer.
         for mut work in works {
             let mut tries = 0;
             let outcome = loop {
-                let outcome = self.attempt(&mut *work);
+                let outcome = self.attempt(std::slice::from_mut(&mut work));
                 tries += 1;
                 if !matches!(outcome, Err(StoreError::Contended)) || tries == TRIES {
                     break outcome;

@@ -1,7 +1,7 @@
 //! Measures the fleet server with crowds of simulated gateways, and prints a table.
 //!
 //! Options: `--devices N` (repeatable; 1,000 and 10,000), `--for SECONDS` of each stretch (30), `--rounds N` (3), `--sqlite`
-//! or `--postgres` alone, `--output FILE` (the table as Markdown). Server and generator share the machine; the load of others
+//! or `--postgres` alone, `--stretch NAME` (repeatable), `--output FILE` (the table as Markdown). Server and generator share the machine; the load of others
 //! stands beside each figure. `cargo xtask bench fleet` builds the programs and runs this.
 
 mod stretch;
@@ -26,6 +26,8 @@ struct Options {
     seconds: u64,
     rounds: u64,
     stores: Vec<&'static str>,
+    /// Names of the stretches; all where none is named.
+    stretches: Vec<String>,
     output: Option<PathBuf>,
 }
 
@@ -40,8 +42,14 @@ fn main() -> ExitCode {
 }
 
 fn read_options() -> Outcome<Options> {
-    let mut options =
-        Options { devices: Vec::new(), seconds: 30, rounds: 3, stores: Vec::new(), output: None };
+    let mut options = Options {
+        devices: Vec::new(),
+        seconds: 30,
+        rounds: 3,
+        stores: Vec::new(),
+        stretches: Vec::new(),
+        output: None,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut number = || {
@@ -54,12 +62,16 @@ fn read_options() -> Outcome<Options> {
             "--rounds" => options.rounds = number()?,
             "--sqlite" => options.stores.push("SQLite"),
             "--postgres" => options.stores.push("PostgreSQL"),
+            "--stretch" => {
+                let name = arguments.next().ok_or_else(|| Failure::new("`--stretch` needs a name"))?;
+                options.stretches.push(name);
+            }
             "--output" => {
                 let path = arguments.next().ok_or_else(|| Failure::new("`--output` needs a file"))?;
                 options.output = Some(std::path::absolute(path)?);
             }
             _ => {
-                let known = "--devices, --for, --rounds, --sqlite, --postgres, --output";
+                let known = "--devices, --for, --rounds, --sqlite, --postgres, --stretch, --output";
                 return Err(Failure::new(format!("`{name}` is none of {known}")));
             }
         }
@@ -77,7 +89,7 @@ fn run(options: &Options) -> Outcome<()> {
     let mut text = String::from(HEAD);
     for store in &options.stores {
         let database = match *store {
-            "PostgreSQL" if Postgres::is_installed() => Some(Postgres::start()?),
+            "PostgreSQL" if Postgres::is_installed() => Some(Postgres::start_durable()?),
             "PostgreSQL" => {
                 note("PostgreSQL is not installed: left out");
                 continue;
@@ -97,7 +109,9 @@ fn run(options: &Options) -> Outcome<()> {
                     // Questions of the default profile wait for 50 s each.
                     let seconds =
                         if kind == Kind::Default { options.seconds.max(110) } else { options.seconds };
-                    if matches!(kind, Kind::Metered { .. } | Kind::Default) && round > 1 {
+                    let is_asked = options.stretches.is_empty()
+                        || options.stretches.iter().any(|name| name == kind.name());
+                    if !is_asked || (matches!(kind, Kind::Metered { .. } | Kind::Default) && round > 1) {
                         continue;
                     }
                     let figures = server.measure(kind, *devices, seconds)?;

@@ -13,7 +13,7 @@ use dunlin_e2e::{Failure, Outcome};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// When the server is stopped and started again in the stretch of the default profile.
+/// When the server is killed and started again in the stretch of the default profile.
 const RESTART_AFTER: Duration = Duration::from_secs(60);
 /// Connections of a server: those of all gateways, and some for people.
 const CONNECTIONS: &str = "12000";
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Paced { interval_ms: u64 },
     /// As on a metered line, at an interval that stands for an hour.
     Metered { interval_ms: u64 },
-    /// As the protocol says, with questions that wait; the server is restarted once.
+    /// As the protocol says, with questions that wait; the server is killed and started again once.
     Default,
 }
 
@@ -95,7 +95,7 @@ impl Server {
                 restarted = true;
                 spent += processor_time(pid)?.saturating_sub(server_before);
                 if let Some(mut server) = self.server.take() {
-                    server.terminate()?;
+                    server.kill();
                 }
                 let server = self.plan.start()?;
                 (pid, server_before) = (server.pid(), Duration::ZERO);

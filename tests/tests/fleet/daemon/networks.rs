@@ -156,18 +156,22 @@ fn tls_with_an_authority_of_ones_own_is_believed_and_no_other_and_its_bytes_are_
     let (metered_before, before) = (metered(&status), proxy.forwarded_bytes());
     let mut daemon = trusting.start()?;
     daemon.wait_ready()?;
-    let mut last = Value::Null;
+    let (mut last, mut settled) = (Value::Null, 0);
     for answers in 1..=8 {
         last = daemon.wait_status("one more answer", |status| {
             status["fleet"]["answers"].as_u64().is_some_and(|count| count >= answers)
         })?;
         proxy.cut();
+        if answers == 4 {
+            settled = metered(&last);
+        }
     }
+    let each = (metered(&last) - settled) / 4;
     let (metered, forwarded) = (metered(&last) - metered_before, proxy.forwarded_bytes() - before);
     let ratio = metered as f64 / forwarded as f64;
     assert!((1.0..1.5).contains(&ratio), "{metered} metered, {forwarded} forwarded: {last}");
     note(&format!(
-        "of an exchange with a TLS connection of its own: {} bytes go by, {} are metered",
+        "of an exchange with a TLS connection of its own: {} bytes go by, {} are metered; once all is told, {each}",
         forwarded / 8,
         metered / 8
     ));

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dunlin_e2e::{Failure, Outcome};
+use dunlin_fleet::exchange::waiters::WAITERS_MAX;
 use dunlin_fleet::fleet::{Fleet, now_ms};
 use dunlin_fleet::http::Bounds;
 use dunlin_fleet::metrics::MetricsAccess;
@@ -63,6 +64,7 @@ impl Running {
     ) -> Outcome<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let settings = Settings {
+            waiters: WAITERS_MAX,
             data: folder.path().join("data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             public_url: None,

@@ -4,6 +4,8 @@
 
 mod cases;
 
+use dunlin_e2e::certificates::Authority;
+use dunlin_e2e::package::write;
 use dunlin_e2e::postgres::Postgres;
 use dunlin_e2e::workspace::skip;
 use dunlin_e2e::{Failure, Outcome};
@@ -92,6 +94,33 @@ fn two_servers_shape_one_empty_database_at_the_same_time() -> Outcome<()> {
             .collect::<Vec<_>>()
     });
     assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    Ok(())
+}
+
+#[test]
+fn a_database_elsewhere_is_spoken_to_by_tls_and_verified() -> Outcome<()> {
+    if !Postgres::is_installed() {
+        skip("PostgreSQL is not installed");
+        return Ok(());
+    }
+    let (server, folder) = (Postgres::start()?, tempfile::tempdir()?);
+    let (own, foreign) = (Authority::new()?, Authority::new()?);
+    let database = server.new_database("fleet")?.replace("127.0.0.1", "localhost");
+    let url_with = |name: &str, authority: &Authority| {
+        let file = folder.path().join(name);
+        write(&file, authority.pem().as_bytes())?;
+        Ok::<_, Failure>(format!("{database}?sslmode=verify-full&sslrootcert={}", file.display()))
+    };
+    let (trusting, distrustful) = (url_with("own.pem", &own)?, url_with("foreign.pem", &foreign)?);
+    let refused = |url: &str| matches!(Store::open_postgres(url), Err(StoreError::Unavailable { .. }));
+    assert!(refused(&trusting), "the server has no TLS yet, and nothing is said plainly");
+    server.offer_tls(&own.issue("localhost")?)?;
+    assert!(refused(&distrustful), "another authority vouches for it");
+    let store = Store::open_postgres(&trusting).map_err(Failure::of("open"))?;
+    let ways = "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+        WHERE application_name = 'dunlin-fleet'";
+    assert_eq!(server.psql("fleet", ways)?, "t");
+    store.close();
     Ok(())
 }
 
