@@ -134,7 +134,7 @@ fn body(reference: &Reference, unit: &str, view: &View) -> Vec<Line> {
     lines.push(faint(format!("  {values} values, {} % missing", number(missing))));
     lines.extend(blocks("blocks", &reference.blocks));
     if view.all && !reference.peers.is_empty() {
-        lines.extend(blocks("beside peers", &reference.peers));
+        lines.extend(blocks("peers", &reference.peers));
     }
     lines
 }
@@ -164,6 +164,7 @@ fn histogram(
         return Vec::new();
     }
     let bins = bins(reference, edges, (low, high));
+    let step = reference.scale.map_or(0.0, |scale| scale.step);
     let inner = edges[edges.len() - 1] - edges[0];
     let (from, to) = if inner > 0.0 {
         ((edges[0] - BEYOND * inner).max(low), (edges[edges.len() - 1] + BEYOND * inner).min(high))
@@ -175,15 +176,15 @@ fn histogram(
     let heights = densities(&bins, from, to, columns);
     let mut lines: Vec<Line> =
         rows(&heights, view.ink).into_iter().map(|row| vec![(Style::Drawn, format!("  {row}"))]).collect();
-    let (begin, end) = (number(from), number(to));
+    let (begin, end) = (whole(from, step), whole(to, step));
     let gap = columns.saturating_sub(begin.chars().count() + end.chars().count());
     lines.push(vec![(Style::Faint, format!("  {begin}{}{end}", " ".repeat(gap.max(1))))]);
     let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
-    let mut texts = vec![format!("min {}", number(low))];
+    let mut texts = vec![format!("min {}", whole(low, step))];
     for share in VALUE_SHARES {
         texts.push(format!("{share} % {}", number(value_at(&bins, f64::from(share) / 100.0))));
     }
-    texts.push(format!("max {}{unit}", number(high)));
+    texts.push(format!("max {}{unit}", whole(high, step)));
     lines.extend(wrapped(&texts, "  ", view));
     lines
 }
@@ -255,7 +256,7 @@ fn bars(reference: &Reference, names: &[String], view: &View) -> Vec<Line> {
 /// Returns the table of blocks' scores by length.
 fn blocks(title: &str, all: &std::collections::BTreeMap<u64, Blocks>) -> Vec<Line> {
     let mut lines = vec![faint(format!(
-        "  {title:12}  scores  {:>20}  {:>20}  {:>20}",
+        "  {title:7}  scores  {:>19}  {:>19}  {:>17}",
         "PSI 50/95/100 %", "distance/sd", "missing %"
     ))];
     for (span_s, blocks) in all {
@@ -275,7 +276,7 @@ fn blocks(title: &str, all: &std::collections::BTreeMap<u64, Blocks>) -> Vec<Lin
         lines.push(vec![(
             Style::Plain,
             format!(
-                "  {:12}  {:>6}  {:>20}  {:>20}  {:>20}",
+                "  {:7}  {:>6}  {:>19}  {:>19}  {:>17}",
                 span_text(*span_s),
                 blocks.psi.len(),
                 of(&blocks.psi, 1.0),
@@ -341,6 +342,16 @@ pub fn span_text(span_s: u64) -> String {
         s if s.is_multiple_of(60) => format!("{} min", s / 60),
         s => format!("{s} s"),
     }
+}
+
+/// Returns a number that is known to a step: without the digits below it.
+fn whole(value: f64, step: f64) -> String {
+    let decimals = (-step.log10()).floor();
+    if !(0.0..=12.0).contains(&decimals) {
+        return number(value);
+    }
+    let text = format!("{value:.0$}", decimals as usize);
+    number(text.parse().unwrap_or(value))
 }
 
 /// Returns a number with four digits that count, without zeros at its end.

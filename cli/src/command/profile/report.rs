@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dunlin_drift::reference::SPANS_S;
+use dunlin_drift::summary::Flaw;
 use dunlin_model_package::profile::Profile;
 use dunlin_model_package::profile::making::{BLOCKS_MIN, FieldSeen, Seen};
 use dunlin_trust::time::UnixTime;
@@ -14,6 +15,9 @@ use crate::print;
 use crate::profile::chart::{number, span_text};
 use crate::profile::gathering::Gathered;
 use crate::profile::run::Predicted;
+
+/// Largest share of faulty readings that nobody is warned of.
+const FAULTS_SHARE_MAX: f64 = 0.01;
 
 /// What is told of the data beside the profile.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,8 +69,7 @@ pub(super) fn tell(path: &Path, bytes: usize, profile: &Profile, seen: &Seen, to
     for (name, field) in &seen.fields {
         print::line(&format!("  {name:width$}  {} values, {}", field.values, blocks(field)));
         if !field.flaws.is_empty() {
-            let flaw =
-                |(flaw, count): (&dunlin_drift::summary::Flaw, &u64)| format!("{count} {}", flaw.word());
+            let flaw = |(flaw, count): (&Flaw, &u64)| format!("{count} {}", flaw.word());
             let flaws: Vec<String> = field.flaws.iter().map(flaw).collect();
             print::line(&format!("  {:width$}  {}", "", flaws.join(", ")));
         }
@@ -80,7 +83,23 @@ fn blocks(field: &FieldSeen) -> String {
     format!("blocks: {}", texts.join(", "))
 }
 
+/// Warns of fields whose readings look faulty so often that it may be the world, and not the sensor.
+fn warn_of_faults(seen: &Seen) {
+    for (name, field) in &seen.fields {
+        let is_fault = |flaw: &Flaw| !matches!(flaw, Flaw::Missing | Flaw::Gap);
+        let faults: u64 = field.flaws.iter().filter(|(flaw, _)| is_fault(flaw)).map(|(_, count)| count).sum();
+        let share = faults as f64 / (faults + field.values).max(1) as f64;
+        if share > FAULTS_SHARE_MAX {
+            print::note(&format!(
+                "warning: {:.1} % of the readings of `{name}` look like a fault of the sensor and are left out; look at them, or give other data",
+                share * 100.0
+            ));
+        }
+    }
+}
+
 fn notes(seen: &Seen, told: &Told) {
+    warn_of_faults(seen);
     for span_s in SPANS_S {
         let is_short = |field: &FieldSeen| field.blocks.get(&span_s).is_none_or(|count| *count < BLOCKS_MIN);
         let short: Vec<&str> =

@@ -82,6 +82,16 @@ fn numbers_have_four_digits() {
     for (value, expected) in cases {
         assert_eq!(number(value), expected);
     }
+    let steps = [
+        (-0.28, 0.76, "0"),
+        (23.181_2, 0.004, "23.18"),
+        (0.997_9, 0.0016, "1"),
+        (1_234.5, 300.0, "1234"),
+        (5.0, 0.0, "5"),
+    ];
+    for (value, step, expected) in steps {
+        assert_eq!(whole(value, step), expected);
+    }
     assert_eq!([900, 3_600, 86_400, 259_200, 7].map(span_text), ["15 min", "1 h", "1 d", "3 d", "7 s"]);
 }
 
