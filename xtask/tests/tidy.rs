@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "dunlin-cli",
         &[
+            "dunlin-drift",
             "dunlin-fleet-api",
             "dunlin-fleet-simulator",
             "dunlin-kit",
@@ -72,6 +73,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         "rumqttc",
         &["daemon/src/mqtt", "daemon/tests/", "tests/"],
         "the client's defects are worked around in one place",
+    ),
+    (
+        "parquet",
+        &["cli/src/profile/parquet_rows.rs", "cli/tests/profile.rs"],
+        "the reader of training data can be replaced",
     ),
     // The proofs of faults run the library as it is.
     ("tract_onnx", &["crates/pipeline/src/engine", "zoo/src/faults"], "the engine can be replaced"),

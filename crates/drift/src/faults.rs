@@ -217,8 +217,9 @@ impl Watch {
             self.scale = None;
         }
         if is_near(value) {
+            // The level is where it was: what was held back was no other one.
             let flaw = (self.held.len() <= SPIKE_READINGS).then_some(Flaw::Spike);
-            self.release(flaw, judged);
+            self.give_out(flaw, judged);
             return self.accept(at_us, value, judged);
         }
         self.held.push((at_us, value));
@@ -269,6 +270,14 @@ impl Watch {
             self.level.remove(0);
         }
         self.level.push(value);
+    }
+
+    /// Gives out what is held back without taking it for the level.
+    fn give_out(&mut self, flaw: Option<Flaw>, judged: &mut impl FnMut(Judged)) {
+        self.held
+            .iter()
+            .for_each(|(at_us, value)| judged(Judged { at_us: *at_us, value: Some(*value), flaw }));
+        self.held.clear();
     }
 
     fn release(&mut self, flaw: Option<Flaw>, judged: &mut impl FnMut(Judged)) {

@@ -1,7 +1,7 @@
 //! The reference profile: what a model's inputs and outputs were like when it was trained, in the signed package.
 //!
-//! Reads, writes and checks `profile.json` (schema 1): counts, sums and scores of blocks, never a reading. Computes nothing:
-//! `dunlin-drift` does.
+//! Reads, writes and checks `profile.json` (schema 1): counts, sums and scores of blocks, never a series of readings.
+//! [`making`] makes one; the statistics are those of `dunlin-drift`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,11 @@ use dunlin_kit::digest::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::shown;
+use crate::expression::FeatureExpression;
+use crate::manifest::{Manifest, OutputSpec, shown};
+
+pub mod labels;
+pub mod making;
 
 /// Name of the profile's file in a package.
 pub const PROFILE_FILE: &str = "profile.json";
@@ -126,6 +130,15 @@ pub enum ProfileError {
     },
     /// Another part is not sound: which.
     Part(String),
+    /// It describes something that the model does not have.
+    Foreign {
+        /// What kind of thing.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What the model has instead.
+        known: String,
+    },
 }
 
 impl fmt::Display for ProfileError {
@@ -137,12 +150,22 @@ impl fmt::Display for ProfileError {
                     "`{PROFILE_FILE}` is of format {schema}; this build reads format {SCHEMA}: install a newer one"
                 )
             }
-            Self::Json(_) => write!(f, "`{PROFILE_FILE}` is no profile; make it anew with `dunlin profile`"),
+            Self::Json(_) => {
+                write!(f, "`{PROFILE_FILE}` is no profile; make it anew with `dunlin profile build`")
+            }
             Self::Reference { name, .. } => {
                 write!(f, "`{PROFILE_FILE}` has no sound reference of `{}`", shown(name))
             }
+            Self::Foreign { kind, name, known } => write!(
+                f,
+                "`{PROFILE_FILE}` describes {kind} `{}`, which the model does not have (it has {known}); make it anew with `dunlin profile build` for this package",
+                shown(name)
+            ),
             Self::Part(part) => {
-                write!(f, "`{part}` of `{PROFILE_FILE}` is not sound; make it anew with `dunlin profile`")
+                write!(
+                    f,
+                    "`{part}` of `{PROFILE_FILE}` is not sound; make it anew with `dunlin profile build`"
+                )
             }
         }
     }
@@ -153,7 +176,7 @@ impl std::error::Error for ProfileError {
         match self {
             Self::Json(source) => Some(source),
             Self::Reference { source, .. } => Some(source),
-            Self::Newer(_) | Self::Part(_) => None,
+            Self::Newer(_) | Self::Part(_) | Self::Foreign { .. } => None,
         }
     }
 }
@@ -188,6 +211,39 @@ impl Profile {
     /// *Errors*: as [`Profile::to_json`].
     pub fn digest(&self) -> Result<Digest, ProfileError> {
         Ok(Digest::of(&self.to_json()?))
+    }
+
+    /// Checks that everything the profile describes is the manifest's: fields of its features, and its outputs. A profile need
+    /// not describe all of them.
+    ///
+    /// *Errors*: [`ProfileError::Foreign`] with the first that is not.
+    pub fn require_fits(&self, manifest: &Manifest) -> Result<(), ProfileError> {
+        let fields = fields_of(manifest);
+        let outputs: Vec<String> = manifest
+            .outputs
+            .iter()
+            .take(FEATURES_MAX)
+            .flat_map(|output| (0..output.values().min(FEATURES_MAX)).map(|at| output_name(output, at)))
+            .collect();
+        let foreign = |kind, name: &str, known: &[String]| {
+            let known: Vec<String> = known.iter().map(|known| format!("`{}`", shown(known))).collect();
+            Err(ProfileError::Foreign { kind, name: name.to_owned(), known: known.join(", ") })
+        };
+        if let Some(name) = self.features.keys().find(|name| !fields.contains(name)) {
+            return foreign("field", name, &fields);
+        }
+        if let Some(name) = self.outputs.keys().find(|name| !outputs.contains(name)) {
+            return foreign("output", name, &outputs);
+        }
+        match &self.scores {
+            Some(scores)
+                if !outputs.contains(&scores.output)
+                    && !manifest.outputs.iter().any(|output| output.name == scores.output) =>
+            {
+                foreign("score", &scores.output, &outputs)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that all parts are sound and belong together.
@@ -228,6 +284,27 @@ impl Profile {
         }
         Ok(())
     }
+}
+
+/// Returns the fields that a manifest's features are computed of, each once, in the order of the features.
+#[must_use]
+pub fn fields_of(manifest: &Manifest) -> Vec<String> {
+    let mut fields: Vec<String> = Vec::new();
+    for feature in manifest.inputs.iter().flat_map(|input| &input.features) {
+        // What is no expression needs one in the configuration, and its field is not known here.
+        if let Ok(FeatureExpression { field, .. }) = feature.name.parse()
+            && !fields.contains(&field)
+        {
+            fields.push(field);
+        }
+    }
+    fields
+}
+
+/// Returns the name of a value of an output in a profile: the output's, or `name[position]` where it has several.
+#[must_use]
+pub fn output_name(output: &OutputSpec, position: usize) -> String {
+    if output.values() == 1 { output.name.clone() } else { format!("{}[{position}]", output.name) }
 }
 
 impl FeatureProfile {

@@ -1,3 +1,5 @@
+//! Faults that come into series of a sensor: each is named rightly, none looks like drift, and sound series are not blamed.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -148,6 +150,22 @@ fn a_level_that_changes_and_stays_is_no_fault_but_the_worlds() {
         scaled += usize::from(judged.iter().any(|reading| reading.flaw.is_some()));
     }
     assert!(scaled <= 5, "{scaled}");
+}
+
+#[test]
+fn values_that_come_back_after_more_than_a_spike_leave_the_level_where_it_was() {
+    let blamed: usize = (0..100)
+        .map(|seed| {
+            let usual = Usual::of(&[temperature(seed + 500)]).unwrap();
+            let mut readings = temperature(seed);
+            // Too many for a spike, too few for another unit.
+            for reading in &mut readings[FROM..FROM + SPIKE_READINGS + 2] {
+                reading.1 = reading.1.map(|value| value * 1.8 + 32.0);
+            }
+            named(&judge(usual, &readings, on_time)).1
+        })
+        .sum();
+    assert!(blamed <= 20, "{blamed} of {} readings", 100 * READINGS);
 }
 
 #[test]
