@@ -152,7 +152,10 @@ fn rows_are_read_as_they_were_made() {
     assert_eq!(samples::losses().iter().nth(1).unwrap().numbers.unwrap().1.count(), 1_200);
     assert_eq!(samples::events().iter().nth(1).unwrap().kind, "restart");
     assert_eq!(samples::true_labels().iter().nth(1).unwrap().value, Some(-1.5));
-    assert_eq!(samples::statistics().iter().nth(1).unwrap().bins, [(340, 9), (350, 1)]);
+    let windows = statistics.read::<dunlin_protocol::batch::Statistics>().unwrap();
+    let summaries: Vec<&[u8]> = windows.iter().map(|row| row.summaries).collect();
+    assert_eq!(summaries, [b"window one", b"window two"]);
+    assert_eq!(windows.iter().map(|row| (row.revision, row.n)).collect::<Vec<_>>(), [(2, 360), (1, 360)]);
 }
 
 #[test]
