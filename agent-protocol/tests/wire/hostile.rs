@@ -156,12 +156,15 @@ fn a_batch_with_wrong_columns_is_rejected_alone() {
         (3, "numbers", json!([null, [5, 4]])),
         (3, "numbers", json!([[1, 2], [3, 4]])),
         (3, "count", json!([1])),
-        (4, "count", json!([10, 0])),
-        (4, "low", json!([9.0, 0.125])),
-        (4, "m2", json!([-1.0, 0.0])),
-        (4, "bins", json!([[]])),
-        (4, "bins", json!([[[1, -1]], []])),
-        (4, "instance", json!([3, null])),
+        (4, "n", json!([10])),
+        (4, "n", json!([10, -1])),
+        (4, "revision", json!([0, 1])),
+        (4, "span_us", json!([0, 1])),
+        (4, "summaries", json!(["", "AAAA"])),
+        (4, "summaries", json!(["AAA", "AAAA"])),
+        (4, "profiles", json!(["no digest"])),
+        (4, "profile", json!([0, 1])),
+        (4, "instance", json!([3, 0])),
     ];
     for (at, column, value) in cases {
         let request = with(&format!("/batches/{at}/columns/{column}"), value.clone());
