@@ -16,7 +16,7 @@ use super::body::StoredPrediction;
 use super::clock_fix::ClockSteps;
 use super::numbers::row_of_number;
 use super::outbox::{self, EVENTS, EventEntry, LOSSES, STATISTICS};
-use super::outbox_windows::{self, Standing, WindowEntry};
+use super::outbox_windows::{self, NumberedWindow};
 use super::tables::{Position, identities};
 use super::{StoreError, TELEMETRY_FILE, schema};
 
@@ -253,7 +253,7 @@ impl OutboxReader {
         &mut self,
         wanted: Range,
         limit: usize,
-    ) -> Result<(Vec<(u64, Standing, WindowEntry)>, InstanceNames<'_>), StoreError> {
+    ) -> Result<(Vec<NumberedWindow>, InstanceNames<'_>), StoreError> {
         self.refresh().map_err(StoreError::sqlite("read series and instances"))?;
         let found = outbox_windows::windows(&self.connection, wanted, limit);
         let found = found.map_err(StoreError::sqlite("read the outbox"))?;

@@ -82,6 +82,9 @@ pub struct WindowEntry {
     pub summaries: Vec<u8>,
 }
 
+/// A window with its number and what becomes of it.
+pub type NumberedWindow = (u64, Standing, WindowEntry);
+
 /// Adds a window. Where there are too many, the oldest goes, as a loss where it had no receipt.
 pub(crate) fn add_window(
     connection: &Connection,
@@ -182,7 +185,7 @@ pub(crate) fn windows(
     connection: &Connection,
     wanted: Range,
     limit: usize,
-) -> rusqlite::Result<Vec<(u64, Standing, WindowEntry)>> {
+) -> rusqlite::Result<Vec<NumberedWindow>> {
     let sql = "SELECT seq, standing, instance, profile, from_us, span_us, revision, n, shapes, summaries \
          FROM outbox_window WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
@@ -190,7 +193,7 @@ pub(crate) fn windows(
     statement.query_map(params![first, last, limit as i64], entry)?.collect()
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<(u64, Standing, WindowEntry)> {
+fn entry(row: &Row<'_>) -> rusqlite::Result<NumberedWindow> {
     let shapes: Vec<u8> = row.get(8)?;
     let window = WindowEntry {
         instance: row.get(2)?,
