@@ -1,3 +1,5 @@
+//! Faults of every kind, drawn at random and put into sound series: each is named rightly, and nothing else is.
+
 use proptest::prelude::*;
 
 use super::*;
