@@ -161,6 +161,8 @@ pub(crate) struct Collector {
     instances: BTreeMap<InstanceId, Collected>,
     /// Windows of instances that run no more.
     left: Vec<WindowReport>,
+    /// Up to when those were counted: should one come back, what it told keeps its beginning and end.
+    floors: BTreeMap<InstanceId, i64>,
     touched: Vec<InstanceId>,
 }
 
@@ -171,6 +173,7 @@ impl Core {
             settings,
             instances: BTreeMap::new(),
             left: Vec::new(),
+            floors: BTreeMap::new(),
             touched: Vec::new(),
         });
     }
@@ -245,11 +248,14 @@ impl Core {
             collector.instances.keys().filter(|id| !self.instances.contains_key(id)).copied().collect();
         for id in gone {
             if let Some(collected) = collector.instances.remove(&id) {
-                collected.end(id, &mut collector.left);
+                collector.end(id, collected);
             }
         }
     }
 }
+
+/// Most instances that run no more of which it is known how far they counted.
+const FLOORS_MAX: usize = 16_384;
 
 impl Collector {
     /// Judges a reading of an instance; returns the flag for the predictions that follow from it.
@@ -280,9 +286,23 @@ impl Collector {
             self.touched.push(id);
         }
         if !self.instances.contains_key(&id) {
-            self.instances.insert(id, Collected::new(plan_of(id)?, self.settings));
+            let mut collected = Collected::new(plan_of(id)?, self.settings);
+            collected.floor_us = self.floors.remove(&id).unwrap_or(i64::MIN);
+            self.instances.insert(id, collected);
         }
         self.instances.get_mut(&id)
+    }
+
+    /// Tells the rest of what an instance counted.
+    fn end(&mut self, id: InstanceId, collected: Collected) {
+        if collected.newest_us > i64::MIN {
+            self.floors.insert(id, collected.newest_us.saturating_add(1));
+        }
+        while self.floors.len() > FLOORS_MAX {
+            // The lowest number is the oldest instance.
+            self.floors.pop_first();
+        }
+        collected.end(id, &mut self.left);
     }
 
     fn close(&mut self, reports: &mut Vec<WindowReport>) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use super::windows::{Change, Collected, Window};
-use super::{Collector, Sensors, WindowReport};
+use super::{Collector, Sensors};
 use crate::core::Core;
 use crate::prediction::InstanceId;
 use crate::snapshot::SnapshotError;
@@ -23,6 +23,8 @@ const FORMAT: u8 = 1;
 struct Saved {
     instances: Vec<SavedInstance>,
     sensors: Vec<(InstanceId, [u8; 32], Sensors)>,
+    /// Of instances that run no more: up to when they counted.
+    floors: Vec<(InstanceId, i64)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,7 +95,8 @@ impl Core {
             })
             .collect();
         sensors.sort_by_key(|(id, ..)| *id);
-        let saved = Saved { instances: instances.collect(), sensors };
+        let floors = collector.floors.iter().map(|(id, floor_us)| (*id, *floor_us)).collect();
+        let saved = Saved { instances: instances.collect(), sensors, floors };
         bytes.push(FORMAT);
         if let Ok(mut body) = postcard::to_allocvec(&saved) {
             bytes.append(&mut body);
@@ -111,6 +114,9 @@ impl Core {
             return Err(SnapshotError::TooNew(*format));
         }
         let saved: Saved = postcard::from_bytes(body).map_err(|_| SnapshotError::Corrupt)?;
+        if let Some(collector) = &mut self.collector {
+            collector.floors = saved.floors.into_iter().collect();
+        }
         for (id, profile, sensors) in saved.sensors {
             let Some(running) = self.instances.get_mut(&id) else { continue };
             let plan = self.lanes[running.lane].as_ref().and_then(|lane| lane.model.plan.as_ref());
@@ -149,9 +155,7 @@ impl Collector {
         if same.is_some() {
             self.instances.insert(saved.id, collected);
         } else {
-            let mut left: Vec<WindowReport> = Vec::new();
-            collected.end(saved.id, &mut left);
-            self.left.append(&mut left);
+            self.end(saved.id, collected);
         }
         Ok(())
     }

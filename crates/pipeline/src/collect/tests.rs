@@ -154,6 +154,7 @@ impl Line {
 
     fn save(&mut self) {
         self.saved = self.core.snapshot();
+        self.instances.extend(self.core.announce());
         self.log.clear();
     }
 
@@ -514,6 +515,38 @@ fn what_a_package_counted_is_told_when_another_takes_its_place() {
     assert_eq!((left[0].from_us, left[0].revision), (START_US, 1));
     assert!((8..=10).contains(&left[0].n));
     assert!(!line.core.has_left_windows());
+}
+
+#[test]
+fn a_package_that_comes_back_within_the_hour_begins_where_it_ended() {
+    let mut line = Line::new(CollectSettings { values_min: 1, ..SETTINGS }, "\"id\"");
+    let index = crate::lane::lane_index(0, 0);
+    for minute in 0..14 {
+        if minute == 6 || minute == 7 {
+            let package = if minute == 6 { 1 } else { 0 };
+            let next = binding(package, line.key, Some(line.profile.clone()));
+            line.core.install(index, LaneRole::Serving, next).unwrap();
+            line.reports.extend(line.core.left_windows());
+            line.save();
+            line.restart(package);
+        }
+        line.step(&[(1, START_US + minute * MINUTE_US, sound(minute, 1.0), sound(minute, 3.0))]);
+    }
+    let other = binding(2, line.key, Some(line.profile.clone()));
+    line.core.install(index, LaneRole::Serving, other).unwrap();
+    line.reports.extend(line.core.left_windows());
+    let latest = latest(&line.reports);
+    let spans: Vec<_> = latest
+        .values()
+        .filter(|report| report.instance == InstanceId(0))
+        .map(|report| (report.from_us, report.to_us))
+        .collect();
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    assert_eq!(
+        (spans[0].0, spans[0].1, spans[1].1),
+        (START_US, START_US + QUARTER_US, START_US + QUARTER_US)
+    );
+    assert!(spans[1].0 > START_US);
 }
 
 #[test]
