@@ -21,10 +21,17 @@ const EDGES: &[(&str, &[&str])] = &[
     ("dunlin-protocol", &["dunlin-kit"]),
     ("dunlin-trust", &["dunlin-kit"]),
     ("dunlin-model-package", &["dunlin-drift", "dunlin-kit", "dunlin-trust"]),
-    ("dunlin-pipeline", &["dunlin-kit", "dunlin-trust", "dunlin-model-package"]),
+    ("dunlin-pipeline", &["dunlin-drift", "dunlin-kit", "dunlin-trust", "dunlin-model-package"]),
     (
         "dunlin-daemon",
-        &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"],
+        &[
+            "dunlin-drift",
+            "dunlin-kit",
+            "dunlin-protocol",
+            "dunlin-trust",
+            "dunlin-model-package",
+            "dunlin-pipeline",
+        ],
     ),
     (
         "dunlin-cli",

@@ -116,8 +116,8 @@ pub struct Judged {
     pub flaw: Option<Flaw>,
 }
 
-/// What a series did lately.
-#[derive(Debug, Clone)]
+/// What a series did lately. Saved and restored as a whole, it goes on as if nothing had been.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
     usual: Usual,
     last: Option<(i64, f64)>,

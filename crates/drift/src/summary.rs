@@ -3,11 +3,14 @@
 //! Adding a value is a search over the cut points and a few additions; nothing is allocated. Summaries of the same
 //! reference merge by addition in any order and grouping.
 
+use serde::{Deserialize, Serialize};
+
 use crate::bins::Bins;
 use crate::moments::{Moments, Scale};
 
 /// What is wrong with a reading, or why it is left out of the values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Flaw {
     /// The payload had no value.
     Missing,

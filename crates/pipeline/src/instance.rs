@@ -31,6 +31,9 @@ pub(crate) struct Instance {
     last_row_us: Option<i64>,
     /// Flags of the rows in the window, each with the rows that it stays for; no flag is there twice.
     flagged: Vec<(u32, QualityFlags)>,
+    /// What is said of each row that is made: of the reading at hand, and so not saved.
+    #[serde(skip)]
+    row_flags: QualityFlags,
     /// State of the post-processing.
     pub(crate) post: PostState,
 }
@@ -101,6 +104,11 @@ struct Substitute {
 }
 
 impl Instance {
+    /// Marks the rows that are made from here on; the mark stays with each as long as it is in the window.
+    pub(crate) const fn mark_rows(&mut self, flags: QualityFlags) {
+        self.row_flags = flags;
+    }
+
     /// Takes the share of a reading; readings of one series come in order of event time.
     pub(crate) fn take(&mut self, model: &CompiledModel, share: Share<'_>, outcome: &mut Outcome) {
         if self.fields.is_empty() {
@@ -275,7 +283,7 @@ impl Instance {
                 self.restart();
             }
         }
-        let mut flags = QualityFlags::default();
+        let mut flags = self.row_flags;
         let row = match self.columns(model, row_us, &mut flags) {
             Ok(row) => row,
             Err(reason) => {

@@ -37,7 +37,7 @@ use crate::remote_settings::desk::{SettingsMode, report_of};
 use crate::status::client::{ClientError, StatusClient};
 use crate::store::fleet::read_life;
 use crate::store::fleet_settings::read_standing;
-use crate::store::outbox::{EVENTS, LOSSES, PREDICTIONS};
+use crate::store::outbox::{EVENTS, LOSSES, PREDICTIONS, STATISTICS};
 use crate::store::slots::read_models;
 use crate::store::trust::Trusted;
 use crate::store::{FleetLife, FleetStore, FolderLock, StoreError, TrustStore, UploadStore};
@@ -249,6 +249,7 @@ pub fn import(args: &ReceiptsArgs) -> Result<ExitCode, CommandError> {
                 Stream::Predictions => PREDICTIONS,
                 Stream::Events => EVENTS,
                 Stream::Losses => LOSSES,
+                Stream::Statistics => STATISTICS,
                 _ => continue,
             };
             let numbers = arrived.entry(stream).or_default();
@@ -270,6 +271,7 @@ fn settle(lock: &FolderLock, arrived: &BTreeMap<&'static str, Ranges>) -> Result
         let next = match *stream {
             PREDICTIONS => ends.predictions,
             EVENTS => ends.events,
+            STATISTICS => ends.statistics,
             _ => ends.unsealed,
         };
         // A server cannot settle what is not made yet.
