@@ -59,7 +59,7 @@ pub fn predict(
 ) -> Result<Predicted, CommandError> {
     let (sources, model) = without_payloads(sources, model, fields, tables);
     let binding =
-        ModelBinding { spec: model.clone(), manifest: package.manifest().clone(), package: package.digest() };
+        ModelBinding { spec: model.clone(), manifest: package.manifest().clone(), package: package.digest(), profile: None };
     let mut core = Core::serving(&sources, vec![binding]).map_err(|findings| {
         let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
         CommandError::CheckFailed(format!("the configuration does not fit the model: {}", texts.join("; ")))

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_kit::error_chain::Chain;
-use dunlin_model_package::profile::{PROFILE_BYTES_MAX, PROFILE_FILE};
 use dunlin_model_package::{ModelSpec, Package, Profile};
 use dunlin_pipeline::ModelBinding;
 use dunlin_pipeline::prediction::ModelIndex;
@@ -48,18 +47,12 @@ pub fn binding(spec: &ModelSpec, package: &Package) -> ModelBinding {
 /// Returns what a package's inputs and outputs were like in training; none where it does not say so, or not in a form that
 /// this build reads: its model runs all the same, uncounted.
 fn profile_of(model: &str, package: &Package) -> Option<Profile> {
-    let bytes = package.manifest().blobs.get(PROFILE_FILE)?.bytes;
-    if bytes > PROFILE_BYTES_MAX {
-        tracing::warn!(model, bytes, "the profile of a package is too long; nothing is counted by it");
-        return None;
-    }
-    let read = package.read_blob(PROFILE_FILE).map_err(|error| Chain(&error).to_string());
-    let parsed = read.and_then(|bytes| Profile::parse(&bytes).map_err(|error| Chain(&error).to_string()));
-    parsed
-        .inspect_err(|error| {
-            tracing::warn!(model, %error, "the profile of a package cannot be used; nothing is counted by it");
-        })
-        .ok()
+    let profile = package.profile();
+    profile.unwrap_or_else(|error| {
+        let error = Chain(&error);
+        tracing::warn!(model, %error, "the profile of a package cannot be used; nothing is counted by it");
+        None
+    })
 }
 
 /// Returns what the core compiles for these lanes of these models.
