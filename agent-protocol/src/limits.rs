@@ -50,8 +50,11 @@ pub const TAGS_MAX: usize = 16;
 pub const OUTPUTS_MAX: usize = 64;
 /// Most values of one prediction, as in its manifest.
 pub const OUTPUT_VALUES_MAX: usize = 65_536;
-/// Most bins of a sketch: at one percent they span 18 orders of magnitude.
-pub const BINS_MAX: usize = 2_048;
+/// Most entries of a batch's dictionary of profiles: one a model and lane, twice over.
+pub const PROFILES_MAX: usize = 256;
+/// Most bytes of a window's summaries: 131 of them, 64 features and 64 outputs among them, at 65 bins each take 96 KiB at
+/// the very worst; 40 bytes each are usual.
+pub const WINDOW_BYTES_MAX: usize = 128 << 10;
 
 /// Most ranges of a list of ranges: gaps come from lost messages and hold-backs, and close again. A list that is longer
 /// is cut to its lowest ranges, and said in full later.

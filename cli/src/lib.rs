@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod output;
 pub mod passphrase;
 pub mod print;
+pub mod profile;
 pub mod publication;
 pub mod verification;
 pub mod workspace;

@@ -12,6 +12,7 @@ use dunlin_cli::command::keys::KeysCommand;
 use dunlin_cli::command::login::LoginArguments;
 use dunlin_cli::command::manual::{self, CompletionsArguments, ManualArguments};
 use dunlin_cli::command::people::{AuditCommand, EnrolmentTokensCommand, TokensCommand};
+use dunlin_cli::command::profile::ProfileCommand;
 use dunlin_cli::command::publish::PublishArguments;
 use dunlin_cli::command::rollout::RolloutCommand;
 use dunlin_cli::command::server::ServerCommand;
@@ -41,6 +42,9 @@ enum Command {
     /// Build, check and show packages.
     #[command(subcommand)]
     Package(command::package::PackageCommand),
+    /// Make and draw reference profiles: what a model's inputs and outputs were like.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Keep a fleet server and a token for the commands to come.
     Login(LoginArguments),
     /// Show a fleet server, and sign that it speaks for the fleet.
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::Publish(arguments) => command::publish::run(&arguments),
         Command::Bundle(command) => command.run(),
         Command::Package(package) => command::package::run(&package),
+        Command::Profile(command) => command.run(),
         Command::Login(arguments) => command::login::run(&arguments),
         Command::Server(command) => command.run(),
         Command::Devices(command) => command.run(),

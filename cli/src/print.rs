@@ -2,7 +2,85 @@
 //!
 //! Control characters from outside never reach the terminal. Nobody is told when a reader went away.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
+
+/// Columns of a line where nobody says how many there are.
+const COLUMNS_DEFAULT: usize = 80;
+
+/// How a part of a line stands out at a terminal that has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// As everything else.
+    Plain,
+    /// A heading.
+    Strong,
+    /// What is read second.
+    Faint,
+    /// A drawing.
+    Drawn,
+}
+
+impl Style {
+    /// Returns what begins the style (ECMA-48).
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Strong => "\u{1b}[1m",
+            Self::Faint => "\u{1b}[2m",
+            Self::Drawn => "\u{1b}[36m",
+        }
+    }
+}
+
+/// Writes a line of parts to standard output: in colour where it is a terminal and `NO_COLOR` is not set (no-color.org).
+pub fn parts(line: &[(Style, String)]) {
+    write_parts(&mut io::stdout().lock(), line, colours());
+}
+
+/// Whether lines have colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Colours {
+    Shown,
+    LeftOut,
+}
+
+fn write_parts(sink: &mut impl Write, line: &[(Style, String)], colours: Colours) {
+    let mut text = String::new();
+    for (style, part) in line {
+        let styled = colours == Colours::Shown && *style != Style::Plain;
+        text.push_str(if styled { style.code() } else { "" });
+        text.push_str(&shown(part));
+        text.push_str(if styled { "\u{1b}[0m" } else { "" });
+    }
+    let _ = writeln!(sink, "{}", text.trim_end());
+}
+
+fn colours() -> Colours {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    let are_shown = io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb;
+    if are_shown { Colours::Shown } else { Colours::LeftOut }
+}
+
+/// Returns how many columns a line has: what `COLUMNS` says, else those of the terminal, else 80.
+#[must_use]
+pub fn columns() -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let of_terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    said.or_else(of_terminal).filter(|columns| *columns > 0).unwrap_or(COLUMNS_DEFAULT)
+}
+
+/// Tells whether the language of the surroundings has more characters than ASCII.
+#[must_use]
+pub fn has_unicode() -> bool {
+    let said = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    said.is_some_and(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
 
 /// Writes lines of a result to standard output.
 pub fn line(text: &str) {
@@ -41,6 +119,18 @@ pub(crate) fn shown(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_have_colours_where_they_are_wanted_and_nothing_that_a_terminal_obeys_comes_from_outside() {
+        let line = [(Style::Strong, "co2\u{1b}[2J".to_owned()), (Style::Plain, " ppm  ".to_owned())];
+        let written = |colours| {
+            let mut bytes = Vec::new();
+            write_parts(&mut bytes, &line, colours);
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(written(Colours::LeftOut), "co2\\u001b[2J ppm\n");
+        assert_eq!(written(Colours::Shown), "\u{1b}[1mco2\\u001b[2J\u{1b}[0m ppm\n");
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_written_out_and_json_stays_json() {

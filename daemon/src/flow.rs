@@ -4,8 +4,11 @@
 //! one way: ingest, stage (the pipeline), slots and back, publisher, writer; acknowledgements go back to the broker.
 
 use bytes::Bytes;
+use dunlin_pipeline::collect::Observation;
 use dunlin_pipeline::prediction::{InstanceId, InstanceIdentity, ModelIndex, Prediction};
 use dunlin_pipeline::reading::{Reading, SeriesId, SeriesIdentity};
+
+use crate::store::outbox_windows::WindowEntry;
 
 /// Messages between a broker connection and the stage. QoS 1 messages are bounded by Receive Maximum besides; QoS 0
 /// messages fill this and then hold up the socket.
@@ -76,6 +79,10 @@ pub struct Step {
     pub predictions: Vec<Prediction>,
     /// Sequence number of the first of them; they count on without gaps.
     pub prediction_sequence: u64,
+    /// What is to be counted of these readings; spent once the step is complete.
+    pub observations: Vec<Observation>,
+    /// Windows of statistics that this step completed.
+    pub windows: Vec<WindowEntry>,
     /// Messages to acknowledge once this step is on disk.
     pub acks: Vec<AckToken>,
     /// The pipeline's whole state after this step, where the stage decided to save it.
@@ -116,6 +123,8 @@ pub enum LossKind {
     Events,
     /// Rows of losses that had none.
     Losses,
+    /// Windows of statistics that had none.
+    Windows,
 }
 
 impl LossKind {
@@ -129,6 +138,7 @@ impl LossKind {
             Self::Messages => "messages",
             Self::Events => "events",
             Self::Losses => "losses",
+            Self::Windows => "windows",
         }
     }
 }

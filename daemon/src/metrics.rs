@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use dunlin_pipeline::collect::CollectCounts;
 use sketches_ddsketch::{Config, DDSketch};
 
 /// A number that only grows.
@@ -150,6 +151,35 @@ pub struct StoreCounts {
     pub last_sequence: u64,
 }
 
+/// How the counting of inputs and outputs stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DriftCounts {
+    /// Windows that were reported since the start, revisions among them.
+    pub windows_reported: u64,
+    /// Windows that are open.
+    pub windows_open: u64,
+    /// Sensors that are watched.
+    pub sensors: u64,
+    /// Sensors that are faulty, by what is wrong.
+    pub faulty: BTreeMap<String, u64>,
+    /// Some of them: series, field, and what is wrong.
+    pub shown: Vec<(String, String, String)>,
+}
+
+impl From<CollectCounts> for DriftCounts {
+    fn from(counts: CollectCounts) -> Self {
+        let faulty = counts.faulty.into_iter().map(|(flaw, count)| (flaw.word().to_owned(), count));
+        let shown = counts.shown.into_iter();
+        Self {
+            windows_reported: 0,
+            windows_open: counts.windows_open,
+            sensors: counts.sensors,
+            faulty: faulty.collect(),
+            shown: shown.map(|one| (one.name, one.field, one.flaw.word().to_owned())).collect(),
+        }
+    }
+}
+
 /// All counters of one daemon.
 pub struct Metrics {
     /// Monotonic time at start, in microseconds since boot.
@@ -182,6 +212,9 @@ pub struct Metrics {
     pub publications_waiting: Gauge,
     /// Configuration reloads that were accepted.
     pub reloads: Counter,
+    /// Windows of statistics that were reported, revisions among them.
+    pub windows_reported: Counter,
+    drift: Mutex<DriftCounts>,
     sources: Mutex<BTreeMap<String, SourceCounts>>,
     slots: Mutex<BTreeMap<String, SlotCounts>>,
     brokers: Mutex<BTreeMap<String, BrokerCounts>>,
@@ -209,6 +242,8 @@ impl Metrics {
             steps_waiting: Gauge::default(),
             publications_waiting: Gauge::default(),
             reloads: Counter::default(),
+            windows_reported: Counter::default(),
+            drift: Mutex::default(),
             sources: Mutex::default(),
             slots: Mutex::default(),
             brokers: Mutex::default(),
@@ -243,6 +278,17 @@ impl Metrics {
     /// Changes the counts of a broker.
     pub fn broker(&self, name: &str, change: impl FnOnce(&mut BrokerCounts)) {
         change(entry(&mut lock(&self.brokers), name));
+    }
+
+    /// Changes how the counting stands.
+    pub fn drift(&self, change: impl FnOnce(&mut DriftCounts)) {
+        change(&mut lock(&self.drift));
+    }
+
+    /// Returns how the counting stands.
+    #[must_use]
+    pub fn drift_counts(&self) -> DriftCounts {
+        DriftCounts { windows_reported: self.windows_reported.get(), ..lock(&self.drift).clone() }
     }
 
     /// Changes the counts of the store.

@@ -142,6 +142,7 @@ impl Bench {
             publishing,
             redelivery: Redelivery::new([100]),
             next_sequence: 1,
+            privacy: dunlin_drift::privacy::Privacy::default(),
             metrics,
             heartbeats: (watchdog.register("stage", now), watchdog.register("writer", now)),
         };

@@ -123,19 +123,16 @@ fn losses(columns: &Losses) -> Vec<Value> {
 
 fn statistics(columns: &Statistics) -> Vec<Value> {
     let row = |row: dunlin_protocol::batch::StatisticRow<'_>| {
-        let instance = row.instance.and_then(|position| columns.instances.get(position as usize));
+        let instance = columns.instances.get(row.instance as usize);
+        let profile = columns.profiles.get(row.profile as usize);
         json!({
             "instance": instance.map(named),
-            "kind": row.kind,
-            "element": word(row.element),
+            "profile": profile.map(ToString::to_string),
             "from": time(row.from_us),
             "span_us": row.span_us,
-            "count": row.summary.count,
-            "mean": row.summary.mean,
-            "m2": row.summary.m2,
-            "low": row.summary.low,
-            "high": row.summary.high,
-            "bins": row.bins,
+            "revision": row.revision,
+            "n": row.n,
+            "bytes": row.summaries.len(),
         })
     };
     columns.iter().map(row).collect()

@@ -17,17 +17,26 @@ const TEST_LINES_MAX: usize = 1_000;
 /// Which crates of the workspace each may depend on. The daemon never sees the tests, the commands see nobody.
 const EDGES: &[(&str, &[&str])] = &[
     ("dunlin-kit", &[]),
+    ("dunlin-drift", &[]),
     ("dunlin-protocol", &["dunlin-kit"]),
     ("dunlin-trust", &["dunlin-kit"]),
-    ("dunlin-model-package", &["dunlin-kit", "dunlin-trust"]),
-    ("dunlin-pipeline", &["dunlin-kit", "dunlin-trust", "dunlin-model-package"]),
+    ("dunlin-model-package", &["dunlin-drift", "dunlin-kit", "dunlin-trust"]),
+    ("dunlin-pipeline", &["dunlin-drift", "dunlin-kit", "dunlin-trust", "dunlin-model-package"]),
     (
         "dunlin-daemon",
-        &["dunlin-kit", "dunlin-protocol", "dunlin-trust", "dunlin-model-package", "dunlin-pipeline"],
+        &[
+            "dunlin-drift",
+            "dunlin-kit",
+            "dunlin-protocol",
+            "dunlin-trust",
+            "dunlin-model-package",
+            "dunlin-pipeline",
+        ],
     ),
     (
         "dunlin-cli",
         &[
+            "dunlin-drift",
             "dunlin-fleet-api",
             "dunlin-fleet-simulator",
             "dunlin-kit",
@@ -71,6 +80,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         "rumqttc",
         &["daemon/src/mqtt", "daemon/tests/", "tests/"],
         "the client's defects are worked around in one place",
+    ),
+    (
+        "parquet",
+        &["cli/src/profile/parquet_rows.rs", "cli/tests/profile.rs"],
+        "the reader of training data can be replaced",
     ),
     // The proofs of faults run the library as it is.
     ("tract_onnx", &["crates/pipeline/src/engine", "zoo/src/faults"], "the engine can be replaced"),

@@ -1,8 +1,14 @@
-//! The forms of columns: differences for times, positions in a dictionary, offsets of numbers.
+//! The forms of columns: differences for times, positions in a dictionary, offsets of numbers, bytes.
 //!
-//! In memory plain values; differences are made in writing and undone in reading, with every sum checked.
+//! In memory plain values; differences are made in writing and undone in reading, with every sum checked. Bytes are
+//! base64 in writing, and no longer than their column allows.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -71,8 +77,8 @@ pub struct Offsets(#[schemars(with = "List<u64, ROWS_MAX>")] Vec<u64>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffsetsError;
 
-impl std::fmt::Display for OffsetsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for OffsetsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "offsets are at most {ROWS_MAX} numbers, each larger than the one before")
     }
 }
@@ -134,11 +140,99 @@ impl<'de> Deserialize<'de> for Offsets {
     }
 }
 
+/// At most `BYTES_MAX` bytes. On the wire: base64 with padding, in its one spelling.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Blob<const BYTES_MAX: usize>(Vec<u8>);
+
+/// Bytes that are too many, or no base64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobError {
+    /// How many there may be.
+    bytes_max: usize,
+}
+
+impl fmt::Display for BlobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this is no base64 of at most {} bytes", self.bytes_max)
+    }
+}
+
+impl std::error::Error for BlobError {}
+
+impl<const BYTES_MAX: usize> Blob<BYTES_MAX> {
+    /// Takes bytes.
+    ///
+    /// *Errors*: they are too many.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, BlobError> {
+        if bytes.len() > BYTES_MAX { Err(BlobError { bytes_max: BYTES_MAX }) } else { Ok(Self(bytes)) }
+    }
+
+    /// Returns the bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Longest text of so many bytes.
+    const TEXT_MAX: usize = BYTES_MAX.div_ceil(3) * 4;
+}
+
+impl<const BYTES_MAX: usize> fmt::Debug for Blob<BYTES_MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.0.len())
+    }
+}
+
+impl<const BYTES_MAX: usize> Serialize for Blob<BYTES_MAX> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de, const BYTES_MAX: usize> Deserialize<'de> for Blob<BYTES_MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let refused = || D::Error::custom(BlobError { bytes_max: BYTES_MAX });
+        let text = String::deserialize(deserializer)?;
+        if text.len() > Self::TEXT_MAX {
+            return Err(refused());
+        }
+        Self::new(STANDARD.decode(text).map_err(|_| refused())?).map_err(D::Error::custom)
+    }
+}
+
+impl<const BYTES_MAX: usize> JsonSchema for Blob<BYTES_MAX> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Blob{BYTES_MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "contentEncoding": "base64",
+            "maxLength": Self::TEXT_MAX,
+            "description": format!("At most {BYTES_MAX} bytes, as base64 with padding."),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn deltas_as_bytes(deltas: &Deltas) -> Vec<u8> {
+        deltas.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn bytes_that_are_too_many_or_spelled_otherwise_are_refused() {
+        for text in ["\"AAAAAA==\"", "\"AAA\"", "\"AAB=\"", "\"AA A\"", "\"AA-_\"", "[0]", "null"] {
+            assert!(serde_json::from_str::<Blob<3>>(text).is_err(), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Blob<3>>("\"AAAA\"").unwrap().as_bytes(), [0, 0, 0]);
+        assert!(Blob::<3>::new(vec![0; 4]).is_err());
+    }
 
     proptest! {
         #[test]
@@ -148,7 +242,10 @@ mod tests {
         ) {
             let deltas: Deltas = values.into_iter().collect();
             let text = serde_json::to_string(&deltas).unwrap();
+            let blob = Blob::<160>::new(deltas_as_bytes(&deltas)).unwrap();
             prop_assert_eq!(serde_json::from_str::<Deltas>(&text).unwrap(), deltas);
+            let text = serde_json::to_string(&blob).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Blob<160>>(&text).unwrap(), blob);
             let offsets = Offsets::new(offsets.into_iter().collect()).unwrap();
             let text = serde_json::to_string(&offsets).unwrap();
             prop_assert_eq!(serde_json::from_str::<Offsets>(&text).unwrap(), offsets);

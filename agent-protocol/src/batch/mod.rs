@@ -23,13 +23,13 @@ use crate::open_enum::open_enum;
 use crate::ranges::Range;
 use crate::text::Words;
 
-pub use column::{Deltas, Indexes, Offsets};
+pub use column::{Blob, BlobError, Deltas, Indexes, Offsets};
 pub use events::{EventRow, Events, Severity};
 pub use instance::{Instance, prediction_id};
 pub use labels::{LabelRow, LabelSubject, Labels};
 pub use losses::{LossRow, Losses};
 pub use predictions::{PredictionRow, Predictions, quality};
-pub use statistics::{SKETCH_GAMMA, StatisticRow, Statistics, Summary};
+pub use statistics::{StatisticRow, Statistics, SummaryBytes};
 
 open_enum!(
     /// A sequence of rows with numbers of its own.
@@ -42,7 +42,7 @@ open_enum!(
         Labels = "labels",
         /// What was knowingly given up.
         Losses = "losses",
-        /// Summaries over time.
+        /// What inputs and outputs did over a span of time.
         Statistics = "statistics",
     }
 );

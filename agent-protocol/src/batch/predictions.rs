@@ -31,6 +31,8 @@ pub mod quality {
     pub const INFERENCE_FAILED: u32 = 1 << 6;
     /// The package ran beside the one that serves.
     pub const SHADOW: u32 = 1 << 7;
+    /// The sensor of an input was faulty, or its value a jump that nothing explained yet.
+    pub const FAULTY_INPUT: u32 = 1 << 8;
 
     /// Tells whether a prediction with these flags has values.
     #[must_use]

@@ -28,12 +28,12 @@ const FROZEN: &[(&str, &str)] = &[
     ("exchange-answer.json", "a979dd5e9373e074c9c338a4c5950d06d66708c57587d6d08064d133d2e28dfe"),
     ("exchange-request-nothing-new.json", "c9a891d8d346c48615b742d04db4468109ce821136c75efade17638b8a31abfd"),
     ("exchange-request.envelope.json", "55d6378ce7f8e725b599944a468b8569ff6d11cb3bdc80245b1ab8aa8eadbf48"),
-    ("exchange-request.json", "1b8fad316c9e12e32eeaf831db9059a25d4983ca39aa57676664cce6ec01fcb5"),
+    ("exchange-request.json", "c1fd5f5b63c013c2073d0feec4eb553d311126dd2f037b6154a4c8e96bfe7f04"),
     ("identity.json", "87ba64b6b94c5b307a37252e86403072201583452f67cfc692c83aae20aa4231"),
     ("problem.json", "50354df9bb2e73b297718b4343b309c1e9bb7824d7b52c845fd508eef0296437"),
     ("results-answer.json", "a64f0d8342e2bd149033b2b705df78d47bca967e26b830616e29df8be187765b"),
-    ("results.envelope.json", "efadbf17c8adbc32273fae6dd4928d11ebff1f42377df7994702bfd7e99c18c9"),
-    ("results.json", "b8c5dc561185e92b017da3d470c6fb82fc48a9173793c034393d99f2ff61d567"),
+    ("results.envelope.json", "fa32c8e3f11b06fb3f280e54741b0c8a08f3d8f003a8de6f0d66599623f9625e"),
+    ("results.json", "73982e818236ea711412eebb8809cd8180734b58bb8ec228fec5f006345efc90"),
     ("token.json", "23aae6a57a1e474633865ca95a4718eef1eef54b9f98790d21480bcc9622c6c4"),
 ];
 
@@ -152,7 +152,10 @@ fn rows_are_read_as_they_were_made() {
     assert_eq!(samples::losses().iter().nth(1).unwrap().numbers.unwrap().1.count(), 1_200);
     assert_eq!(samples::events().iter().nth(1).unwrap().kind, "restart");
     assert_eq!(samples::true_labels().iter().nth(1).unwrap().value, Some(-1.5));
-    assert_eq!(samples::statistics().iter().nth(1).unwrap().bins, [(340, 9), (350, 1)]);
+    let windows = statistics.read::<dunlin_protocol::batch::Statistics>().unwrap();
+    let summaries: Vec<&[u8]> = windows.iter().map(|row| row.summaries).collect();
+    assert_eq!(summaries, [b"window one", b"window two"]);
+    assert_eq!(windows.iter().map(|row| (row.revision, row.n)).collect::<Vec<_>>(), [(2, 360), (1, 360)]);
 }
 
 #[test]

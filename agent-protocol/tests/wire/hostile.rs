@@ -1,13 +1,15 @@
 //! What somebody sends who means harm: every piece of it is an error, and costs no more than its length.
 
-use dunlin_protocol::batch::{AnyColumns, Batch, BatchError, Events, Losses, Predictions, Statistics};
+use dunlin_protocol::batch::{
+    AnyColumns, Batch, BatchError, Events, Losses, Predictions, StatisticRow, Statistics,
+};
 use dunlin_protocol::enrolment::Enrolment;
 use dunlin_protocol::limits::{
-    BATCHES_MAX, INTEGER_MAX, MODELS_MAX, ROWS_MAX, SIGNATURES_MAX, envelope_bytes_max,
+    BATCHES_MAX, INTEGER_MAX, MODELS_MAX, ROWS_MAX, SIGNATURES_MAX, WINDOW_BYTES_MAX, envelope_bytes_max,
 };
 use dunlin_protocol::{
-    EnrollAnswer, EnrollRequest, EnrolmentToken, Envelope, ExchangeAnswer, ExchangeRequest, Form, Message,
-    MessageError, Range,
+    Digest, EnrollAnswer, EnrollRequest, EnrolmentToken, Envelope, ExchangeAnswer, ExchangeRequest, Form,
+    Message, MessageError, Range,
 };
 use serde_json::{Value, json};
 
@@ -154,12 +156,15 @@ fn a_batch_with_wrong_columns_is_rejected_alone() {
         (3, "numbers", json!([null, [5, 4]])),
         (3, "numbers", json!([[1, 2], [3, 4]])),
         (3, "count", json!([1])),
-        (4, "count", json!([10, 0])),
-        (4, "low", json!([9.0, 0.125])),
-        (4, "m2", json!([-1.0, 0.0])),
-        (4, "bins", json!([[]])),
-        (4, "bins", json!([[[1, -1]], []])),
-        (4, "instance", json!([3, null])),
+        (4, "n", json!([10])),
+        (4, "n", json!([10, -1])),
+        (4, "revision", json!([0, 1])),
+        (4, "span_us", json!([0, 1])),
+        (4, "summaries", json!(["", "AAAA"])),
+        (4, "summaries", json!(["AAA", "AAAA"])),
+        (4, "profiles", json!(["no digest"])),
+        (4, "profile", json!([0, 1])),
+        (4, "instance", json!([3, 0])),
     ];
     for (at, column, value) in cases {
         let request = with(&format!("/batches/{at}/columns/{column}"), value.clone());
@@ -212,6 +217,39 @@ fn nobody_makes_a_batch_that_would_be_rejected() {
     assert_eq!((none.rows(), none.numbers().count(), none.range()), (0, 0, range));
     assert_eq!(none.read_any(), Ok(AnyColumns::Predictions(Predictions::default())));
     assert!(Statistics::default().iter().next().is_none() && Losses::default().iter().next().is_none());
+}
+
+#[test]
+fn windows_that_cannot_be_are_no_batch() {
+    let row = samples::statistics();
+    let good = row.iter().next().unwrap();
+    let with = |change: fn(&mut StatisticRow<'_>)| {
+        let mut columns = Statistics::default();
+        columns.add_instance(samples::instance()).unwrap();
+        columns.profile(Digest::of(b"p")).unwrap();
+        let mut row = good;
+        change(&mut row);
+        columns.push(&row).unwrap();
+        Batch::of(1, &columns)
+    };
+    assert!(with(|_| {}).is_ok());
+    let wrong: [fn(&mut StatisticRow<'_>); 8] = [
+        |row| row.span_us = 0,
+        |row| row.span_us = u64::MAX,
+        |row| row.from_us = INTEGER_MAX as i64,
+        |row| row.revision = 0,
+        |row| row.n = u64::MAX,
+        |row| row.summaries = &[],
+        |row| row.instance = 1,
+        |row| row.profile = 1,
+    ];
+    for change in wrong {
+        assert!(matches!(with(change), Err(BatchError::Columns(_))));
+    }
+    let mut columns = samples::statistics();
+    let long = vec![0; WINDOW_BYTES_MAX + 1];
+    assert!(columns.push(&StatisticRow { summaries: &long, ..good }).is_err());
+    assert_eq!(columns, samples::statistics(), "nothing was added");
 }
 
 #[test]

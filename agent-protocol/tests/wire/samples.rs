@@ -4,7 +4,7 @@
 
 use dunlin_protocol::batch::{
     Batch, EventRow, Events, Instance, LabelRow, LabelSubject, Labels, LossRow, Losses, PredictionRow,
-    Predictions, Severity, StatisticRow, Statistics, Stream, Summary, quality,
+    Predictions, Severity, StatisticRow, Statistics, Stream, quality,
 };
 use dunlin_protocol::enrolment::{DeviceState, EnrollAnswer, EnrollRequest, Facts};
 use dunlin_protocol::exchange::{
@@ -343,13 +343,12 @@ pub(crate) fn losses() -> Losses {
 
 pub(crate) fn statistics() -> Statistics {
     let mut statistics = Statistics::default();
-    let cellar = statistics.add_instance(instance()).unwrap();
-    for (instance, kind, element, bins) in
-        [(Some(cellar), "output", "probability[1]", &[][..]), (None, "latency_us", "", &[(340, 9), (350, 1)])]
-    {
-        let summary = Summary { count: 10, mean: 0.5, m2: 0.25, low: 0.125, high: 0.75 };
+    let instance = statistics.add_instance(instance()).unwrap();
+    for (hour, revision, summaries) in [(0, 2, &b"window one"[..]), (1, 1, b"window two")] {
+        let profile = statistics.profile(Digest::of(b"profile.json")).unwrap();
+        let from_us = NOW_US + hour * 3_600_000_000;
         let row =
-            StatisticRow { instance, kind, element, from_us: NOW_US, span_us: 3_600_000_000, summary, bins };
+            StatisticRow { instance, profile, from_us, span_us: 3_600_000_000, revision, n: 360, summaries };
         statistics.push(&row).unwrap();
     }
     statistics

@@ -10,6 +10,7 @@ pub mod login;
 pub mod manual;
 pub mod package;
 pub mod people;
+pub mod profile;
 pub mod publish;
 pub mod results;
 pub mod rollout;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::golden::{GOLDEN_BYTES_MAX, Golden, GoldenError, GoldenHeader, GoldenReader};
 use crate::manifest::{BlobSpec, Manifest, ManifestError};
+use crate::profile::{PROFILE_BYTES_MAX, PROFILE_FILE, Profile, ProfileError};
 use dunlin_kit::digest::Digest;
 use dunlin_trust::{TargetFile, Verified};
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,8 @@ pub enum PackageError {
         /// Where and why.
         source: GoldenError,
     },
+    /// The reference profile is not one of this model.
+    Profile(ProfileError),
 }
 
 impl fmt::Display for PackageError {
@@ -96,6 +99,7 @@ impl fmt::Display for PackageError {
             Self::Manifest { path, .. } => write!(f, "manifest `{}` is refused", path.display()),
             Self::Blob { path, reason } => write!(f, "file `{}` {reason}", path.display()),
             Self::Golden { path, .. } => write!(f, "golden vectors `{}` are refused", path.display()),
+            Self::Profile(_) => f.write_str("the reference profile is refused"),
         }
     }
 }
@@ -106,21 +110,23 @@ impl std::error::Error for PackageError {
             Self::Io { source, .. } => Some(source),
             Self::Manifest { source, .. } => Some(source),
             Self::Golden { source, .. } => Some(source),
+            Self::Profile(source) => Some(source),
             Self::Blob { .. } => None,
         }
     }
 }
 
 impl Package {
-    /// Opens the package of a verified manifest and checks every file it names.
+    /// Opens the package of a verified manifest and checks every file it names, and the reference profile where there is one.
     ///
     /// *Errors*: the manifest is refused or is not that of its target; the first file that is missing, too large or
-    /// another than the manifest names.
+    /// another than the manifest names; a profile that is not sound or describes another model.
     pub fn open(file: Verified<TargetFile>, blobs: Blobs) -> Result<Self, PackageError> {
         let package = Self::without_files(file, blobs)?;
         for (name, spec) in &package.manifest.blobs {
             check_blob(&package.blob_path(name, spec), spec)?;
         }
+        package.profile()?;
         Ok(package)
     }
 
@@ -186,6 +192,23 @@ impl Package {
             Blobs::ByDigest(folder) => folder.join(spec.sha256.to_string()),
             Blobs::ByName(folder) => folder.join(name),
         }
+    }
+
+    /// Reads the reference profile, where the package has one.
+    ///
+    /// *Errors*: as [`Package::read_blob`], a file beyond [`PROFILE_BYTES_MAX`], or a profile that is not sound or describes
+    /// another model.
+    pub fn profile(&self) -> Result<Option<Profile>, PackageError> {
+        let Some(spec) = self.manifest.blobs.get(PROFILE_FILE) else {
+            return Ok(None);
+        };
+        if spec.bytes > PROFILE_BYTES_MAX {
+            let reason = format!("is longer than {PROFILE_BYTES_MAX} bytes; describe fewer features");
+            return Err(PackageError::Blob { path: PathBuf::from(PROFILE_FILE), reason });
+        }
+        let profile = Profile::parse(&self.read_blob(PROFILE_FILE)?).map_err(PackageError::Profile)?;
+        profile.require_fits(&self.manifest).map_err(PackageError::Profile)?;
+        Ok(Some(profile))
     }
 
     /// Reads the golden vectors, where the package has some.

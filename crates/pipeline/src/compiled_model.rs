@@ -9,8 +9,9 @@ use std::sync::Arc;
 use dunlin_model_package::manifest::{FeatureDeclaration, Manifest, WINDOW_VALUES_MAX};
 use dunlin_model_package::model_spec::{ResampleMethod, TriggerSpec};
 use dunlin_model_package::unit::{Conversion, conversion};
-use dunlin_model_package::{Aggregate, Digest, FeatureExpression, MissingPolicy, ModelSpec};
+use dunlin_model_package::{Aggregate, Digest, FeatureExpression, MissingPolicy, ModelSpec, Profile};
 
+use crate::collect::Plan;
 use crate::decode::CompiledSource;
 use crate::postprocess::PostProcess;
 use crate::refusal::SpecFinding;
@@ -28,6 +29,8 @@ pub struct ModelBinding {
     pub manifest: Manifest,
     /// Its package's digest.
     pub package: Digest,
+    /// What its inputs and outputs were like in training, where the package says so and windows are counted.
+    pub profile: Option<Arc<Profile>>,
 }
 
 /// A compiled model.
@@ -63,6 +66,8 @@ pub struct CompiledModel {
     pub feeds: BTreeMap<usize, Feed>,
     /// From outputs to labels.
     pub post: PostProcess,
+    /// How its readings and predictions are counted, where the package has a profile.
+    pub plan: Option<Arc<Plan>>,
 }
 
 /// One field as a model uses it.
@@ -150,6 +155,8 @@ impl CompiledModel {
         let post = post.map_err(|why| found.push(SpecFinding::new("alert", why))).ok();
         match post {
             Some(post) if found.is_empty() => {
+                let outputs = (&binding.manifest, post.labels());
+                let plan = binding.profile.as_ref().map(|of| Plan::new(of, &fields, &columns, outputs));
                 let window = &binding.spec.window;
                 let gap_max = window.gap_max.or(binding.manifest.window.gap_max);
                 Ok(Self {
@@ -168,6 +175,7 @@ impl CompiledModel {
                     trigger,
                     feeds,
                     post,
+                    plan: plan.map(Arc::new),
                 })
             }
             _ => Err(found),

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use dunlin_model_package::manifest::WINDOW_VALUES_MAX;
 use dunlin_model_package::{Digest, SourceSpec};
 
+use crate::collect::{Collector, Observation};
 use crate::compiled_model::{CompiledModel, Feed, ModelBinding};
 use crate::decode::{CompiledSource, Decoded, Record, Route};
 use crate::instance::{Instance, Outcome, Share};
@@ -43,6 +44,8 @@ pub struct Turn {
     pub windows: Vec<ReadyWindow>,
     /// Refusals, with the position of the source where there is one.
     pub refusals: Vec<(Option<usize>, Refusal)>,
+    /// What is to be counted of the readings, where windows are counted.
+    pub observations: Vec<Observation>,
     /// Rows that were not made, by lane; those of a standby lane are not told.
     pub rows_refused: Vec<(ModelIndex, Reason)>,
     /// Positions of the sources that messages matched.
@@ -56,6 +59,7 @@ impl Turn {
         self.new_series.clear();
         self.new_instances.clear();
         self.windows.clear();
+        self.observations.clear();
         self.refusals.clear();
         self.rows_refused.clear();
         self.matched.clear();
@@ -109,6 +113,7 @@ pub struct Core {
     ready: Vec<Reading>,
     /// Values that the message at hand may still make, by lane.
     values_left: Vec<usize>,
+    pub(crate) collector: Option<Collector>,
 }
 
 impl Core {
@@ -174,6 +179,7 @@ impl Core {
             decoded: Decoded::default(),
             ready: Vec::new(),
             values_left: vec![MESSAGE_VALUES_MAX; models * LANES_PER_MODEL],
+            collector: None,
         }
     }
 
@@ -388,8 +394,15 @@ impl Core {
                 values: &reading.values,
                 fields: &target.fields,
             };
+            let row_flags = match (&mut self.collector, &lane.model.plan) {
+                (Some(collector), Some(plan)) => {
+                    let (of, by) = ((target.instance, reading.series), (&**plan, lane.role));
+                    collector.observe(of, by, share, &mut turn.observations)
+                }
+                _ => QualityFlags::default(),
+            };
             let values_left = &mut self.values_left[target.lane];
-            let mut outcome = Outcome { values_left: *values_left, ..Outcome::default() };
+            let mut outcome = Outcome { values_left: *values_left, row_flags, ..Outcome::default() };
             running.state.take(&lane.model, share, &mut outcome);
             *values_left = outcome.values_left;
             if lane.role == LaneRole::Standby {
@@ -505,8 +518,8 @@ impl Core {
             self.unannounced.push((instance, identity));
             instance
         });
-        let state = Instance::default();
-        self.instances.entry(instance).or_insert_with(|| Box::new(Running { lane, digest, place, state }));
+        let running = || Running { lane, digest, place, state: Instance::default() };
+        self.instances.entry(instance).or_insert_with(|| Box::new(running()));
         Some(Target { lane, instance, fields })
     }
 

@@ -214,8 +214,12 @@ pub(crate) fn golden_core(package: &Package, header: GoldenHeader) -> Result<Cor
     for source in &mut sources {
         source.series_max = source.series_max.min(u32::try_from(series_max.max(1)).unwrap_or(u32::MAX));
     }
-    let binding =
-        ModelBinding { spec: header.model, manifest: package.manifest().clone(), package: package.digest() };
+    let binding = ModelBinding {
+        spec: header.model,
+        manifest: package.manifest().clone(),
+        package: package.digest(),
+        profile: None,
+    };
     Core::serving(&sources, vec![binding]).map_err(GoldenFailure::Specification)
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct Outcome {
     pub(crate) refused: Vec<Reason>,
     /// Values that further windows may have.
     pub(crate) values_left: usize,
+    /// What is said of the reading: it stays with each row that it makes, as long as that is in the window.
+    pub(crate) row_flags: QualityFlags,
     /// Windows that were due and had more: their rows are taken all the same, so that the next ones are whole.
     pub(crate) windows_left_out: usize,
 }
@@ -275,7 +277,7 @@ impl Instance {
                 self.restart();
             }
         }
-        let mut flags = QualityFlags::default();
+        let mut flags = outcome.row_flags;
         let row = match self.columns(model, row_us, &mut flags) {
             Ok(row) => row,
             Err(reason) => {

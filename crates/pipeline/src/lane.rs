@@ -221,6 +221,7 @@ impl Core {
         let Some(gone) = self.lanes.get_mut(lane).and_then(Option::take) else { return };
         self.series.drop_targets(lane);
         self.instances.retain(|_, running| running.lane != lane);
+        self.leave_windows();
         let binding = &gone.model.binding;
         self.ids.touch(&binding.spec.name, binding.package);
         self.forget_idle_ids();

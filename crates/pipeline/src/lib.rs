@@ -4,6 +4,7 @@
 //! only home of tract. The daemon, golden vectors, replay and the benches call the same functions and get the same
 //! numbers.
 
+pub mod collect;
 pub mod compiled_model;
 pub mod core;
 pub mod decode;

@@ -92,8 +92,10 @@ impl QualityFlags {
 
     /// The package runs beside the one that serves: kept and compared, never published.
     pub const SHADOW: Self = Self(1 << 7);
+    /// The sensor of an input was faulty, or its value a jump that nothing explained yet.
+    pub const FAULTY_INPUT: Self = Self(1 << 8);
 
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 9] = [
         (Self::HELD_VALUE, "held_value"),
         (Self::SUBSTITUTED_VALUE, "substituted_value"),
         (Self::OUT_OF_TRAINING_RANGE, "out_of_training_range"),
@@ -102,6 +104,7 @@ impl QualityFlags {
         (Self::INVALID_OUTPUT, "invalid_output"),
         (Self::INFERENCE_FAILED, "inference_failed"),
         (Self::SHADOW, "shadow"),
+        (Self::FAULTY_INPUT, "faulty_input"),
     ];
 
     /// Adds the flags of `other`.

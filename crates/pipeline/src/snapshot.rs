@@ -100,19 +100,23 @@ impl Core {
             .map(|(id, running)| (*id, positions[running.lane], running.place, &running.state))
             .collect();
         instances.sort_by_key(|(id, ..)| *id);
-        postcard::to_extend(&Written { series, lanes, instances }, vec![FORMAT])
-            .expect("a snapshot has only sized and counted parts")
+        let mut bytes = postcard::to_extend(&Written { series, lanes, instances }, vec![FORMAT])
+            .expect("a snapshot has only sized and counted parts");
+        self.save_collected(&mut bytes);
+        bytes
     }
 
     /// Takes the state from a snapshot, for the series and instances that were registered. An instance that is not in
     /// it goes on with the windows of another package's on the same place, where both take the same rows.
     ///
-    /// *Errors*: the bytes are no snapshot this build reads; the core is as before.
+    /// *Errors*: the bytes are no snapshot this build reads; the core is as before. Where the counting's state alone is
+    /// none, the rest is restored and counting begins anew.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         let (format, body) = bytes.split_first().ok_or(SnapshotError::Corrupt)?;
         match *format {
             FORMAT => {
-                let snapshot: Snapshot = postcard::from_bytes(body).map_err(|_| SnapshotError::Corrupt)?;
+                let (snapshot, collected): (Snapshot, _) =
+                    postcard::take_from_bytes(body).map_err(|_| SnapshotError::Corrupt)?;
                 let positions = snapshot.instances.iter().map(|(_, position, ..)| usize::from(*position));
                 if positions.max().is_some_and(|position| position >= snapshot.lanes.len()) {
                     return Err(SnapshotError::Corrupt);
@@ -125,6 +129,7 @@ impl Core {
                 } else {
                     self.restore_into_others(&snapshot.lanes, &snapshot.instances);
                 }
+                self.restore_collected(collected)?;
             }
             FORMAT_WITHOUT_LANES => {
                 let snapshot: SnapshotWithoutLanes =
@@ -215,6 +220,7 @@ mod tests {
             spec: toml::from_str("name = \"m\"\npackage = \"p\"\nkey = [\"id\"]").unwrap(),
             manifest: serde_json::from_value(manifest).unwrap(),
             package: Digest::of(b"package"),
+            profile: None,
         };
         Core::serving(&[toml::from_str(source).unwrap()], vec![binding]).unwrap()
     }

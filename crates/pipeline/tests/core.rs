@@ -26,7 +26,11 @@ fn manifest(length: u32, features: &[&str]) -> Manifest {
 fn core(sources: &[&str], model: &str, manifest: Manifest) -> Core {
     let sources: Vec<SourceSpec> = sources.iter().map(|text| toml::from_str(text).unwrap()).collect();
     let spec: ModelSpec = toml::from_str(model).unwrap();
-    Core::serving(&sources, vec![ModelBinding { spec, manifest, package: Digest::of(b"package") }]).unwrap()
+    Core::serving(
+        &sources,
+        vec![ModelBinding { spec, manifest, package: Digest::of(b"package"), profile: None }],
+    )
+    .unwrap()
 }
 
 fn take(core: &mut Core, topic: &str, payload: &str, arrival_ms: i64) -> Turn {
@@ -204,8 +208,12 @@ fn contradictions_between_model_package_and_sources_are_all_named() {
     let mut wanted = manifest(2, &["a", "b"]);
     wanted.inputs[0].features[0].unit = Some("Pa".into());
     let text = model("window = { length = 3, every = \"3s\" }\nmissing = { z = \"nan\" }");
-    let binding =
-        ModelBinding { spec: toml::from_str(&text).unwrap(), manifest: wanted, package: Digest::of(b"") };
+    let binding = ModelBinding {
+        spec: toml::from_str(&text).unwrap(),
+        manifest: wanted,
+        package: Digest::of(b""),
+        profile: None,
+    };
     let found = Core::serving(&[toml::from_str(&source).unwrap()], vec![binding]).unwrap_err();
     let all: Vec<String> = found.iter().map(ToString::to_string).collect();
     for part in ["model[0].key", "field `b`", "takes `a` in Pa", "window.length", "need both", "missing.z"] {

@@ -25,7 +25,11 @@ fn manifest(length: u32, features: &[&str]) -> Manifest {
 fn core(source: &str, model: &str, manifest: Manifest) -> Core {
     let sources: Vec<SourceSpec> = vec![toml::from_str(source).unwrap()];
     let spec: ModelSpec = toml::from_str(&format!("name = \"m\"\npackage = \"p\"\n{model}")).unwrap();
-    Core::serving(&sources, vec![ModelBinding { spec, manifest, package: Digest::of(b"package") }]).unwrap()
+    Core::serving(
+        &sources,
+        vec![ModelBinding { spec, manifest, package: Digest::of(b"package"), profile: None }],
+    )
+    .unwrap()
 }
 
 fn take_at(core: &mut Core, topic: &str, payload: &str, arrival_us: i64) -> Turn {

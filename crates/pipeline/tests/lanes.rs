@@ -55,6 +55,7 @@ fn binding(model: &str, package: u32) -> ModelBinding {
         spec: toml::from_str::<ModelSpec>(model).unwrap(),
         manifest: manifest(package, None),
         package: Digest::of(&package.to_le_bytes()),
+        profile: None,
     }
 }
 
@@ -262,8 +263,7 @@ proptest! {
     ) {
         let model = "name = \"m\"\npackage = \"p\"\nkey = [\"id\"]";
         let ranged = |package: u32, range| ModelBinding {
-            manifest: manifest(package, Some(range)), ..binding(model, package)
-        };
+            manifest: manifest(package, Some(range)), ..binding(model, package) };
         let (old, new) = (ranged(0, [-0.2, 0.9]), ranged(1, [-0.7, 0.4]));
         let mut swapped = Core::serving(&sources(), vec![old]).unwrap();
         let mut fresh = Core::serving(&sources(), vec![new.clone()]).unwrap();

@@ -58,6 +58,7 @@ fn binding(package: u32) -> ModelBinding {
         spec: toml::from_str(model).unwrap(),
         manifest: serde_json::from_value(manifest).unwrap(),
         package: Digest::of(&package.to_le_bytes()),
+        profile: None,
     }
 }
 

@@ -235,6 +235,7 @@ fn open_store(
         Store::open(&surroundings.lock, &settings.storage, &Moment::now(), last_stop)
             .map_err(store_failed)?;
     store.guard_numbers(&surroundings.lock, &mut recovery, &surroundings.settled).map_err(store_failed)?;
+    core.collect_with(settings.drift.collect);
     let restored = restore(core, &mut store, &mut recovery).map_err(store_failed)?;
     let (series, instances) = core.counts();
     tracing::info!(
@@ -367,6 +368,7 @@ fn stage_parts(
         publishing,
         redelivery,
         next_sequence: recovery.next_prediction_sequence,
+        privacy: settings.drift.privacy,
         metrics: Arc::clone(&surroundings.metrics),
         heartbeats: (
             surroundings.watchdog.register("stage", now),

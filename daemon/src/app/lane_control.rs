@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_model_package::{ModelSpec, Package};
+use dunlin_kit::error_chain::Chain;
+use dunlin_model_package::{ModelSpec, Package, Profile};
 use dunlin_pipeline::ModelBinding;
 use dunlin_pipeline::prediction::ModelIndex;
 use tokio::sync::{mpsc, watch};
@@ -35,7 +36,23 @@ pub type LaneStarts = Vec<[Option<LaneStart>; LANES_PER_MODEL]>;
 /// Returns a model as configured with a package.
 #[must_use]
 pub fn binding(spec: &ModelSpec, package: &Package) -> ModelBinding {
-    ModelBinding { spec: spec.clone(), manifest: package.manifest().clone(), package: package.digest() }
+    ModelBinding {
+        spec: spec.clone(),
+        manifest: package.manifest().clone(),
+        package: package.digest(),
+        profile: profile_of(&spec.name, package).map(Arc::new),
+    }
+}
+
+/// Returns what a package's inputs and outputs were like in training; none where it does not say so, or not in a form that
+/// this build reads: its model runs all the same, uncounted.
+fn profile_of(model: &str, package: &Package) -> Option<Profile> {
+    let profile = package.profile();
+    profile.unwrap_or_else(|error| {
+        let error = Chain(&error);
+        tracing::warn!(model, %error, "the profile of a package cannot be used; nothing is counted by it");
+        None
+    })
 }
 
 /// Returns what the core compiles for these lanes of these models.

@@ -45,6 +45,9 @@ pub struct ConfigFile {
     /// The fleet server that this gateway belongs to. Without `url`, and without `dunlind enroll`, it belongs to none.
     #[serde(default)]
     pub fleet: FleetTable,
+    /// How inputs and outputs of models are counted, where a package says what they were like in training.
+    #[serde(default)]
+    pub drift: DriftTable,
     /// Where metrics are served.
     #[serde(default)]
     pub http: HttpTable,
@@ -346,6 +349,55 @@ pub struct InferenceTable {
 impl Default for InferenceTable {
     fn default() -> Self {
         Self { isolation: IsolationName::Process, batch_max: 64, tries: 3, restart_max: Span::from_secs(60) }
+    }
+}
+
+/// Length of a window of statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DriftWindow {
+    /// A quarter of an hour.
+    #[serde(rename = "15m")]
+    Quarter,
+    /// An hour.
+    #[serde(rename = "1h")]
+    Hour,
+    /// A day.
+    #[serde(rename = "1d")]
+    Day,
+}
+
+/// How inputs and outputs of models are counted, where a package says what they were like in training.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DriftTable {
+    /// Whether they are counted. Counts travel to the fleet server, never a reading.
+    pub enabled: bool,
+    /// Length of a window: those that packages are calibrated for.
+    pub window: DriftWindow,
+    /// How long a window takes late readings after its end; it is then reported again. *Range*: 0s to 1d.
+    pub grace: Span,
+    /// Fewest readings of a window and values of a summary that are reported; fewer wait for the next window. *Range*: 1 to 1,000,000.
+    pub min_n: u32,
+    /// Categories that were seen less often in a window are counted with all others. *Range*: 1 to 1,000,000.
+    pub rare_names: u32,
+    /// Privacy loss ε of each reported summary: its counts get noise, its sums stay, and a window is reported once. Default: no noise. *Range*: 0.001 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise_epsilon: Option<f64>,
+    /// Most privacy loss ε that the summaries of one feature may add up to in a day. *Range*: 0.001 to 1,000.
+    pub noise_budget: f64,
+}
+
+impl Default for DriftTable {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            window: DriftWindow::Hour,
+            grace: Span::from_secs(15 * 60),
+            min_n: 20,
+            rare_names: 10,
+            noise_epsilon: None,
+            noise_budget: 8.0,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod brokers;
 mod decode;
+mod drift;
 pub mod effective;
 pub mod file;
 pub mod finding;

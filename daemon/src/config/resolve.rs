@@ -22,7 +22,7 @@ use super::settings::{
     BrokerSettings, CommitProfile, InferenceSettings, Isolation, ModelSettings, PredictionRetention,
     PublishMode, PublishSettings, Settings, StorageSettings, SubscriptionQos, UpdateSettings,
 };
-use super::{brokers, fleet, models, topics};
+use super::{brokers, drift, fleet, models, topics};
 use crate::flow::BrokerIndex;
 
 /// Most predictions, and longest time, that a release may be tried.
@@ -84,6 +84,7 @@ pub(super) fn resolve(
         trust_root,
         update: update(&file.update, findings),
         fleet: fleet::resolve(&file.fleet, request, origins, findings),
+        drift: drift::resolve(&file.drift, findings),
         http: http(&file, findings),
         drain: span_in(findings, "run.drain", file.run.drain, Span::default(), Span::from_secs(600))
             .as_duration(),

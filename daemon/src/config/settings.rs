@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dunlin_drift::privacy::Privacy;
 use dunlin_model_package::{ModelSpec, SourceSpec};
+use dunlin_pipeline::collect::CollectSettings;
 
 use crate::flow::BrokerIndex;
 use crate::remote_settings::desk::SettingsRule;
@@ -39,12 +41,23 @@ pub struct Settings {
     pub update: UpdateSettings,
     /// The fleet server.
     pub fleet: FleetSettings,
+    /// How inputs and outputs are counted.
+    pub drift: DriftSettings,
     /// Where metrics are served; nowhere if `None`.
     pub http: Option<SocketAddr>,
     /// How long a stop may take.
     pub drain: Duration,
     /// Log filter, as in `info,dunlin_daemon::mqtt=debug`.
     pub log: String,
+}
+
+/// How inputs and outputs of models are counted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DriftSettings {
+    /// How windows are made; none: they are not.
+    pub collect: Option<CollectSettings>,
+    /// What of a window may leave the gateway.
+    pub privacy: Privacy,
 }
 
 /// A model and where its releases come from.

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dunlin_drift::privacy::Privacy;
 use dunlin_kit::atomic_file;
+use dunlin_pipeline::collect::Reporting;
 use dunlin_pipeline::refusal::SpecFinding;
 use proptest::prelude::*;
 use toml::{Table, Value};
@@ -234,6 +236,13 @@ const REFUSED: &[(&str, &str)] = &[
     ("storage.bytes_max=5", "write 1048576"),
     ("inference.tries=0", "write 1 to 100"),
     ("run.drain=1h", "write `0s` to `10m`"),
+    ("drift.window=2h", "unknown variant `2h`"),
+    ("drift.grace=2d", "write `0s` to `1d`"),
+    ("drift.min_n=0", "write 1 to 1000000"),
+    ("drift.rare_names=0", "write 1 to 1000000"),
+    ("drift.noise_epsilon=0", "write 0.001 to 10"),
+    ("drift={noise_epsilon=0.1, noise_budget=0}", "write 0.001 to 1000"),
+    ("drift={noise_epsilon=0.1, window='15m', noise_budget=9}", "96 windows a day"),
     ("source=[]", "there is no source"),
     ("nonsense", "key.path=value"),
     ("source.t.name=x", "there is no element `t`"),
@@ -248,6 +257,21 @@ fn what_does_not_hold_together_is_refused() {
         assert!(text.contains(expected), "{option}: `{expected}` is not in\n{text}");
         assert!(text.contains("  hint: "), "{option}: {text}");
     }
+}
+
+#[test]
+fn counting_is_on_by_the_hour_and_noise_tells_a_window_once() {
+    let site = Site::new(MINIMAL);
+    let usual = site.load().unwrap().settings.drift;
+    let collect = usual.collect.unwrap();
+    assert_eq!((collect.span_us, collect.grace_us, collect.values_min), (3_600_000_000, 900_000_000, 20));
+    assert_eq!((collect.reporting, usual.privacy), (Reporting::AtEnd, Privacy::default()));
+    let noisy = site.load_with(&["drift={noise_epsilon=0.3, window='1d', min_n=50}"], &[]).unwrap();
+    let noisy = noisy.settings.drift;
+    assert_eq!(noisy.collect.unwrap().reporting, Reporting::Once);
+    assert_eq!((noisy.privacy.epsilon, noisy.privacy.values_min), (Some(0.3), 50));
+    let off = site.load_with(&["drift.enabled=false"], &[]).unwrap();
+    assert_eq!(off.settings.drift.collect, None);
 }
 
 #[test]

@@ -12,13 +12,16 @@ pub mod redelivery;
 pub mod restore;
 pub mod shadow;
 pub mod tally;
+pub mod windows;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dunlin_drift::privacy::Privacy;
 use dunlin_kit::clock::{self, ArrivalClock};
+use dunlin_pipeline::collect::WindowReport;
 use dunlin_pipeline::message::{ClockState, Message};
 use dunlin_pipeline::prediction::QualityFlags;
 use dunlin_pipeline::refusal::{Reason, Refusal};
@@ -98,6 +101,8 @@ pub struct StageParts {
     pub redelivery: Redelivery,
     /// Sequence number of the next prediction.
     pub next_sequence: u64,
+    /// What of windows may leave the gateway.
+    pub privacy: Privacy,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Beaten while the stage and the writer make progress.
@@ -149,6 +154,8 @@ pub struct Stage {
     /// Commits since the writer's heart last beat.
     commits: u64,
     gauged_us: i64,
+    /// Kept for its room.
+    reports: Vec<WindowReport>,
 }
 
 impl Stage {
@@ -177,9 +184,11 @@ impl Stage {
             values: 0,
             logged_bytes: 0,
             state_bytes: 0,
-            saving: false,
+            // What is left of packages that run no more is reported with a state that has it no more.
+            saving: parts.core.has_left_windows(),
             commits: 0,
             gauged_us: 0,
+            reports: Vec::new(),
             parts,
         }
     }
@@ -263,6 +272,7 @@ impl Stage {
         buffer.drain(..count);
         self.count_turn(count as u64);
         step.readings.append(&mut self.turn.readings);
+        step.observations.append(&mut self.turn.observations);
         step.new_series.append(&mut self.turn.new_series);
         for (id, identity) in &self.turn.new_instances {
             self.parts.publishing.introduce(*id, identity);
@@ -411,6 +421,8 @@ impl Stage {
         metrics.windows_waiting.set(self.in_flight.windows() as i64);
         metrics.deliveries_waiting.set(links.deliveries.len() as i64);
         metrics.steps_waiting.set((self.outgoing.len() + links.writer.waiting()) as i64);
+        let counts = self.parts.core.collect_counts();
+        metrics.drift(|drift| *drift = counts.into());
         for (lane, instances) in self.parts.core.instances_by_lane().into_iter().enumerate() {
             self.lanes.count(lane, |counts| counts.instances = instances);
         }
@@ -418,7 +430,8 @@ impl Stage {
 
     /// Moves complete steps to the writer, and saves the state when it is due and nothing is in flight.
     fn hand_on(&mut self, links: &StageLinks) {
-        while let Some(step) = self.in_flight.take_complete() {
+        while let Some(mut step) = self.in_flight.take_complete() {
+            self.count_windows(&mut step);
             for (n, prediction) in step.predictions.iter().enumerate() {
                 self.parts.publishing.to_be_committed(step.prediction_sequence + n as u64, prediction);
             }
@@ -451,6 +464,7 @@ impl Stage {
     }
 
     fn save_state(&mut self) {
+        let windows = self.release_left();
         let state = self.parts.core.snapshot();
         self.state_bytes = state.len();
         self.logged_bytes = 0;
@@ -458,7 +472,8 @@ impl Stage {
         let new_instances = self.parts.core.announce();
         new_instances.iter().for_each(|(id, identity)| self.parts.publishing.introduce(*id, identity));
         let prediction_sequence = self.in_flight.next_ticket();
-        let step = Step { checkpoint: Some(state), prediction_sequence, new_instances, ..Step::default() };
+        let step =
+            Step { checkpoint: Some(state), prediction_sequence, new_instances, windows, ..Step::default() };
         self.outgoing.push_back(WriterCommand::Step(step));
     }
 

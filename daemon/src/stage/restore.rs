@@ -1,10 +1,12 @@
 //! Brings a core to the state it had at the last commit: the saved state, then the readings stored after it.
 //!
-//! Runs no model: the stored predictions stand in for it. Ends before the first message is taken.
+//! Runs no model: the stored predictions stand in for it. Windows of statistics are counted again, and none is reported
+//! again. Ends before the first message is taken.
 
 use std::collections::HashMap;
 
 use dunlin_kit::error_chain::Chain;
+use dunlin_pipeline::collect::Predicted;
 use dunlin_pipeline::prediction::InstanceId;
 use dunlin_pipeline::{Core, Turn};
 
@@ -40,10 +42,10 @@ fn replay(core: &mut Core, batch: DecodedBatch, turn: &mut Turn, restored: &mut 
     for step in batch.steps {
         turn.clear();
         restored.readings += step.readings.len() as u64;
-        let mut stored: HashMap<(InstanceId, i64), Option<Vec<f32>>> = step
+        let mut stored: HashMap<(InstanceId, i64), Option<&[f32]>> = step
             .predictions
-            .into_iter()
-            .map(|p| ((p.instance, p.window_end_us), p.flags.is_valid().then_some(p.outputs)))
+            .iter()
+            .map(|p| ((p.instance, p.window_end_us), p.flags.is_valid().then_some(&*p.outputs)))
             .collect();
         for reading in step.readings {
             // Refused here means refused before: a changed configuration orders its series anew.
@@ -51,10 +53,19 @@ fn replay(core: &mut Core, batch: DecodedBatch, turn: &mut Turn, restored: &mut 
             // One reading's windows at a time: a step may have had more than there is memory for.
             for window in turn.windows.drain(..) {
                 match stored.remove(&(window.head.instance, window.head.window_end_us)) {
-                    Some(outputs) => drop(core.finish(window.head, outputs)),
+                    Some(outputs) => drop(core.finish(window.head, outputs.map(<[f32]>::to_vec))),
                     None => restored.windows_without_prediction += 1,
                 }
             }
         }
+        let predicted = step.predictions.iter().map(|p| Predicted {
+            instance: p.instance,
+            window_end_us: p.window_end_us,
+            flags: p.flags,
+            label: p.label,
+            outputs: &p.outputs,
+        });
+        // Windows that are complete with this step were stored with it.
+        core.collect(&turn.observations, predicted, &mut Vec::new());
     }
 }

@@ -59,6 +59,7 @@ fn start(capacity: usize) -> (tokio::task::LocalSet, impl FnOnce() -> Running) {
             publishing,
             redelivery: Redelivery::new([100]),
             next_sequence: 1,
+            privacy: dunlin_drift::privacy::Privacy::default(),
             metrics: Arc::new(Metrics::new(now)),
             heartbeats: (watchdog.register("stage", now), watchdog.register("writer", now)),
         };

@@ -112,6 +112,7 @@ impl Collector for ReportCollector {
         encode_flow(&mut encoder, &self.0)?;
         encode_brokers(&mut encoder, &self.0)?;
         encode_slots(&mut encoder, &self.0)?;
+        encode_drift(&mut encoder, &self.0)?;
         encode_store(&mut encoder, &self.0)
     }
 }
@@ -153,6 +154,14 @@ fn encode_flow(to: &mut DescriptorEncoder<'_>, report: &StatusReport) -> fmt::Re
     counter(to, names::RELOADS, report.reloads)?;
     gauge(to, names::UPTIME, report.uptime_seconds)?;
     gauges(to, names::BUILD_INFO, [([("version", report.version.as_str())], 1.0)])
+}
+
+fn encode_drift(to: &mut DescriptorEncoder<'_>, report: &StatusReport) -> fmt::Result {
+    let drift = &report.drift;
+    counter(to, names::DRIFT_WINDOWS, drift.windows_reported)?;
+    gauge(to, names::DRIFT_SENSORS, drift.sensors as f64)?;
+    let faulty = drift.faulty.iter().map(|(flaw, count)| ([("flaw", flaw.as_str())], *count as f64));
+    gauges(to, names::DRIFT_FAULTY_SENSORS, faulty)
 }
 
 fn encode_brokers(to: &mut DescriptorEncoder<'_>, report: &StatusReport) -> fmt::Result {

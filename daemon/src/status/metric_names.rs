@@ -51,6 +51,9 @@ metric_names! {
     STORE_FREE_BYTES = "dunlin_store_free_bytes", "Free bytes of the file system";
     STORE_OK = "dunlin_store_ok", "Whether the telemetry store can be written";
     STORE_QUARANTINED = "dunlin_store_quarantined_batches_total", "Batches whose checksum was wrong";
+    DRIFT_WINDOWS = "dunlin_drift_windows_reported_total", "Windows of statistics that were reported, revisions among them";
+    DRIFT_SENSORS = "dunlin_drift_sensors", "Sensors that are watched";
+    DRIFT_FAULTY_SENSORS = "dunlin_drift_faulty_sensors", "Sensors that are faulty, by what is wrong";
     LOSS = "dunlin_loss_total", "Knowingly lost elements by kind and reason";
     RELOADS = "dunlin_reloads_total", "Accepted configuration reloads";
     UPTIME = "dunlin_uptime_seconds", "Seconds since the daemon started";

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::link::link_board::LinkReport;
-use crate::metrics::{BrokerCounts, Metrics, SlotCounts, SourceCounts, StoreCounts};
+use crate::metrics::{BrokerCounts, DriftCounts, Metrics, SlotCounts, SourceCounts, StoreCounts};
 use crate::status::rates::Rates;
 use crate::update::report::ModelsReport;
 
@@ -100,6 +100,9 @@ pub struct StatusReport {
     pub idle_models: BTreeMap<String, IdleModelReport>,
     /// The telemetry store.
     pub store: StoreReport,
+    /// The counting of inputs and outputs.
+    #[serde(default)]
+    pub drift: DriftCounts,
     /// Sources by name, without samples of payloads.
     pub sources: BTreeMap<String, SourceReport>,
 }
@@ -315,6 +318,7 @@ impl StatusReport {
             republished: metrics.republished.get(),
             reloads: metrics.reloads.get(),
             series: metrics.series.get(),
+            drift: metrics.drift_counts(),
             in_flight: brokers.values().map(|broker: &BrokerReport| broker.in_flight).sum(),
             queues: QueueReport {
                 deliveries: metrics.deliveries_waiting.get(),

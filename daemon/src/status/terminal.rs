@@ -28,6 +28,7 @@ pub fn render_status(report: &StatusReport) -> String {
     push_brokers(&mut text, report);
     push_slots(&mut text, report);
     push_sources(&mut text, &report.sources);
+    push_drift(&mut text, report);
     push_store(&mut text, &report.store);
     push_errors(&mut text, report);
     text
@@ -232,6 +233,27 @@ fn push_sources(text: &mut String, sources: &BTreeMap<String, SourceReport>) {
         table.add_row([name_of(name), grouped(source.messages), grouped(source.accepted), refused]);
     }
     push_table(text, &table);
+    text.push('\n');
+}
+
+/// Faulty sensors are named; without any, and without a package with a profile, there is nothing to show.
+fn push_drift(text: &mut String, report: &StatusReport) {
+    let drift = &report.drift;
+    if drift.sensors == 0 {
+        return;
+    }
+    let pending = report.fleet.as_ref().and_then(|link| link.upload.waiting.get("statistics"));
+    let pending = pending.map(|count| format!(", {} to be uploaded", grouped(*count)));
+    let (reported, open) = (grouped(drift.windows_reported), grouped(drift.windows_open));
+    let faulty: Vec<String> =
+        drift.faulty.iter().map(|(flaw, count)| format!("{count} {}", terminal_safe(flaw))).collect();
+    let faulty = if faulty.is_empty() { "none faulty".to_owned() } else { faulty.join(", ") };
+    line(text, &format!("Windows: {reported} reported, {open} open{}", pending.unwrap_or_default()));
+    line(text, &format!("Sensors: {} watched, {faulty}", grouped(drift.sensors)));
+    for (series, field, flaw) in &drift.shown {
+        let name = shortened(&format!("{series} {field}"), ERROR_CHARS_MAX);
+        line(text, &format!("        {name}: {}", terminal_safe(flaw)));
+    }
     text.push('\n');
 }
 

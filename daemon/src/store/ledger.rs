@@ -190,6 +190,7 @@ pub(crate) fn entries(connection: &Connection) -> rusqlite::Result<Vec<LedgerEnt
             "messages" => LossKind::Messages,
             "events" => LossKind::Events,
             "losses" => LossKind::Losses,
+            "windows" => LossKind::Windows,
             _ => LossKind::Batches,
         };
         Ok(LedgerEntry {

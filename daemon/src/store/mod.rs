@@ -22,6 +22,7 @@ mod numbers;
 pub mod open;
 pub mod outbox;
 pub mod outbox_reader;
+pub mod outbox_windows;
 pub mod policy;
 pub mod queue;
 pub mod reader;

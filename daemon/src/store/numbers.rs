@@ -10,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::batch::{BatchRow, COLUMNS};
 use super::open::{Recovery, Store, damaged_batches};
-use super::outbox::{self, EVENTS, LOSSES, OutboxOrder, PREDICTIONS, STREAMS, SettledNumbers};
+use super::outbox::{self, EVENTS, LOSSES, OutboxOrder, PREDICTIONS, STATISTICS, STREAMS, SettledNumbers};
+use super::outbox_windows;
 use super::tables::Position;
 use super::uploads::UploadStore;
 use super::{FolderLock, StoreError, ledger};
@@ -25,8 +26,8 @@ const CEILING_NEAR: u64 = 16_384;
 pub(crate) struct NumberGuard {
     pub(crate) settled: SettledNumbers,
     state: Option<UploadStore>,
-    /// Of predictions, events and losses.
-    ceilings: [u64; 3],
+    /// Of predictions, events, losses and statistics.
+    ceilings: [u64; 4],
 }
 
 impl Store {
@@ -78,7 +79,7 @@ impl Store {
 
     fn skip_to(
         &mut self,
-        [predictions, events, losses]: [u64; 3],
+        [predictions, events, losses, statistics]: [u64; 4],
         recovery: &mut Recovery,
     ) -> rusqlite::Result<()> {
         let transaction = self.connection.unchecked_transaction()?;
@@ -92,6 +93,7 @@ impl Store {
         position.write(&transaction)?;
         outbox::continue_from(&transaction, EVENTS, events)?;
         outbox::continue_from(&transaction, LOSSES, losses)?;
+        outbox::continue_from(&transaction, STATISTICS, statistics)?;
         transaction.commit()?;
         self.prediction_next = position.prediction_next;
         recovery.next_prediction_sequence = position.prediction_next;
@@ -109,6 +111,7 @@ impl Store {
             match order {
                 OutboxOrder::Seal => outbox::seal(&transaction, settled)?,
                 OutboxOrder::Event(entry) => outbox::add_event(&transaction, entry, settled)?,
+                OutboxOrder::LetGo(grain) => outbox_windows::let_go(&transaction, *grain)?,
                 OutboxOrder::Explain(lost) => outbox::enter_unsendable(&transaction, lost, settled, at_us)?,
             }
             transaction.commit()
@@ -160,10 +163,10 @@ impl NumberGuard {
     }
 }
 
-fn identity_and_numbers(connection: &Connection, predictions: u64) -> rusqlite::Result<(String, [u64; 3])> {
+fn identity_and_numbers(connection: &Connection, predictions: u64) -> rusqlite::Result<(String, [u64; 4])> {
     let log = connection.prepare_cached("SELECT text FROM log_identity")?.query_row([], |row| row.get(0))?;
-    let next =
-        [predictions, outbox::next_number(connection, EVENTS)?, outbox::next_number(connection, LOSSES)?];
+    let next_of = |stream| outbox::next_number(connection, stream);
+    let next = [predictions, next_of(EVENTS)?, next_of(LOSSES)?, next_of(STATISTICS)?];
     Ok((log, next))
 }
 

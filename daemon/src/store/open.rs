@@ -18,6 +18,7 @@ use super::body::{StoredPrediction, StoredStep};
 use super::ledger::PendingLosses;
 use super::numbers::{self, NumberGuard};
 use super::outbox::{self, EventEntry};
+use super::outbox_windows::{self, WindowEntry};
 use super::reserve::{Reserve, Space, quota_bytes};
 use super::salvage::{self, SalvageReport};
 use super::schema::{self, PAGE_BYTES, Schema};
@@ -110,6 +111,7 @@ pub(crate) struct PendingBatch {
     series: Vec<(SeriesId, SeriesIdentity)>,
     instances: Vec<(InstanceId, InstanceIdentity)>,
     checkpoint: Option<(usize, Vec<u8>)>,
+    windows: Vec<WindowEntry>,
 }
 
 impl PendingBatch {
@@ -141,6 +143,7 @@ impl PendingBatch {
         self.acks.extend(step.acks);
         self.series.extend(step.new_series);
         self.instances.extend(step.new_instances);
+        self.windows.extend(step.windows);
         if let Some(state) = step.checkpoint {
             self.checkpoint = Some((self.steps.len(), state));
         }
@@ -190,6 +193,7 @@ struct Carried {
     series: Vec<(SeriesId, SeriesIdentity)>,
     instances: Vec<(InstanceId, InstanceIdentity)>,
     checkpoint: Option<(i64, Vec<u8>)>,
+    windows: Vec<WindowEntry>,
 }
 
 impl Store {
@@ -415,6 +419,9 @@ impl Store {
                 put_checkpoint(&transaction, seq, state)?;
             }
             self.losses.record(&transaction, &self.guard.settled, at_us)?;
+            for window in self.carried.windows.iter().chain(&pending.windows) {
+                outbox_windows::add_window(&transaction, window, &self.guard.settled, at_us)?;
+            }
             for alert in self.alerts_of(pending) {
                 outbox::add_event(&transaction, &alert, &self.guard.settled)?;
             }
@@ -512,6 +519,7 @@ impl Store {
         self.learn_names(pending);
         self.carried.series.append(&mut pending.series);
         self.carried.instances.append(&mut pending.instances);
+        self.carried.windows.append(&mut pending.windows);
         if let Some((step, state)) = pending.checkpoint.take() {
             self.carried.checkpoint = Some((self.next_seq + step as i64, state));
         }

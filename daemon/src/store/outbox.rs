@@ -1,4 +1,5 @@
 //! The rows of the log that travel to a fleet server beside predictions: events, losses, and which numbers these explain.
+//! Windows of statistics are in `outbox_windows`.
 //!
 //! Numbers rows inside the caller's transaction; never sends, never reads a clock, and knows no server. The writer and
 //! retention add rows, `outbox_reader` reads them.
@@ -7,12 +8,14 @@
 //! a handful of rows. A number is explained once: what is settled or gone already is left out.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dunlin_protocol::{Range, Ranges};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ledger;
+use super::outbox_windows::Grain;
 use crate::flow::{Loss, LossKind};
 
 /// The stream of predictions.
@@ -21,8 +24,10 @@ pub const PREDICTIONS: &str = "predictions";
 pub const EVENTS: &str = "events";
 /// The stream of losses.
 pub const LOSSES: &str = "losses";
+/// The stream of windows of statistics.
+pub const STATISTICS: &str = "statistics";
 /// The streams that have numbers here.
-pub const STREAMS: [&str; 3] = [PREDICTIONS, EVENTS, LOSSES];
+pub const STREAMS: [&str; 4] = [PREDICTIONS, EVENTS, LOSSES, STATISTICS];
 
 /// Events that are kept: at some 120 bytes each 500 kB, a month of five an hour.
 const EVENTS_KEPT: i64 = 4_096;
@@ -53,6 +58,8 @@ pub enum OutboxOrder {
     Event(EventEntry),
     /// Enter numbers that will never be sent as losses.
     Explain(Unsendable),
+    /// Let windows of statistics go that wait: those of whole days merged, or all of them.
+    LetGo(Grain),
 }
 
 /// Numbers of rows that will never be sent.
@@ -78,15 +85,26 @@ pub enum Rows {
 }
 
 /// Numbers that the server has answered for, by stream: rows that may go without being a loss. Shared between upload and
-/// retention; persisted before it is said here.
+/// retention; persisted before it is said here. Says besides how coarse windows of statistics are to travel.
 #[derive(Debug, Clone, Default)]
-pub struct SettledNumbers(Arc<Mutex<BTreeMap<&'static str, Ranges>>>);
+pub struct SettledNumbers(Arc<Mutex<BTreeMap<&'static str, Ranges>>>, Arc<AtomicBool>);
 
 impl SettledNumbers {
     /// Returns those of a stream.
     #[must_use]
     pub fn of(&self, stream: &str) -> Ranges {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(stream).cloned().unwrap_or_default()
+    }
+
+    /// Returns how coarse windows are to travel that are reported from here on.
+    #[must_use]
+    pub fn grain(&self) -> Grain {
+        if self.1.load(Ordering::Relaxed) { Grain::Day } else { Grain::AsReported }
+    }
+
+    /// Says how coarse windows are to travel.
+    pub fn set_grain(&self, grain: Grain) {
+        self.1.store(grain == Grain::Day, Ordering::Relaxed);
     }
 
     /// Replaces those of a stream.
@@ -108,7 +126,7 @@ pub(crate) fn continue_from(connection: &Connection, stream: &str, next: u64) ->
     connection.execute(sql, params![stream, next as i64]).map(drop)
 }
 
-fn take_number(connection: &Connection, stream: &str) -> rusqlite::Result<i64> {
+pub(crate) fn take_number(connection: &Connection, stream: &str) -> rusqlite::Result<i64> {
     connection
         .prepare_cached("UPDATE outbox_mark SET next = next + 1 WHERE stream = ?1 RETURNING next - 1")?
         .query_row([stream], |row| row.get(0))
@@ -236,6 +254,7 @@ pub(crate) fn enter_unsendable(
     let kind = match lost.stream {
         EVENTS => LossKind::Events,
         LOSSES => LossKind::Losses,
+        STATISTICS => LossKind::Windows,
         _ => LossKind::Predictions,
     };
     let count_of = |range: Range| if lost.rows == Rows::Each { range.count() } else { 0 };
@@ -287,8 +306,19 @@ pub(crate) fn seal(connection: &Connection, settled: &SettledNumbers) -> rusqlit
 
 /// Copies the outbox of a damaged log into a fresh one, as far as it can be read.
 pub(crate) fn copy(source: &Connection, target: &Connection) -> rusqlite::Result<()> {
-    for (table, columns) in [("outbox_event", 6), ("outbox_loss", 11), ("outbox_gone", 3), ("outbox_mark", 3)]
-    {
+    let tables = [
+        ("outbox_event", 6),
+        ("outbox_loss", 11),
+        ("outbox_gone", 3),
+        ("outbox_mark", 3),
+        ("outbox_window", 10),
+    ];
+    for (table, columns) in tables {
+        let is_there = "SELECT count(*) FROM sqlite_schema WHERE name = ?1";
+        if source.query_row(is_there, [table], |row| row.get::<_, i64>(0))? == 0 {
+            // Of a version that had none.
+            continue;
+        }
         let marks: Vec<String> = (1..=columns).map(|n| format!("?{n}")).collect();
         let sql = format!("INSERT OR REPLACE INTO {table} VALUES ({})", marks.join(","));
         let mut insert = target.prepare(&sql)?;

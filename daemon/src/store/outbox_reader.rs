@@ -15,7 +15,8 @@ use super::batch;
 use super::body::StoredPrediction;
 use super::clock_fix::ClockSteps;
 use super::numbers::row_of_number;
-use super::outbox::{self, EVENTS, EventEntry, LOSSES, PREDICTIONS};
+use super::outbox::{self, EVENTS, EventEntry, LOSSES, PREDICTIONS, STATISTICS};
+use super::outbox_windows::{self, NumberedWindow};
 use super::tables::{Position, identities};
 use super::{StoreError, TELEMETRY_FILE, schema};
 
@@ -30,6 +31,8 @@ pub struct Ends {
     pub losses: u64,
     /// The first loss that is not sealed, and may still grow.
     pub unsealed: u64,
+    /// The next window's.
+    pub statistics: u64,
 }
 
 impl Ends {
@@ -39,6 +42,7 @@ impl Ends {
         match stream {
             PREDICTIONS => self.predictions,
             EVENTS => self.events,
+            STATISTICS => self.statistics,
             _ => self.unsealed,
         }
     }
@@ -128,7 +132,9 @@ impl OutboxReader {
             let sql = "SELECT sealed + 1 FROM outbox_mark WHERE stream = ?1";
             let sealed =
                 self.connection.prepare_cached(sql)?.query_row([LOSSES], |row| row.get::<_, i64>(0))?;
-            rusqlite::Result::Ok(Ends { predictions, events, losses, unsealed: sealed.unsigned_abs() })
+            let statistics = outbox::next_number(&self.connection, STATISTICS)?;
+            let unsealed = sealed.unsigned_abs();
+            rusqlite::Result::Ok(Ends { predictions, events, losses, unsealed, statistics })
         })();
         read.map_err(StoreError::sqlite("read how far the numbers go"))
     }
@@ -250,6 +256,30 @@ impl OutboxReader {
             };
             Ok((loss.number, loss))
         })
+    }
+
+    /// Returns the windows of a range that are there, in order, at most `limit`, with what becomes of each; and the names of
+    /// their instances.
+    ///
+    /// *Errors*: those of the database.
+    pub fn windows(
+        &mut self,
+        wanted: Range,
+        limit: usize,
+    ) -> Result<(Vec<NumberedWindow>, InstanceNames<'_>), StoreError> {
+        self.refresh().map_err(StoreError::sqlite("read series and instances"))?;
+        let found = outbox_windows::windows(&self.connection, wanted, limit);
+        let found = found.map_err(StoreError::sqlite("read the outbox"))?;
+        Ok((found, InstanceNames(&self.instances)))
+    }
+
+    /// Returns the numbers of windows that wait for others of their day, and whether any day is whole.
+    ///
+    /// *Errors*: those of the database.
+    pub fn waiting_for_days(&self) -> Result<(Ranges, bool), StoreError> {
+        let found = outbox_windows::waiting_for_days(&self.connection)
+            .and_then(|numbers| Ok((numbers, outbox_windows::is_any_day_whole(&self.connection)?)));
+        found.map_err(StoreError::sqlite("read which windows wait"))
     }
 
     fn rows<T>(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dunlin_protocol::report::Budget;
 
 use super::selection::Sampling;
+use crate::store::outbox_windows::Grain;
 
 /// How far spending may be ahead of the calendar before anything is left out: three days of thirty.
 const AHEAD: f64 = 0.1;
@@ -27,7 +28,7 @@ pub enum Step {
     Full,
     /// Nine predictions in ten.
     Sampled,
-    /// Ninety-nine in a hundred; summaries are made coarser.
+    /// Ninety-nine predictions in a hundred; windows of statistics are merged by day.
     Coarser,
     /// Rows wait: health, events and losses alone travel, and updates.
     HealthOnly,
@@ -58,6 +59,16 @@ impl Step {
             Self::Full => Some(Sampling::All),
             Self::Sampled => Some(Sampling::OneIn(10)),
             Self::Coarser => Some(Sampling::OneIn(100)),
+            Self::HealthOnly | Self::UpdatesOnly | Self::Spent => None,
+        }
+    }
+
+    /// Returns how coarse windows of statistics travel; none where they wait.
+    #[must_use]
+    pub const fn windows(self) -> Option<Grain> {
+        match self {
+            Self::Full | Self::Sampled => Some(Grain::AsReported),
+            Self::Coarser => Some(Grain::Day),
             Self::HealthOnly | Self::UpdatesOnly | Self::Spent => None,
         }
     }

@@ -1,4 +1,5 @@
-//! Puts rows into columns: batches of predictions, events and losses that fit a message.
+//! Puts rows into columns: batches of predictions, events and losses that fit a message. Those of windows are made by
+//! `windows`.
 //!
 //! Reads the outbox and builds; never decides which numbers are due, and never forgets one: what it cannot put into a batch
 //! it says. Sizes are of plain JSON, as the protocol limits them.
@@ -21,7 +22,7 @@ use crate::store::body::StoredPrediction;
 use crate::store::outbox_reader::{Found, OutboxReader};
 
 /// JSON of a batch without rows: its head, and the names of nine columns.
-const BATCH_BYTES: usize = 256;
+pub(super) const BATCH_BYTES: usize = 256;
 /// JSON of a prediction beside its outputs: position, difference of times, flags, label and offset with their commas.
 const ROW_BYTES: usize = 36;
 /// JSON of an output: a number of single precision in its shortest form, and a comma.
@@ -240,7 +241,7 @@ impl PredictionRows {
 }
 
 /// Returns an instance as it travels; names that are too long are cut.
-fn instance_of(identity: &InstanceIdentity) -> Instance {
+pub(super) fn instance_of(identity: &InstanceIdentity) -> Instance {
     let key = identity.key.iter().map(|(tag, value)| (Name::cut(tag), TagValue::cut(value)));
     Instance {
         model: Name::cut(&identity.model),

@@ -13,6 +13,7 @@ pub mod selection;
 mod spending;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,15 +30,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::store::outbox::{
-    EVENTS, LOSSES, OutboxOrder, PREDICTIONS, Rows, STREAMS, SettledNumbers, Unsendable,
+    EVENTS, LOSSES, OutboxOrder, PREDICTIONS, Rows, STATISTICS, STREAMS, SettledNumbers, Unsendable,
 };
 use crate::store::outbox_reader::{Ends, OutboxReader};
+use crate::store::outbox_windows::Grain;
 use crate::store::uploads::{KeptPolicy, UploadStore};
 use crate::store::{FolderLock, StoreError, WriterCommand, queue};
 use budget::{Account, Step};
 use columns::{Taken, bytes_of, take_events, take_losses, take_predictions};
 use selection::{Sampling, in_order, waiting};
 use spending::Spending;
+use windows::take_windows;
 
 /// Where orders for the present writer go; none between two generations of the daemon.
 pub type WriterLine = watch::Receiver<Option<queue::Sender<WriterCommand>>>;
@@ -155,6 +158,9 @@ impl Uploads {
         self.fill_entries(EVENTS, ends.events, room / 2, &mut batches)?;
         self.fill_entries(LOSSES, ends.unsealed, room / 4, &mut batches)?;
         room = room.saturating_sub(batches.iter().map(bytes_of).sum());
+        // Windows are few, and say more than the predictions that they count.
+        let windows = self.fill_windows(ends.statistics, room / 2, step, &mut batches)?;
+        room = room.saturating_sub(windows);
         self.fill_predictions(&ends, room, step, &mut batches)?;
         if self.settings.budget_bytes.is_some() {
             self.measure(&batches);
@@ -198,6 +204,42 @@ impl Uploads {
             }
         }
         Ok(())
+    }
+
+    /// Adds windows; returns how many bytes they take.
+    fn fill_windows(
+        &mut self,
+        next: u64,
+        mut room: usize,
+        step: Step,
+        batches: &mut List<Batch, BATCHES_MAX>,
+    ) -> Result<usize, StoreError> {
+        // What is reported while nothing may travel can still be merged later.
+        let grain = step.windows().unwrap_or(Grain::Day);
+        self.settled.set_grain(grain);
+        let (Some(reader), Some(_)) = (&mut self.reader, step.windows()) else { return Ok(0) };
+        let (kept, is_any_whole) = reader.waiting_for_days()?;
+        let due = waiting(next, &self.settled.of(STATISTICS), &reader.gone(STATISTICS)?).subtract(&kept);
+        let (begin, mut taken_all) = (room, Vec::new());
+        for range in due.iter().take(4) {
+            if room < ROOM_MIN {
+                break;
+            }
+            let taken = take_windows(reader, range, asked_windows(&self.asked), room)?;
+            room = room.saturating_sub(taken.batch.as_ref().map_or(0, bytes_of));
+            taken_all.push(taken);
+        }
+        if is_any_whole || grain == Grain::AsReported && !kept.is_empty() {
+            // For the next message.
+            self.order(OutboxOrder::LetGo(grain));
+        }
+        for taken in taken_all {
+            self.account_for(STATISTICS, &taken);
+            if let Some(batch) = taken.batch {
+                let _ = batches.push(batch);
+            }
+        }
+        Ok(begin - room)
     }
 
     fn fill_predictions(
@@ -479,6 +521,12 @@ fn asked_sampling(asked: &BTreeMap<String, KeptPolicy>) -> Sampling {
     })
 }
 
+/// Returns how much of the windows the server asked for: all, or none. Part of them would say nothing.
+fn asked_windows(asked: &BTreeMap<String, KeptPolicy>) -> Sampling {
+    let none = asked.get(STATISTICS).is_some_and(|policy| policy.share == "none");
+    if none { Sampling::None } else { Sampling::All }
+}
+
 /// Returns what waits for receipts, by stream.
 ///
 /// *Errors*: those of the database.
@@ -489,6 +537,7 @@ pub fn waiting_of(reader: &OutboxReader, settled: &SettledNumbers) -> Result<Vec
         let next = match stream {
             PREDICTIONS => ends.predictions,
             EVENTS => ends.events,
+            STATISTICS => ends.statistics,
             _ => ends.losses,
         };
         let due = waiting(next, &settled.of(stream), &reader.gone(stream)?);
@@ -499,6 +548,7 @@ pub fn waiting_of(reader: &OutboxReader, settled: &SettledNumbers) -> Result<Vec
         let stream = match stream {
             PREDICTIONS => Stream::Predictions,
             EVENTS => Stream::Events,
+            STATISTICS => Stream::Statistics,
             _ => Stream::Losses,
         };
         all.push(Waiting { stream, rows: due.count(), next, oldest_us });
@@ -529,6 +579,7 @@ pub(crate) const fn known(stream: &Stream) -> Option<&'static str> {
         Stream::Predictions => Some(PREDICTIONS),
         Stream::Events => Some(EVENTS),
         Stream::Losses => Some(LOSSES),
+        Stream::Statistics => Some(STATISTICS),
         _ => None,
     }
 }

@@ -14,8 +14,9 @@ use dunlin_protocol::{Batch, List, Range, Ranges};
 use super::columns::{Taken, bytes_of, take_events, take_losses, take_predictions};
 use super::selection::{Sampling, waiting};
 use super::spending::Spending;
-use super::{ROOM_MIN, UploadSettings, asked_sampling};
-use crate::store::outbox::{EVENTS, LOSSES, STREAMS};
+use super::windows::take_windows;
+use super::{ROOM_MIN, UploadSettings, asked_sampling, asked_windows};
+use crate::store::outbox::{EVENTS, LOSSES, STATISTICS, STREAMS};
 use crate::store::outbox_reader::{Ends, OutboxReader};
 use crate::store::{StoreError, UploadStore};
 
@@ -25,6 +26,7 @@ pub struct ResultsReader {
     reader: OutboxReader,
     ends: Ends,
     sampling: Sampling,
+    windows: Sampling,
     budget: Budget,
     /// What needs no sending, or was handed out.
     done: BTreeMap<&'static str, Ranges>,
@@ -40,14 +42,17 @@ impl ResultsReader {
         let reader = OutboxReader::open(folder)?;
         let ends = reader.ends()?;
         let (mut done, mut sampling) = (BTreeMap::new(), configured.predictions);
+        let mut windows = Sampling::All;
         let (mut spending, now_us) = (Spending::default(), clock::wall_micros());
         if let Some(state) = UploadStore::read(folder)? {
             done = state.lines()?.into_iter().map(|(stream, line)| (stream, line.settled)).collect();
-            sampling = sampling.stricter(asked_sampling(&state.policies()?));
+            let asked = state.policies()?;
+            sampling = sampling.stricter(asked_sampling(&asked));
+            windows = asked_windows(&asked);
             spending = Spending::open(&state, now_us)?;
         }
         let budget = spending.account(configured.budget_bytes, now_us).told(spending.question_bytes());
-        Ok(Self { reader, ends, sampling, budget, done, is_cut: Vec::new() })
+        Ok(Self { reader, ends, sampling, windows, budget, done, is_cut: Vec::new() })
     }
 
     /// Returns how far the numbers of the file go.
@@ -99,13 +104,16 @@ impl ResultsReader {
 
     fn due(&self, stream: &'static str) -> Result<Ranges, StoreError> {
         let done = self.done.get(stream).cloned().unwrap_or_default();
-        Ok(waiting(self.ends.next_to_send(stream), &done, &self.reader.gone(stream)?))
+        let due = waiting(self.ends.next_to_send(stream), &done, &self.reader.gone(stream)?);
+        // Windows that may still be merged are left to the network.
+        Ok(if stream == STATISTICS { due.subtract(&self.reader.waiting_for_days()?.0) } else { due })
     }
 
     fn take(&mut self, stream: &'static str, range: Range, room: usize) -> Result<Taken, StoreError> {
         match stream {
             EVENTS => take_events(&self.reader, range, room),
             LOSSES => take_losses(&self.reader, range, room),
+            STATISTICS => take_windows(&mut self.reader, range, self.windows, room),
             _ => take_predictions(&mut self.reader, range, self.sampling, room),
         }
     }

@@ -12,6 +12,7 @@ mod kills;
 mod lifecycle;
 mod models;
 mod oracle_runs;
+mod profiles;
 mod publishing;
 mod tutorial;
 mod updates;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use dunlin_kit::error_chain::Chain;
 use dunlin_model_package::manifest::FrameworkEvidence;
 use dunlin_model_package::package::{BLOB_BYTES_MAX, GOLDEN_FILE, MODEL_FILE};
+use dunlin_model_package::profile::{PROFILE_BYTES_MAX, PROFILE_FILE, Profile};
 use dunlin_model_package::{Digest, Manifest, Package};
 use dunlin_pipeline::engine::{OnnxFile, TractEngine};
 use dunlin_pipeline::runner::run_golden;
@@ -18,7 +19,7 @@ use super::draft::{Origin, blob, draft};
 use super::evidence::{Comparison, input_columns, output_columns};
 use super::samples::{SampleRun, read_messages, refusals_text};
 use super::spec::PackageSpec;
-use super::{MANIFEST_FILE, approve, init, published, read, samples};
+use super::{MANIFEST_FILE, approve, check_failed, init, published, read, samples};
 use crate::command::CommandError;
 use crate::print;
 
@@ -55,6 +56,9 @@ pub struct Args {
     /// Largest difference from the evidence, relative to max(1, |expected|)
     #[arg(long, value_name = "NUMBER", default_value_t = 1e-4)]
     pub tolerance: f64,
+    /// The reference profile that `dunlin profile build` made
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     /// Folder of the repository whose last release of this model is counted on from
     #[arg(long, value_name = "FOLDER")]
     pub repository: Option<PathBuf>,
@@ -70,36 +74,27 @@ pub(super) fn run(args: &Args) -> Result<(), CommandError> {
     if let Some(model) = &args.init {
         return init::run(model, &args.spec);
     }
-    let spec = PackageSpec::read(&args.spec)?;
-    let configuration = Configuration::read(&args.config, &spec.name)?;
-    let model = read(&args.model, BLOB_BYTES_MAX)?;
-    let mut file = OnnxFile::read(&model).map_err(|error| CommandError::CheckFailed(error.to_string()))?;
-    let origin = origin(args, &spec)?;
-    let mut manifest = draft(&spec, &configuration, &origin, &mut file, &model).map_err(|found| {
-        CommandError::CheckFailed(format!("the package is refused:\n  {}", found.join("\n  ")))
-    })?;
-
-    let scratch =
-        tempfile::tempdir().map_err(|error| CommandError::failed("cannot make a temporary folder", error))?;
-    let written = |path: &Path, bytes: &[u8]| {
-        dunlin_kit::atomic_file::write(path, bytes)
-            .map_err(|error| CommandError::failed(format!("cannot write `{}`", path.display()), error))
-    };
-    written(&scratch.path().join(MODEL_FILE), &model)?;
-    written(&scratch.path().join(MANIFEST_FILE), &manifest_bytes(&manifest))?;
-    let package = approve(scratch.path())?;
+    let Drafted { scratch: _scratch, package, mut manifest, configuration, model } =
+        drafted(&args.model, &args.spec, &args.config, args.repository.as_deref())?;
+    let profile = args.profile.as_deref().map(|path| read_profile(path, &manifest)).transpose()?;
     let run = samples::run(&package, &configuration, read_messages(&args.samples, args.samples_max)?)?;
     manifest.evidence = compare(args, &package, &run)?;
     fill_ranges(&mut manifest, &run.ranges);
 
     let golden = run.golden.to_bytes();
     manifest.blobs.insert(GOLDEN_FILE.to_owned(), blob(&golden));
+    if let Some(profile) = &profile {
+        manifest.blobs.insert(PROFILE_FILE.to_owned(), blob(profile));
+    }
     let bytes = manifest_bytes(&manifest);
     Manifest::parse(&bytes).map_err(|error| CommandError::CheckFailed(error.to_string()))?;
     std::fs::create_dir_all(&args.out)
         .map_err(|error| CommandError::failed(format!("cannot make `{}`", args.out.display()), error))?;
     written(&args.out.join(MODEL_FILE), &model)?;
     written(&args.out.join(GOLDEN_FILE), &golden)?;
+    if let Some(profile) = &profile {
+        written(&args.out.join(PROFILE_FILE), profile)?;
+    }
     written(&args.out.join(MANIFEST_FILE), &bytes)?;
     let package = approve(&args.out)?;
     let report =
@@ -108,13 +103,65 @@ pub(super) fn run(args: &Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn origin(args: &Args, spec: &PackageSpec) -> Result<Origin, CommandError> {
-    let last = match (&args.repository, spec.release_counter) {
+/// A package under construction: approved by a key of this process, in a folder that goes with it.
+pub(in crate::command) struct Drafted {
+    /// Its folder.
+    pub(in crate::command) scratch: tempfile::TempDir,
+    /// The package, without golden vectors.
+    pub(in crate::command) package: Package,
+    /// Its manifest.
+    pub(in crate::command) manifest: Manifest,
+    /// How its model is fed.
+    pub(in crate::command) configuration: Configuration,
+    /// The ONNX file.
+    pub(in crate::command) model: Vec<u8>,
+}
+
+/// Drafts the package of an ONNX file, a feature specification and a configuration.
+///
+/// *Errors*: a file is missing (exit code 3), or the package is refused (5).
+pub(in crate::command) fn drafted(
+    model: &Path,
+    spec_path: &Path,
+    config: &Path,
+    repository: Option<&Path>,
+) -> Result<Drafted, CommandError> {
+    let spec = PackageSpec::read(spec_path)?;
+    let configuration = Configuration::read(config, &spec.name)?;
+    let model = read(model, BLOB_BYTES_MAX)?;
+    let mut file = OnnxFile::read(&model).map_err(|error| CommandError::CheckFailed(error.to_string()))?;
+    let origin = origin(spec_path, repository, &spec)?;
+    let manifest = draft(&spec, &configuration, &origin, &mut file, &model).map_err(|found| {
+        CommandError::CheckFailed(format!("the package is refused:\n  {}", found.join("\n  ")))
+    })?;
+    let scratch =
+        tempfile::tempdir().map_err(|error| CommandError::failed("cannot make a temporary folder", error))?;
+    written(&scratch.path().join(MODEL_FILE), &model)?;
+    written(&scratch.path().join(MANIFEST_FILE), &manifest_bytes(&manifest))?;
+    let package = approve(scratch.path())?;
+    Ok(Drafted { scratch, package, manifest, configuration, model })
+}
+
+fn written(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
+    dunlin_kit::atomic_file::write(path, bytes)
+        .map_err(|error| CommandError::failed(format!("cannot write `{}`", path.display()), error))
+}
+
+/// Reads a profile that is to go into the package, and checks that it is of this model.
+fn read_profile(path: &Path, manifest: &Manifest) -> Result<Vec<u8>, CommandError> {
+    let bytes = read(path, PROFILE_BYTES_MAX)?;
+    let profile = Profile::parse(&bytes).map_err(|error| check_failed(&error))?;
+    profile.require_fits(manifest).map_err(|error| check_failed(&error))?;
+    Ok(bytes)
+}
+
+fn origin(spec_path: &Path, repository: Option<&Path>, spec: &PackageSpec) -> Result<Origin, CommandError> {
+    let last = match (repository, spec.release_counter) {
         (Some(repository), None) => published::release_counter(repository, &spec.name)?,
         _ => 0,
     };
     let beside = |path: &Option<PathBuf>| {
-        let path = path.as_ref().map(|path| args.spec.parent().unwrap_or(Path::new("")).join(path));
+        let path = path.as_ref().map(|path| spec_path.parent().unwrap_or(Path::new("")).join(path));
         path.map(|path| read(&path, TRAINING_BYTES_MAX).map(|bytes| Digest::of(&bytes))).transpose()
     };
     Ok(Origin {
@@ -178,6 +225,9 @@ fn tell(out: &Path, package: &Package, run: &SampleRun, golden: usize) {
         "  {golden} golden predictions of {} messages",
         run.golden.records.len() - run.windows.len()
     ));
+    if manifest.blobs.contains_key(PROFILE_FILE) {
+        print::line("  with a reference profile: `dunlin profile show` draws it");
+    }
     if !run.refusals.is_empty() {
         print::note(&format!("note: not every message was used{}", refusals_text(&run.refusals)));
     }

@@ -80,6 +80,7 @@ fn check(args: &Args, bytes: &[u8], report: &mut Report) {
         Ok(package) => package,
         Err(error) => return report.fail(Section::Manifest, error.to_string(), "build the package again"),
     };
+    profile(&package, report);
     if nodes(&package, report) {
         match measured(&args.package) {
             Ok(measured) => judge(&manifest, &measured, report),
@@ -123,6 +124,31 @@ fn evidence(manifest: &Manifest, report: &mut Report) {
             Section::Evidence,
             "nobody has compared the model with its training framework",
             "build it with --evidence: engines can be silently wrong",
+        ),
+    }
+}
+
+/// Tells of the reference profile, which opening the package has checked.
+fn profile(package: &Package, report: &mut Report) {
+    match package.profile() {
+        Ok(Some(profile)) => report.pass(
+            Section::Evidence,
+            format!(
+                "a reference profile of {} field(s) and {} output(s), made of {} readings of {} series",
+                profile.features.len(),
+                profile.outputs.len(),
+                profile.made_of.rows,
+                profile.made_of.series
+            ),
+        ),
+        Ok(None) => report.skip(
+            Section::Evidence,
+            "no reference profile: drift is not told from it; `dunlin profile build` makes one",
+        ),
+        Err(error) => report.fail(
+            Section::Evidence,
+            Chain(&error).to_string(),
+            "make it anew with `dunlin profile build` for this package",
         ),
     }
 }

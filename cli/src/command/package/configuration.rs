@@ -23,18 +23,18 @@ struct Tables {
 
 /// How payloads become a model's input.
 #[derive(Debug, Clone)]
-pub(super) struct Configuration {
+pub(in crate::command) struct Configuration {
     /// The sources.
-    pub(super) sources: Vec<SourceSpec>,
+    pub(in crate::command) sources: Vec<SourceSpec>,
     /// The model, without the place of its package.
-    pub(super) model: ModelSpec,
+    pub(in crate::command) model: ModelSpec,
 }
 
 impl Configuration {
     /// Reads the tables for the model of this name, or for the only model.
     ///
     /// *Errors*: there is no file or no such model (exit code 3), or the file is not readable (exit code 5).
-    pub(super) fn read(path: &Path, name: &str) -> Result<Self, CommandError> {
+    pub(in crate::command) fn read(path: &Path, name: &str) -> Result<Self, CommandError> {
         let text = text(path, read(path, CONFIGURATION_BYTES_MAX)?)?;
         let tables: Tables = toml::from_str(&text).map_err(|error| {
             CommandError::CheckFailed(format!(

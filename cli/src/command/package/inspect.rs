@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use dunlin_model_package::golden::GoldenRecord;
 use dunlin_model_package::package::{GOLDEN_FILE, MANIFEST_BYTES_MAX, read_blob};
+use dunlin_model_package::profile::{PROFILE_FILE, Profile};
 use dunlin_model_package::{Digest, Golden, Manifest};
 use serde_json::{Value, json};
 
@@ -58,12 +59,27 @@ pub(super) fn run(args: &Args) -> Result<(), CommandError> {
         "files": files,
         "signed_by": signers,
         "golden": { "messages": messages, "predictions": predictions },
+        "profile": profile(args, &manifest),
     });
     match args.output {
         Format::Json => print::line(&format!("{seen:#}")),
         Format::Text => print_text(&manifest, &seen),
     }
     Ok(())
+}
+
+/// Returns what the reference profile is of; null where there is none that can be read.
+fn profile(args: &Args, manifest: &Manifest) -> Value {
+    let blob = manifest.blobs.get(PROFILE_FILE);
+    let bytes = blob.and_then(|blob| read_blob(&args.package.join(PROFILE_FILE), blob).ok());
+    let Some(profile) = bytes.and_then(|bytes| Profile::parse(&bytes).ok()) else { return Value::Null };
+    json!({
+        "rows": profile.made_of.rows,
+        "series": profile.made_of.series,
+        "fields": profile.features.keys().collect::<Vec<_>>(),
+        "outputs": profile.outputs.keys().collect::<Vec<_>>(),
+        "metrics": profile.metrics,
+    })
 }
 
 fn golden_counts(args: &Args, manifest: &Manifest) -> (usize, usize) {
@@ -112,6 +128,15 @@ fn print_text(manifest: &Manifest, seen: &Value) {
         "  golden    {} predictions of {} messages",
         seen["golden"]["predictions"], seen["golden"]["messages"]
     ));
+    match seen["profile"]["fields"].as_array() {
+        Some(fields) => print::line(&format!(
+            "  profile   {} field(s), of {} readings of {} series",
+            fields.len(),
+            seen["profile"]["rows"],
+            seen["profile"]["series"]
+        )),
+        None => print::line("  profile   none"),
+    }
     match &manifest.evidence {
         Some(evidence) => print::line(&format!(
             "  evidence  {} row(s) of the training framework, worst difference {:.1e}",

@@ -4,9 +4,9 @@
 //! while it builds and checks, a key that lives as long as the command approves the folder.
 
 mod arrays;
-mod build;
+pub(super) mod build;
 mod check;
-mod configuration;
+pub(super) mod configuration;
 mod draft;
 mod evidence;
 mod init;
@@ -67,7 +67,7 @@ pub fn run(command: &PackageCommand) -> Result<(), CommandError> {
 /// Reads a file of at most this many bytes.
 ///
 /// *Errors*: there is none (exit code 3), or it cannot be read.
-fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CommandError> {
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CommandError> {
     read_limited(path, bytes_max).map_err(|error| match error {
         PackageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             CommandError::NotFound(format!("there is no file `{}`", path.display()))
@@ -90,17 +90,19 @@ impl IntoIo for PackageError {
     }
 }
 
+/// Returns an error with its causes as what a check found.
+pub(super) fn check_failed(error: &dyn std::error::Error) -> CommandError {
+    CommandError::CheckFailed(dunlin_kit::error_chain::Chain(error).to_string())
+}
+
 /// Has a key of this process approve the package in a folder and opens it, as a gateway would.
 ///
 /// *Errors*: there is no manifest, it is refused, or a file is missing or another than it names (exit code 5).
 pub(crate) fn approve(folder: &Path) -> Result<Package, CommandError> {
     let bytes = read(&folder.join(MANIFEST_FILE), MANIFEST_BYTES_MAX)?;
-    let refused = |error: &dyn std::error::Error| {
-        CommandError::CheckFailed(dunlin_kit::error_chain::Chain(error).to_string())
-    };
-    let manifest = Manifest::parse(&bytes).map_err(|error| refused(&error))?;
+    let manifest = Manifest::parse(&bytes).map_err(|error| check_failed(&error))?;
     let (evidence, anchor) =
         Development::new().sign(&manifest.target_path(), &bytes, Some(&manifest.release_note()));
-    let file = evidence.verify(&anchor, bytes).map_err(|error| refused(&error))?;
-    Package::open(file, Blobs::ByName(folder.to_owned())).map_err(|error| refused(&error))
+    let file = evidence.verify(&anchor, bytes).map_err(|error| check_failed(&error))?;
+    Package::open(file, Blobs::ByName(folder.to_owned())).map_err(|error| check_failed(&error))
 }

@@ -153,6 +153,7 @@ fn core_of(package: &Package, configuration: &Configuration) -> Result<Core, Com
         spec: configuration.model.clone(),
         manifest: package.manifest().clone(),
         package: package.digest(),
+        profile: None,
     };
     Core::serving(&configuration.sources, vec![binding]).map_err(|findings| {
         let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();

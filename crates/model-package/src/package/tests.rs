@@ -71,6 +71,26 @@ fn files_are_found_by_name_or_by_digest() {
 }
 
 #[test]
+fn a_profile_that_is_none_or_too_long_is_refused_when_the_package_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("model.onnx"), b"model");
+    let open = |bytes: &[u8]| {
+        write(&folder.path().join("profile.json"), bytes);
+        let mut manifest = manifest("profile.json");
+        manifest["blobs"]["profile.json"] =
+            serde_json::json!({ "sha256": Digest::of(bytes), "bytes": bytes.len() });
+        let file = verified("models/m/1/manifest.json", &manifest);
+        Package::open(file, Blobs::ByName(folder.path().to_owned())).unwrap_err()
+    };
+    let newer = open(b"{\"schema\": 2}");
+    assert!(matches!(newer, PackageError::Profile(ProfileError::Newer(2))), "{newer}");
+    let none = open(b"{}");
+    assert!(matches!(none, PackageError::Profile(ProfileError::Json(_))), "{none}");
+    let long = open(&vec![b' '; PROFILE_BYTES_MAX as usize + 1]);
+    assert!(long.to_string().contains("is longer than"), "{long}");
+}
+
+#[test]
 fn a_manifest_under_another_models_name_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = verified("models/other/1/manifest.json", &manifest("empty"));

@@ -47,6 +47,37 @@ pub const TAG_BYTES_MAX: usize = 256;
 /// Deepest nesting of a payload that is read, for JSON and CBOR alike. It is the limit of `serde_json`.
 pub const DEPTH_MAX: usize = 128;
 
+/// How a time is written, for who reads recorded readings from files: the formats of a source's `time.format`.
+#[derive(Debug, Clone)]
+pub struct WrittenTime(time::TimeFormat);
+
+impl WrittenTime {
+    /// Reads the name of a format, or a strptime pattern.
+    ///
+    /// *Errors*: what is wrong and what to write instead.
+    pub fn parse(format: &str) -> Result<Self, String> {
+        time::TimeFormat::parse(format).map(Self)
+    }
+
+    /// Returns the µs since 1970 that a text says; none where it is no time in this format.
+    #[must_use]
+    pub fn of_text(&self, text: &str) -> Option<i64> {
+        self.0.micros_of(value::Raw::Text(text))
+    }
+
+    /// Returns the µs since 1970 that a whole number says, likewise.
+    #[must_use]
+    pub fn of_whole(&self, whole: i64) -> Option<i64> {
+        self.0.micros_of(value::Raw::Integer(whole))
+    }
+
+    /// Returns the µs since 1970 that a number says, likewise.
+    #[must_use]
+    pub fn of_number(&self, number: f64) -> Option<i64> {
+        self.0.micros_of(value::Raw::Float(number))
+    }
+}
+
 /// A source that is ready to decode messages.
 #[derive(Debug, Clone)]
 pub struct CompiledSource {

@@ -407,7 +407,7 @@ fn an_import_that_is_cut_anywhere_ends_by_itself_and_copies_nothing_twice() {
     let before = settled.store().load().unwrap().unwrap();
     owner.rotate("targets");
     let draft = Draft::new("frost", 2).with_blob("golden.jsonl", vec![b'g'; 150_000]);
-    owner.publish(&draft.with_blob("profile.json", b"{}".to_vec()));
+    owner.publish(&draft.with_blob("notes.json", b"{}".to_vec()));
     let place = owner.place();
     let run = |gateway: &Gateway, copied: &mut u64| -> Result<Package, ImportError> {
         let imported = gateway.import(&place)?;

@@ -159,7 +159,7 @@ async fn an_import_removes_the_files_of_releases_that_nobody_needs() {
     let mut daemon = start(&owner);
     let mut offered = Vec::new();
     for counter in 1..=4_u8 {
-        owner.publish(&Draft::new("frost", counter.into()).with_blob("profile.json", vec![counter; 20]));
+        owner.publish(&Draft::new("frost", counter.into()).with_blob("notes.bin", vec![counter; 20]));
         daemon.desk.import(owner.folder().to_owned(), Again::Never).unwrap();
         loop {
             match next(&mut daemon).await {

@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(case) = serde_json::from_slice::<Case>(data) else { return };
     let Ok(manifest) = Manifest::parse(case.manifest.to_string().as_bytes()) else { return };
     let window_values: usize = manifest.inputs.iter().map(|input| input.values()).sum();
-    let binding = ModelBinding { spec: case.model, manifest, package: Digest::of(b"package") };
+    let binding = ModelBinding { spec: case.model, manifest, package: Digest::of(b"package"), profile: None };
     let mut core = match Core::compile(&case.sources, vec![Some((LaneRole::Serving, binding))]) {
         Ok(core) => core,
         Err(findings) => {
