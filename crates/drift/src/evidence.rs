@@ -26,7 +26,7 @@ const EVIDENCE_MAX: f64 = 1e9;
 
 /// Returns how usual a score is among blocks of the reference: the share of them that were at least as far, this one
 /// counted in. A score beyond all blocks is less usual the farther it is: their upper fifth is taken for the beginning of
-/// an exponential tail, which is believed for a factor of [`TAIL_MAX`]. *Range*: above 0, to 1; 1 where there is no block.
+/// an exponential tail, which is believed for a factor of `TAIL_MAX`. *Range*: above 0, to 1; 1 where there is no block.
 ///
 /// *Source*: peaks over a threshold, Pickands (1975).
 #[must_use]

@@ -45,7 +45,12 @@ pub fn core() -> Core {
             toml::from_str(&format!("name = \"m{index}\"\n{text}")).expect("the model is one");
         Some((
             LaneRole::Serving,
-            ModelBinding { spec, manifest: manifest(features), package: Digest::of(text.as_bytes()), profile: None },
+            ModelBinding {
+                spec,
+                manifest: manifest(features),
+                package: Digest::of(text.as_bytes()),
+                profile: None,
+            },
         ))
     });
     Core::compile(&sources, models.collect()).expect("the configuration compiles")

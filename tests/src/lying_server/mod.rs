@@ -277,6 +277,13 @@ impl LyingServer {
         self.state().questions.clone()
     }
 
+    /// Tells whether the newest question says that what was told last was taken.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        let state = self.state();
+        state.questions.last().is_some_and(|question| question.held.desired_revision == state.revision)
+    }
+
     /// Returns the paths of all GETs so far.
     #[must_use]
     pub fn fetched(&self) -> Vec<String> {

@@ -79,13 +79,14 @@ impl Lair {
         self.server.tell(&self.releases[self.releases.len() - 1..]);
     }
 
-    /// Waits until the newest release is good.
+    /// Waits until the newest release is good, and the server was told that its statement is taken.
     fn wait_newest(&self) -> Outcome<()> {
         let number = self.releases.len();
         let what = format!("release {number} is good");
         let is_good =
             |model: &serde_json::Value| model["active"]["counter"] == number && model["candidate"].is_null();
-        self.plan.wait_model("double", &what, is_good).map(drop)
+        self.plan.wait_model("double", &what, is_good)?;
+        wait_until("the gateway says what it took", CHANGE_MAX, || self.server.is_heard())
     }
 
     /// Returns the codes of the newest report that came in full.
